@@ -1,0 +1,163 @@
+//! What this host's networks should look like: plain data, no kernel.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+};
+
+use ipnetwork::IpNetwork;
+use serde::{Deserialize, Serialize};
+
+/// The whole wish of one host.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Desired {
+    /// Absent on a host that is in no cluster; then there are no overlay networks.
+    pub underlay: Option<Underlay>,
+    /// By network id.
+    pub networks: BTreeMap<String, Network>,
+    /// By sandbox id.
+    pub sandboxes: BTreeMap<String, Sandbox>,
+    /// By endpoint id; each names its network.
+    pub remotes: BTreeMap<String, Remote>,
+}
+
+/// This host's place on the network that carries the tunnels.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Underlay {
+    /// This host's VXLAN tunnel endpoint (VTEP).
+    pub address: IpAddr,
+    /// UDP port of VXLAN.
+    pub port: u16,
+    /// VTEPs of the other members of the cluster: VXLAN from anybody else is dropped.
+    pub peers: BTreeMap<IpAddr, PeerFacts>,
+}
+
+/// What the dataplane needs to know of another host.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerFacts {
+    /// The host's number in the cluster.
+    pub number: u32,
+    pub hostname: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Network {
+    /// The name the user gave, for messages only.
+    pub name: String,
+    pub kind: NetworkKind,
+    /// IPv4 first; at least one.
+    pub subnets: Vec<Subnet>,
+    /// MTU of the containers' interfaces in bytes; absent: follow the underlay.
+    #[serde(default)]
+    pub mtu: Option<u32>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Subnet {
+    pub subnet: IpNetwork,
+    pub gateway: IpAddr,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NetworkKind {
+    /// A bridge and a VXLAN device in a network namespace of their own.
+    Overlay { vni: u32 },
+    /// A bridge in the host's namespace that owns the gateway addresses.
+    Bridge {
+        /// Translate what leaves the host to the host's address.
+        masquerade: bool,
+        /// Keep the bridge's ports from reaching each other.
+        isolated: bool,
+    },
+}
+
+/// One container's network namespace.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sandbox {
+    /// Where the namespace is bound; made when it is missing.
+    pub netns: PathBuf,
+    pub interfaces: Vec<Interface>,
+    /// Absent: no name server at 127.0.0.11 (default bridge, host and none networks).
+    #[serde(default)]
+    pub dns: Option<Dns>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Interface {
+    /// Endpoint id; unique on the host.
+    pub endpoint: String,
+    /// Network id.
+    pub network: String,
+    /// Name inside the sandbox, `eth0`, `eth1`, ….
+    pub name: String,
+    /// Addresses with the subnet's prefix length.
+    pub addresses: Vec<IpNetwork>,
+    pub mac: [u8; 6],
+    /// Next hops of default routes over this interface, at most one of each family.
+    #[serde(default)]
+    pub default_via: Vec<IpAddr>,
+    /// Names that answer with `addresses` on this network, the canonical one first; empty
+    /// while the container does not run.
+    #[serde(default)]
+    pub names: Vec<String>,
+}
+
+/// The sandbox's resolver.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dns {
+    /// Where questions about foreign names go, in order; asked from the host's namespace.
+    pub upstreams: Vec<SocketAddr>,
+}
+
+/// A container on another host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Remote {
+    pub network: String,
+    pub addresses: Vec<IpAddr>,
+    pub mac: [u8; 6],
+    pub vtep: IpAddr,
+    /// As [`Interface::names`].
+    #[serde(default)]
+    pub names: Vec<String>,
+}
+
+/// A step from one wish to the next. Applying one twice changes nothing more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Change {
+    SetUnderlay(Option<Underlay>),
+    SetNetwork(String, Network),
+    RemoveNetwork(String),
+    SetSandbox(String, Sandbox),
+    RemoveSandbox(String),
+    SetRemote(String, Remote),
+    RemoveRemote(String),
+}
+
+impl Desired {
+    pub fn apply(&mut self, change: Change) {
+        match change {
+            Change::SetUnderlay(underlay) => self.underlay = underlay,
+            Change::SetNetwork(id, network) => {
+                self.networks.insert(id, network);
+            }
+            Change::RemoveNetwork(id) => {
+                self.networks.remove(&id);
+            }
+            Change::SetSandbox(id, sandbox) => {
+                self.sandboxes.insert(id, sandbox);
+            }
+            Change::RemoveSandbox(id) => {
+                self.sandboxes.remove(&id);
+            }
+            Change::SetRemote(id, remote) => {
+                self.remotes.insert(id, remote);
+            }
+            Change::RemoveRemote(id) => {
+                self.remotes.remove(&id);
+            }
+        }
+    }
+}

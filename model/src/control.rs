@@ -1,0 +1,121 @@
+//! The verbs of the control plane: one enum is the whole interface, so a new verb does not
+//! compile until every place that handles verbs has answered for it.
+
+use std::{net::IpAddr, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Cluster, ClusterSpec, ContainerId, Endpoint, EndpointId, EndpointState, Generation, Network,
+    NetworkId, NetworkSpec, Node, NodeId, NodeSpec,
+};
+
+/// What can be asked of the leader.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Verb {
+    ClusterInspect,
+    ClusterUpdate {
+        version: u64,
+        spec: Box<ClusterSpec>,
+        rotate: TokenRotation,
+    },
+    NodeList,
+    /// By full id, exact name (hostname), or unique id prefix.
+    NodeInspect {
+        reference: String,
+    },
+    NodeUpdate {
+        reference: String,
+        version: u64,
+        spec: NodeSpec,
+    },
+    NodeRemove {
+        reference: String,
+        force: bool,
+    },
+    NetworkCreate {
+        spec: Box<NetworkSpec>,
+    },
+    NetworkList,
+    NetworkInspect {
+        reference: String,
+    },
+    NetworkRemove {
+        reference: String,
+    },
+    /// Gives a stand-alone container on the calling node an endpoint on an attachable network
+    /// and answers once the network's hosts have programmed it. Asking again for the same
+    /// container and network answers the same endpoint.
+    Attach(Box<AttachRequest>),
+    /// Moves an endpoint forward in its life (`Active` when its container runs).
+    EndpointAdvance {
+        endpoint: EndpointId,
+        state: EndpointState,
+    },
+    /// Takes the endpoint back; unknown ones are no error, because the wish is met.
+    Detach {
+        endpoint: EndpointId,
+    },
+    /// All endpoints of one network, for `network inspect`.
+    EndpointList {
+        network: NetworkId,
+    },
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenRotation {
+    pub worker: bool,
+    pub manager: bool,
+    pub unlock_key: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttachRequest {
+    /// Network by id, name or unique id prefix.
+    pub network: String,
+    /// The node that asks; the manager checks it against the caller's certificate.
+    pub node: NodeId,
+    pub container: ContainerId,
+    pub container_name: String,
+    /// Further names on this network: aliases, short id, host name.
+    pub aliases: Vec<String>,
+    /// Addresses the user fixed; at most one of each family.
+    pub addresses: Vec<IpAddr>,
+    /// How long to wait for the network's hosts before answering all the same.
+    pub patience: Duration,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Answer {
+    Done,
+    Cluster(Box<Cluster>),
+    Nodes(Vec<Node>),
+    Node(Box<Node>),
+    Networks(Vec<Network>),
+    Network(Box<Network>),
+    Attached(Box<Attached>),
+    Endpoints(Vec<Endpoint>),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attached {
+    pub endpoint: Endpoint,
+    pub network: Network,
+    /// The state the host must have reached before it starts the container.
+    pub generation: Generation,
+    /// Host names that had not confirmed in time; named in an event and the container's status.
+    pub late: Vec<String>,
+}
+
+/// Something that happened in the cluster, for `/events` with scope `swarm`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClusterEvent {
+    /// Docker's word: `network`, `node`, …
+    pub kind: String,
+    /// Docker's word: `create`, `update`, `remove`.
+    pub action: String,
+    pub id: String,
+    pub attributes: std::collections::BTreeMap<String, String>,
+    /// Nanoseconds since the Unix epoch.
+    pub time: i64,
+}

@@ -1,0 +1,35 @@
+//! The nouns of Overnet and the rules that need nothing but themselves.
+//!
+//! Invariant: no clock, no randomness, no I/O, no async. Whatever needs one of
+//! these takes it as an argument or lives a floor higher.
+
+pub mod assignment;
+pub mod cluster;
+pub mod control;
+pub mod endpoint;
+pub mod id;
+pub mod name;
+pub mod network;
+pub mod node;
+pub mod refusal;
+
+pub use assignment::{Assignments, Change, Generation, Increment};
+pub use cluster::{Cluster, ClusterSpec};
+pub use endpoint::{Endpoint, EndpointOwner, EndpointState};
+pub use id::{ClusterId, ContainerId, EndpointId, Id, NetworkId, NodeId};
+pub use network::{Network, NetworkSpec};
+pub use node::{Node, NodeSpec};
+pub use refusal::{Refusal, RefusalKind};
+
+use serde::{Deserialize, Serialize};
+
+/// What every stored object carries.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Meta {
+    /// Index of the Raft entry that wrote the object last; updates name the one they saw.
+    pub version: u64,
+    /// Nanoseconds since the Unix epoch, by the leader's clock.
+    pub created_at: i64,
+    /// Nanoseconds since the Unix epoch, by the leader's clock.
+    pub updated_at: i64,
+}
