@@ -1,1 +1,3 @@
-//! runtime
+//! Images and containers of one host.
+
+pub mod network;

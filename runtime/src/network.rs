@@ -1,0 +1,103 @@
+//! What the engine asks of whoever gives containers their network.
+
+use std::{net::IpAddr, path::PathBuf};
+
+use futures_util::future::BoxFuture;
+use model::{ContainerId, Refusal};
+use serde::{Deserialize, Serialize};
+
+/// The seam between containers and networks. The engine calls it; it never calls the engine.
+pub trait Network: Send + Sync + 'static {
+    /// Checks a wish without changing anything: unknown networks, networks that are not
+    /// attachable, addresses outside the subnet. Called when a container is created.
+    fn check<'a>(&'a self, request: &'a ConnectRequest) -> BoxFuture<'a, Result<(), Refusal>>;
+
+    /// Makes the container's network namespace with its interfaces, names and routes, ready
+    /// for the first packet. Idempotent: an existing sandbox of that container is adopted.
+    fn connect<'a>(
+        &'a self,
+        request: &'a ConnectRequest,
+    ) -> BoxFuture<'a, Result<Connected, Refusal>>;
+
+    /// The container runs (or was found running after a restart of the daemon): its names
+    /// may be answered.
+    fn started<'a>(&'a self, container: &'a ContainerId) -> BoxFuture<'a, ()>;
+
+    /// Takes everything back. Idempotent; unknown containers are fine.
+    fn disconnect<'a>(&'a self, container: &'a ContainerId) -> BoxFuture<'a, Result<(), Refusal>>;
+
+    /// Called once when the engine starts, with the containers that still run: sandboxes of
+    /// all others are taken back.
+    fn adopt<'a>(&'a self, running: &'a [ConnectRequest]) -> BoxFuture<'a, Result<(), Refusal>>;
+}
+
+/// A container's wish for a network, kept with the container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConnectRequest {
+    pub container: ContainerId,
+    /// Without the leading slash.
+    pub name: String,
+    pub hostname: String,
+    pub mode: NetworkMode,
+    /// Docker's `--dns`; empty: the host's resolvers.
+    #[serde(default)]
+    pub dns: Vec<IpAddr>,
+    #[serde(default)]
+    pub dns_search: Vec<String>,
+    #[serde(default)]
+    pub dns_options: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum NetworkMode {
+    /// The host's own namespace.
+    Host,
+    /// A namespace with nothing but loopback.
+    None,
+    /// The namespace of another container.
+    Container(ContainerId),
+    /// Named networks, the first of which gives the default route; `bridge` is the host's
+    /// local default.
+    Networks(Vec<NetworkWish>),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkWish {
+    /// Name, id or unique id prefix as the user wrote it.
+    pub network: String,
+    #[serde(default)]
+    pub aliases: Vec<String>,
+    /// Fixed addresses, at most one of each family.
+    #[serde(default)]
+    pub addresses: Vec<IpAddr>,
+}
+
+/// What a container gets.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Connected {
+    /// The namespace to run in; absent: the host's.
+    pub netns: Option<PathBuf>,
+    /// Text of the container's /etc/resolv.conf.
+    pub resolv_conf: String,
+    /// Lines for /etc/hosts beside localhost's.
+    pub hosts: Vec<(IpAddr, String)>,
+    pub endpoints: Vec<ConnectedEndpoint>,
+    /// Hosts that had not confirmed in time; shown in the container's status.
+    #[serde(default)]
+    pub late: Vec<String>,
+}
+
+/// One entry of `NetworkSettings.Networks`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConnectedEndpoint {
+    pub network_name: String,
+    pub network_id: String,
+    pub endpoint_id: String,
+    /// IPv4 and then IPv6, each with its prefix length.
+    pub addresses: Vec<(IpAddr, u8)>,
+    pub gateways: Vec<IpAddr>,
+    pub mac: String,
+    pub aliases: Vec<String>,
+    /// All names that DNS answers for it.
+    pub dns_names: Vec<String>,
+}
