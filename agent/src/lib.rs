@@ -1,1 +1,3 @@
-//! agent
+//! The daemon: configuration, cluster membership, networks of containers, and the HTTP API.
+
+pub mod config;
