@@ -1,3 +1,4 @@
 //! The daemon: configuration, cluster membership, networks of containers, and the HTTP API.
 
+pub mod cluster;
 pub mod config;

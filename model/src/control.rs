@@ -60,6 +60,11 @@ pub enum Verb {
     EndpointList {
         network: NetworkId,
     },
+    /// All endpoints of one node, so that a host that returns can compare them with its
+    /// containers. Workers may ask for their own only.
+    NodeEndpoints {
+        node: NodeId,
+    },
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
