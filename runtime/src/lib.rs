@@ -1,3 +1,5 @@
 //! Images and containers of one host.
 
+pub mod images;
+pub mod engine;
 pub mod network;
