@@ -1,0 +1,264 @@
+//! From a container's wish and what was given for it to a sandbox: pure functions.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, SocketAddr},
+    path::{Path, PathBuf},
+};
+
+use dataplane::desired::{self, Dns, Interface, NetworkKind, Sandbox};
+use model::{ContainerId, EndpointId, control::Attached, endpoint::MacAddress};
+use runtime::network::{ConnectRequest, ConnectedEndpoint, NetworkWish};
+
+use super::{
+    local::LocalNetwork,
+    record::{GivenEndpoint, SandboxRecord},
+};
+use crate::host::Resolvers;
+
+/// Where a container's network namespace is bound.
+pub fn netns_path(run_dir: &Path, container: &ContainerId) -> PathBuf {
+    run_dir.join("netns").join(container.as_str())
+}
+
+/// A network that a container is on, with what was given there.
+#[derive(Debug, Clone)]
+pub enum Given {
+    Overlay { attached: Box<Attached>, aliases: Vec<String> },
+    Local { network: LocalNetwork, address: std::net::Ipv4Addr, aliases: Vec<String> },
+}
+
+/// The further names a container has on a cluster network: aliases, short id, host name.
+pub fn aliases(request: &ConnectRequest, wish: &NetworkWish) -> Vec<String> {
+    let mut names = wish.aliases.clone();
+    names.push(request.container.short().to_owned());
+    if !request.hostname.is_empty() {
+        names.push(request.hostname.clone());
+    }
+    let mut seen = BTreeSet::from([request.name.clone()]);
+    names.retain(|name| seen.insert(name.clone()));
+    names
+}
+
+/// Interfaces in the order asked for, `eth0` first; the first local network carries the
+/// default route.
+pub fn interfaces(container: &ContainerId, given: &[Given]) -> Vec<Interface> {
+    let mut routed = false;
+    given
+        .iter()
+        .enumerate()
+        .map(|(index, given)| {
+            let name = format!("eth{index}");
+            match given {
+                Given::Overlay { attached, .. } => Interface {
+                    endpoint: attached.endpoint.id.to_string(),
+                    network: attached.network.id.to_string(),
+                    name,
+                    addresses: attached.endpoint.addresses.clone(),
+                    mac: attached.endpoint.mac.0,
+                    default_via: Vec::new(),
+                    names: Vec::new(),
+                },
+                Given::Local { network, address, .. } => {
+                    let default_via = if routed { Vec::new() } else { vec![network.gateway.into()] };
+                    routed = true;
+                    Interface {
+                        endpoint: local_endpoint_id(container, network),
+                        network: network.id.clone(),
+                        name,
+                        addresses: ipnetwork::IpNetwork::new(
+                            (*address).into(),
+                            network.subnet.prefix(),
+                        )
+                        .into_iter()
+                        .collect(),
+                        mac: MacAddress::from_ip((*address).into()).0,
+                        default_via,
+                        names: Vec::new(),
+                    }
+                }
+            }
+        })
+        .collect()
+}
+
+fn local_endpoint_id(container: &ContainerId, network: &LocalNetwork) -> String {
+    format!("{}-{}", container.short(), network.id.get(..12).unwrap_or(&network.id))
+}
+
+/// What `inspect` shows of each network, the gateway bridge left out.
+pub fn shown(given: &[Given], container: &ContainerId) -> Vec<ConnectedEndpoint> {
+    given
+        .iter()
+        .filter_map(|given| match given {
+            Given::Overlay { attached, aliases } => Some(ConnectedEndpoint {
+                network_name: attached.network.spec.name.clone(),
+                network_id: attached.network.id.to_string(),
+                endpoint_id: attached.endpoint.id.to_string(),
+                addresses: attached
+                    .endpoint
+                    .addresses
+                    .iter()
+                    .map(|address| (address.ip(), address.prefix()))
+                    .collect(),
+                gateways: attached.network.subnets.iter().map(|subnet| subnet.gateway).collect(),
+                mac: attached.endpoint.mac.to_string(),
+                aliases: aliases.clone(),
+                dns_names: attached.endpoint.names.clone(),
+            }),
+            Given::Local { network, .. } if network.name == super::local::GATEWAY_BRIDGE => None,
+            Given::Local { network, address, aliases } => Some(ConnectedEndpoint {
+                network_name: network.name.clone(),
+                network_id: network.id.clone(),
+                endpoint_id: local_endpoint_id(container, network),
+                addresses: vec![((*address).into(), network.subnet.prefix())],
+                gateways: vec![network.gateway.into()],
+                mac: MacAddress::from_ip((*address).into()).to_string(),
+                aliases: aliases.clone(),
+                dns_names: Vec::new(),
+            }),
+        })
+        .collect()
+}
+
+/// The dataplane's wish for one container. Interfaces on networks that this host no longer
+/// takes part in are left out; names are there once the container runs.
+pub fn wish(
+    record: &SandboxRecord,
+    netns: PathBuf,
+    networks: &BTreeSet<String>,
+    upstreams: &[SocketAddr],
+) -> Sandbox {
+    let names: BTreeMap<&str, &GivenEndpoint> =
+        record.endpoints.iter().map(|given| (given.endpoint.as_str(), given)).collect();
+    let interfaces: Vec<Interface> = record
+        .interfaces
+        .iter()
+        .filter(|interface| networks.contains(&interface.network))
+        .map(|interface| Interface {
+            names: match names.get(interface.endpoint.as_str()) {
+                Some(given) if record.running => given.names.clone(),
+                _ => Vec::new(),
+            },
+            ..interface.clone()
+        })
+        .collect();
+    let upstreams = if record.request.dns.is_empty() {
+        upstreams.to_vec()
+    } else {
+        record.request.dns.iter().map(|ip| SocketAddr::new(*ip, 53)).collect()
+    };
+    Sandbox { netns, dns: (!interfaces.is_empty()).then_some(Dns { upstreams }), interfaces }
+}
+
+/// A local network as the dataplane knows it.
+pub fn local_wish(network: &LocalNetwork) -> desired::Network {
+    desired::Network {
+        name: network.name.clone(),
+        kind: NetworkKind::Bridge {
+            masquerade: true,
+            isolated: network.name == super::local::GATEWAY_BRIDGE,
+        },
+        subnets: vec![desired::Subnet {
+            subnet: network.subnet.into(),
+            gateway: network.gateway.into(),
+        }],
+        mtu: None,
+    }
+}
+
+/// Text of a container's resolv.conf: our server, the host's or the user's search list.
+pub fn resolv_conf(request: &ConnectRequest, resolvers: &Resolvers, own_server: bool) -> String {
+    let mut text = String::new();
+    if own_server {
+        text.push_str("nameserver 127.0.0.11\n");
+    } else {
+        let asked: Vec<IpAddr> = if request.dns.is_empty() {
+            resolvers.servers.iter().map(SocketAddr::ip).collect()
+        } else {
+            request.dns.clone()
+        };
+        for server in asked {
+            text.push_str(&format!("nameserver {server}\n"));
+        }
+    }
+    let search =
+        if request.dns_search.is_empty() { &resolvers.search } else { &request.dns_search };
+    // A search list of `.` is Docker's way to ask for none.
+    if !search.is_empty() && search != &["."] {
+        text.push_str(&format!("search {}\n", search.join(" ")));
+    }
+    let mut options = request.dns_options.clone();
+    if own_server && !options.iter().any(|option| option.starts_with("ndots")) {
+        options.push("ndots:0".to_owned());
+    }
+    if !options.is_empty() {
+        text.push_str(&format!("options {}\n", options.join(" ")));
+    }
+    text
+}
+
+/// Cluster endpoints of this node that no container of it has or is about to have.
+pub fn stale_endpoints(
+    assignments: &model::Assignments,
+    node: &model::NodeId,
+    held: &BTreeSet<EndpointId>,
+    connecting: &BTreeSet<ContainerId>,
+) -> Vec<EndpointId> {
+    assignments
+        .endpoints
+        .values()
+        .filter(|endpoint| endpoint.node == *node && !held.contains(&endpoint.id))
+        .filter(|endpoint| match &endpoint.owner {
+            model::EndpointOwner::Container { id, .. } => !connecting.contains(id),
+        })
+        .map(|endpoint| endpoint.id.clone())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use runtime::network::NetworkMode;
+
+    use super::*;
+
+    fn request() -> ConnectRequest {
+        ConnectRequest {
+            container: ContainerId::from_random([0xab; 32]),
+            name: "api".into(),
+            hostname: "abababababab".into(),
+            mode: NetworkMode::None,
+            dns: vec![],
+            dns_search: vec![],
+            dns_options: vec![],
+        }
+    }
+
+    #[test]
+    fn aliases_are_unique_and_leave_out_the_name() {
+        let wish = NetworkWish {
+            network: "ch03".into(),
+            aliases: vec!["web".into(), "api".into(), "web".into()],
+            addresses: vec![],
+        };
+        assert_eq!(aliases(&request(), &wish), ["web", "abababababab"]);
+    }
+
+    #[test]
+    fn resolv_conf_forms() {
+        let resolvers = Resolvers {
+            servers: vec!["192.0.2.1:53".parse().unwrap()],
+            search: vec!["a.example".into()],
+        };
+        let mut asked = request();
+        for (search, options, own, expected) in [
+            (vec![], vec![], true, "nameserver 127.0.0.11\nsearch a.example\noptions ndots:0\n"),
+            (vec![], vec![], false, "nameserver 192.0.2.1\nsearch a.example\n"),
+            (vec!["."], vec!["ndots:2"], true, "nameserver 127.0.0.11\noptions ndots:2\n"),
+        ] {
+            asked.dns_search = search.into_iter().map(String::from).collect();
+            asked.dns_options = options.into_iter().map(String::from).collect();
+            assert_eq!(resolv_conf(&asked, &resolvers, own), expected);
+        }
+    }
+}

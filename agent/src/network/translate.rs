@@ -1,0 +1,216 @@
+//! From what the cluster says to what the dataplane shall do: pure functions.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use dataplane::desired::{self, Desired, NetworkKind, PeerFacts, Remote, Underlay};
+use model::{
+    Assignments, Change, Endpoint, EndpointState, Network, NodeId, assignment::Peer,
+    network::Subnet,
+};
+
+/// Bytes that VXLAN takes from each packet: outer IP, UDP, VXLAN and inner Ethernet headers.
+const OVERHEAD_IPV4: u32 = 50;
+const OVERHEAD_IPV6: u32 = 70;
+
+/// The cluster's part of the wish.
+pub fn cluster_wish(assignments: &Assignments, node: &NodeId) -> Desired {
+    let underlay = underlay(assignments, node);
+    let vtep = underlay.as_ref().map(|underlay| underlay.address);
+    Desired {
+        networks: assignments
+            .networks
+            .iter()
+            .map(|(id, network)| (id.to_string(), overlay(network, vtep)))
+            .collect(),
+        remotes: assignments
+            .endpoints
+            .iter()
+            .filter_map(|(id, endpoint)| {
+                Some((id.to_string(), remote(endpoint, &assignments.peers, node)?))
+            })
+            .collect(),
+        underlay,
+        sandboxes: BTreeMap::new(),
+    }
+}
+
+/// The steps one change of the assignments asks for. `assignments` is the state after the
+/// whole increment, so that a peer and its endpoints may arrive together.
+pub fn cluster_change(
+    change: &Change,
+    assignments: &Assignments,
+    node: &NodeId,
+) -> Vec<desired::Change> {
+    use desired::Change as Step;
+    match change {
+        Change::SetPeer(id, _) => {
+            let mut steps = vec![Step::SetUnderlay(underlay(assignments, node))];
+            // A peer that moved to another address takes its endpoints along.
+            steps.extend(assignments.endpoints.values().filter(|e| e.node == *id).filter_map(
+                |endpoint| {
+                    let remote = remote(endpoint, &assignments.peers, node)?;
+                    Some(Step::SetRemote(endpoint.id.to_string(), remote))
+                },
+            ));
+            steps
+        }
+        Change::RemovePeer(_) => vec![Step::SetUnderlay(underlay(assignments, node))],
+        Change::SetNetwork(network) => {
+            let vtep = assignments.peers.get(node).map(|peer| peer.data_path);
+            vec![Step::SetNetwork(network.id.to_string(), overlay(network, vtep))]
+        }
+        Change::RemoveNetwork(id) => vec![Step::RemoveNetwork(id.to_string())],
+        Change::SetEndpoint(endpoint) => match remote(endpoint, &assignments.peers, node) {
+            Some(remote) => vec![Step::SetRemote(endpoint.id.to_string(), remote)],
+            None => Vec::new(),
+        },
+        Change::RemoveEndpoint(id) => vec![Step::RemoveRemote(id.to_string())],
+    }
+}
+
+fn underlay(assignments: &Assignments, node: &NodeId) -> Option<Underlay> {
+    let own = assignments.peers.get(node)?;
+    Some(Underlay {
+        address: own.data_path,
+        port: assignments.data_path_port,
+        peers: assignments
+            .peers
+            .iter()
+            .filter(|(id, _)| *id != node)
+            .map(|(_, peer)| {
+                let facts = PeerFacts { number: peer.number, hostname: peer.hostname.clone() };
+                (peer.data_path, facts)
+            })
+            .collect(),
+    })
+}
+
+/// The dataplane's view of an overlay network.
+pub fn overlay(network: &Network, vtep: Option<IpAddr>) -> desired::Network {
+    let overhead = match vtep {
+        Some(IpAddr::V6(_)) => OVERHEAD_IPV6,
+        _ => OVERHEAD_IPV4,
+    };
+    desired::Network {
+        name: network.spec.name.clone(),
+        kind: NetworkKind::Overlay { vni: network.vni },
+        subnets: network.subnets.iter().map(subnet).collect(),
+        mtu: network.underlay_mtu().map(|underlay| underlay.saturating_sub(overhead)),
+    }
+}
+
+fn subnet(subnet: &Subnet) -> desired::Subnet {
+    desired::Subnet { subnet: subnet.subnet, gateway: subnet.gateway }
+}
+
+/// The dataplane's view of an endpoint on another host; nothing for our own, and nothing
+/// while the host is unknown (its peer entry brings the endpoint along).
+fn remote(endpoint: &Endpoint, peers: &BTreeMap<NodeId, Peer>, node: &NodeId) -> Option<Remote> {
+    if endpoint.node == *node {
+        return None;
+    }
+    Some(Remote {
+        network: endpoint.network.to_string(),
+        addresses: endpoint.addresses.iter().map(ipnetwork::IpNetwork::ip).collect(),
+        mac: endpoint.mac.0,
+        vtep: peers.get(&endpoint.node)?.data_path,
+        names: match endpoint.state {
+            EndpointState::Active => endpoint.names.clone(),
+            EndpointState::Allocated | EndpointState::Draining => Vec::new(),
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use model::{
+        ContainerId, EndpointOwner, Increment, Meta, NetworkSpec, endpoint::MacAddress,
+    };
+
+    use super::*;
+
+    fn endpoint(id: &str, node: &str, address: &str, state: EndpointState) -> Endpoint {
+        let address: ipnetwork::IpNetwork = address.parse().unwrap();
+        Endpoint {
+            id: id.into(),
+            meta: Meta::default(),
+            network: "net".into(),
+            node: node.into(),
+            owner: EndpointOwner::Container { id: ContainerId::new("c"), name: "api".into() },
+            mac: MacAddress::from_ip(address.ip()),
+            addresses: vec![address],
+            names: vec!["api".into()],
+            state,
+        }
+    }
+
+    fn peer(address: &str) -> Peer {
+        Peer { hostname: "h".into(), number: 1, data_path: address.parse().unwrap() }
+    }
+
+    fn network() -> Network {
+        Network {
+            id: "net".into(),
+            meta: Meta::default(),
+            spec: NetworkSpec { name: "ch03".into(), ..NetworkSpec::default() },
+            vni: 4097,
+            subnets: vec![Subnet {
+                subnet: "10.0.1.0/24".parse().unwrap(),
+                range: "10.0.1.0/24".parse().unwrap(),
+                gateway: "10.0.1.1".parse().unwrap(),
+                aux_addresses: BTreeMap::new(),
+            }],
+        }
+    }
+
+    fn assignments() -> Assignments {
+        let mut assignments = Assignments { data_path_port: 4789, ..Assignments::default() };
+        assignments.peers.insert("a".into(), peer("192.0.2.1"));
+        assignments.peers.insert("b".into(), peer("192.0.2.2"));
+        assignments.networks.insert("net".into(), network());
+        for e in [
+            endpoint("e1", "a", "10.0.1.2/24", EndpointState::Active),
+            endpoint("e2", "b", "10.0.1.3/24", EndpointState::Active),
+            endpoint("e3", "b", "10.0.1.4/24", EndpointState::Allocated),
+        ] {
+            assignments.endpoints.insert(e.id.clone(), e);
+        }
+        assignments
+    }
+
+    #[test]
+    fn the_wish_has_other_hosts_endpoints_and_names_of_active_ones() {
+        let wish = cluster_wish(&assignments(), &"a".into());
+        assert_eq!(wish.remotes.keys().collect::<Vec<_>>(), ["e2", "e3"]);
+        assert_eq!(wish.remotes["e2"].names, ["api"]);
+        assert!(wish.remotes["e3"].names.is_empty());
+        let underlay = wish.underlay.unwrap();
+        assert_eq!(underlay.peers.keys().collect::<Vec<_>>(), [&"192.0.2.2".parse::<IpAddr>().unwrap()]);
+    }
+
+    #[test]
+    fn increments_lead_to_the_same_wish_as_the_full_set() {
+        let node: NodeId = "a".into();
+        let target = assignments();
+        let empty = Assignments { data_path_port: 4789, ..Assignments::default() };
+        let increment = Increment { changes: empty.diff(&target), ..Increment::default() };
+        let mut reached = empty.clone();
+        reached.apply(&increment);
+        let mut wish = cluster_wish(&empty, &node);
+        for change in &increment.changes {
+            for step in cluster_change(change, &reached, &node) {
+                wish.apply(step);
+            }
+        }
+        assert_eq!(wish, cluster_wish(&target, &node));
+    }
+
+    #[test]
+    fn a_fixed_underlay_mtu_loses_the_encapsulation() {
+        let mut network = network();
+        network.spec.options.insert(model::network::OPTION_MTU.into(), "9000".into());
+        for (vtep, mtu) in [("192.0.2.1", 8950), ("2001:db8::1", 8930)] {
+            assert_eq!(overlay(&network, Some(vtep.parse().unwrap())).mtu, Some(mtu));
+        }
+    }
+}
