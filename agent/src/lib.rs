@@ -2,4 +2,5 @@
 
 pub mod cluster;
 pub mod config;
+pub mod http;
 pub mod notify;

@@ -1,1 +1,25 @@
-//! api
+//! The Docker Engine API: its JSON shapes, conversions to and from [`model`], refusals, filters,
+//! versions. No I/O, no HTTP types; `agent/src/http` serves it and `ctl` may read it.
+//!
+//! Invariant: nothing here emits `null` where Docker emits an empty list or map, because clients
+//! written in Python and JavaScript iterate over them without looking.
+
+pub mod body;
+pub mod container;
+pub mod event;
+pub mod filters;
+pub mod frame;
+pub mod lenient;
+pub mod network;
+pub mod node;
+pub mod query;
+pub mod swarm;
+pub mod system;
+pub mod timestamp;
+pub mod version;
+
+pub use body::{ErrorBody, read};
+pub use bollard_stubs::models as docker;
+pub use filters::Filters;
+pub use query::Query;
+pub use version::ApiVersion;

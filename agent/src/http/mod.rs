@@ -1,0 +1,154 @@
+//! The Docker Engine API on unix sockets.
+//!
+//! Whoever may open a socket is root on this host: its mode is 0660 and its group `overnet` or
+//! `docker`, where there is one. Nothing listens on TCP.
+
+mod absent;
+mod answer;
+mod bus;
+mod containers;
+mod events;
+mod exec;
+mod hijack;
+mod networks;
+mod nodes;
+mod state;
+mod swarm;
+mod system;
+mod volumes;
+
+use std::{io, os::unix::fs::PermissionsExt, path::Path, time::Duration};
+
+use api::version;
+use axum::{
+    Router,
+    body::Body,
+    extract::Request,
+    http::{HeaderValue, Uri, uri::PathAndQuery},
+    response::{IntoResponse, Response},
+};
+use model::Refusal;
+use tokio::net::UnixListener;
+use tower::ServiceExt;
+
+pub use self::{
+    answer::{Answer, Asked, Failure, Given, Optional, Raw, Spoken, done, json, json_with},
+    bus::EventBus,
+    state::{AppState, HostEndpoint, HostNetwork, HostNetworks, unexpected},
+};
+
+/// How long open requests may go on once the daemon ends.
+const GRACE: Duration = Duration::from_secs(3);
+
+/// The whole API: paths with and without a version.
+pub fn router(state: AppState) -> Router {
+    let routes = Router::new()
+        .merge(system::routes())
+        .merge(events::routes())
+        .merge(swarm::routes())
+        .merge(nodes::routes())
+        .merge(networks::routes())
+        .merge(containers::routes())
+        .merge(exec::routes())
+        .merge(volumes::routes())
+        .merge(absent::routes())
+        .fallback(no_such_page)
+        .method_not_allowed_fallback(no_such_page)
+        .with_state(state.clone());
+    Router::new().fallback(move |request: Request| edge(routes.clone(), state.clone(), request))
+}
+
+async fn no_such_page(request: Request) -> Failure {
+    Failure(Refusal::not_found(format!(
+        "page not found: {} {}",
+        request.method(),
+        request.uri().path()
+    )))
+}
+
+/// Takes the version off the path, and puts the headers that every answer bears.
+async fn edge(routes: Router, state: AppState, mut request: Request) -> Response {
+    let mut response = match unversioned(&mut request) {
+        Ok(()) => match routes.oneshot(request).await {
+            Ok(response) => response,
+            Err(never) => match never {},
+        },
+        Err(refusal) => Failure(refusal).into_response(),
+    };
+    let headers = response.headers_mut();
+    let mut put = |name: &'static str, value: &str| {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            headers.insert(name, value);
+        }
+    };
+    put("api-version", &version::MAXIMUM.to_string());
+    put("docker-experimental", "false");
+    put("ostype", "linux");
+    put(
+        "server",
+        &format!("Overnet/{} (linux)", version::SERVER_VERSION),
+    );
+    put("swarm", &system::swarm_header(&state.local()));
+    response
+}
+
+fn unversioned(request: &mut Request<Body>) -> Result<(), Refusal> {
+    let (version, rest) = version::split_path(request.uri().path())?;
+    let target = match request.uri().query() {
+        Some(query) => format!("{rest}?{query}"),
+        None => rest.to_owned(),
+    };
+    let target: PathAndQuery = target
+        .parse()
+        .map_err(|error| Refusal::invalid(format!("the request's path is not valid: {error}")))?;
+    *request.uri_mut() = Uri::from(target);
+    request.extensions_mut().insert(Spoken(version));
+    Ok(())
+}
+
+/// Makes the socket, replacing one that a dead daemon left.
+pub fn bind(path: &Path) -> io::Result<UnixListener> {
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    match std::os::unix::net::UnixStream::connect(path) {
+        Ok(_) => {
+            return Err(io::Error::new(
+                io::ErrorKind::AddrInUse,
+                format!(
+                    "{} is served by another process; stop it first",
+                    path.display()
+                ),
+            ));
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(_) => std::fs::remove_file(path)?,
+    }
+    let listener = UnixListener::bind(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
+    let group = ["overnet", "docker"]
+        .iter()
+        .find_map(|name| nix::unistd::Group::from_name(name).ok().flatten());
+    if let Some(group) = group {
+        // Without the right to give it away the socket is still root's own.
+        if let Err(error) = std::os::unix::fs::chown(path, None, Some(group.gid.as_raw())) {
+            tracing::warn!(path = %path.display(), group = group.name, %error, "the socket keeps its group");
+        }
+    }
+    Ok(listener)
+}
+
+/// Serves one socket until `state.shutdown`; then requests have [`GRACE`] to end.
+pub async fn serve(listener: UnixListener, state: AppState) -> io::Result<()> {
+    let shutdown = state.shutdown.clone();
+    let ended = shutdown.clone();
+    let server = axum::serve(listener, router(state))
+        .with_graceful_shutdown(async move { ended.cancelled().await });
+    tokio::select! {
+        result = server => result,
+        () = async {
+            shutdown.cancelled().await;
+            tokio::time::sleep(GRACE).await;
+        } => Ok(()),
+    }
+}
