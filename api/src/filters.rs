@@ -14,8 +14,25 @@ pub struct Filters {
 }
 
 impl Filters {
-    /// Reads the parameter's text; empty text and `{}` are no filters.
+    /// Reads the parameter's text; empty text and `{}` are no filters. Names that are not in
+    /// `allowed` are refused.
     pub fn parse(text: &str, allowed: &[&str]) -> Result<Self, Refusal> {
+        let filters = Self::parse_any(text)?;
+        match filters
+            .values
+            .keys()
+            .find(|name| !allowed.contains(&name.as_str()))
+        {
+            None => Ok(filters),
+            Some(name) => Err(Refusal::invalid(format!(
+                "invalid filters: unknown filter {name:?}; known here: {}",
+                allowed.join(", ")
+            ))),
+        }
+    }
+
+    /// As [`Filters::parse`], whatever the names.
+    pub fn parse_any(text: &str) -> Result<Self, Refusal> {
         if text.trim().is_empty() {
             return Ok(Self::default());
         }
@@ -29,12 +46,6 @@ impl Filters {
         };
         let mut values = BTreeMap::new();
         for (name, given) in map {
-            if !allowed.contains(&name.as_str()) {
-                return Err(wrong(format!(
-                    "unknown filter {name:?}; known here: {}",
-                    allowed.join(", ")
-                )));
-            }
             values.insert(name.clone(), list(&name, given).map_err(wrong)?);
         }
         Ok(Self { values })
@@ -42,6 +53,14 @@ impl Filters {
 
     pub fn is_empty(&self) -> bool {
         self.values.is_empty()
+    }
+
+    /// Name to values, for whoever does the filtering himself.
+    pub fn into_map(self) -> BTreeMap<String, Vec<String>> {
+        self.values
+            .into_iter()
+            .filter(|(_, values)| !values.is_empty())
+            .collect()
     }
 
     /// The values of a filter, none if it is not set.

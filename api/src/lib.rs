@@ -4,6 +4,9 @@
 //! Invariant: nothing here emits `null` where Docker emits an empty list or map, because clients
 //! written in Python and JavaScript iterate over them without looking.
 
+// One literal has all of `HostConfig`.
+#![recursion_limit = "256"]
+
 pub mod body;
 pub mod container;
 pub mod event;

@@ -85,6 +85,11 @@ impl Query {
         Filters::parse(self.text("filters").unwrap_or(""), allowed)
     }
 
+    /// The `filters` parameter, with whatever names; whoever uses them refuses unknown ones.
+    pub fn any_filters(&self) -> Result<Filters, Refusal> {
+        Filters::parse_any(self.text("filters").unwrap_or(""))
+    }
+
     /// The version an update saw.
     pub fn version(&self) -> Result<u64, Refusal> {
         let text = self.text("version").unwrap_or("");

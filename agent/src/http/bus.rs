@@ -56,6 +56,11 @@ impl EventBus {
         (remembered, self.sender.subscribe())
     }
 
+    /// How many listen now.
+    pub fn listeners(&self) -> usize {
+        self.sender.receiver_count()
+    }
+
     /// Publishes the cluster's events until the daemon ends.
     pub(super) fn follow(
         &self,

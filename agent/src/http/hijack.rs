@@ -1,1 +1,215 @@
-//! Raw streams.
+//! Raw streams over a connection that was HTTP: attach and exec.
+
+use std::convert::Infallible;
+
+use api::{ApiVersion, frame};
+use axum::{
+    body::{Body, Bytes},
+    extract::Request,
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    response::Response,
+};
+use futures_util::StreamExt;
+use hyper_util::rt::TokioIo;
+use runtime::engine::{Attached, Output, Stream};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf},
+    sync::mpsc,
+};
+
+/// What is read from a client at once.
+const CHUNK: usize = 32 << 10;
+
+/// Whether the client wants the connection itself.
+pub fn wants_upgrade(headers: &HeaderMap) -> bool {
+    headers.contains_key(header::UPGRADE)
+}
+
+/// The content type that tells the client whether frames come.
+pub fn content_type(tty: bool, version: ApiVersion) -> &'static str {
+    if tty || version < ApiVersion::new(1, 42) {
+        frame::RAW
+    } else {
+        frame::MULTIPLEXED
+    }
+}
+
+/// One chunk of output as it goes over the wire: as it is for a terminal, else in a frame.
+pub fn encode(output: Output, tty: bool) -> Bytes {
+    if tty {
+        return output.bytes;
+    }
+    framed(output.stream, &[&output.bytes])
+}
+
+/// Parts joined in one frame.
+pub fn framed(stream: Stream, parts: &[&[u8]]) -> Bytes {
+    let stream = match stream {
+        Stream::Stdout => frame::Stream::Stdout,
+        Stream::Stderr => frame::Stream::Stderr,
+    };
+    let length: usize = parts.iter().map(|part| part.len()).sum();
+    let mut bytes = Vec::with_capacity(8 + length);
+    bytes.extend_from_slice(&frame::header(
+        stream,
+        u32::try_from(length).unwrap_or(u32::MAX),
+    ));
+    for part in parts {
+        bytes.extend_from_slice(part);
+    }
+    bytes.into()
+}
+
+/// Hands the streams to the client: over the connection itself when it asked for that (101),
+/// else as the body of a 200, with the request's body as input.
+pub fn hand_over(mut request: Request, attached: Attached, version: ApiVersion) -> Response {
+    let kind = HeaderValue::from_static(content_type(attached.tty, version));
+    let mut response = if wants_upgrade(request.headers()) {
+        let upgrade = hyper::upgrade::on(&mut request);
+        tokio::spawn(async move {
+            match upgrade.await {
+                Ok(connection) => pump(TokioIo::new(connection), attached).await,
+                Err(error) => tracing::debug!(%error, "the client went before the upgrade"),
+            }
+        });
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        let headers = response.headers_mut();
+        headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+        headers.insert(header::UPGRADE, HeaderValue::from_static("tcp"));
+        response
+    } else {
+        let Attached {
+            tty,
+            mut output,
+            input,
+        } = attached;
+        tokio::spawn(feed_body(request.into_body(), input));
+        let stream = async_stream::stream! {
+            while let Some(chunk) = output.recv().await {
+                yield Ok::<_, Infallible>(encode(chunk, tty));
+            }
+        };
+        Response::new(Body::from_stream(stream))
+    };
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    response
+}
+
+async fn feed_body(body: Body, input: Option<mpsc::Sender<Bytes>>) {
+    let Some(input) = input else { return };
+    let mut body = body.into_data_stream();
+    while let Some(Ok(bytes)) = body.next().await {
+        if input.send(bytes).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Carries bytes both ways until the output ends or the client is gone. The client's half-close
+/// ends the input only.
+async fn pump<C>(connection: C, attached: Attached)
+where
+    C: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + 'static,
+{
+    let Attached { tty, output, input } = attached;
+    let (reader, writer) = tokio::io::split(connection);
+    let feeding = tokio::spawn(feed(reader, input));
+    write_out(writer, output, tty).await;
+    feeding.abort();
+}
+
+async fn feed<C: tokio::io::AsyncRead>(
+    mut reader: ReadHalf<C>,
+    input: Option<mpsc::Sender<Bytes>>,
+) {
+    let mut buffer = vec![0; CHUNK];
+    loop {
+        match reader.read(&mut buffer).await {
+            Ok(0) | Err(_) => return,
+            Ok(count) => {
+                // Without input what the client says is read and dropped, so that it never blocks.
+                let Some(input) = &input else { continue };
+                if input
+                    .send(Bytes::copy_from_slice(&buffer[..count]))
+                    .await
+                    .is_err()
+                {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+async fn write_out<C: tokio::io::AsyncWrite>(
+    mut writer: WriteHalf<C>,
+    mut output: mpsc::Receiver<Output>,
+    tty: bool,
+) {
+    while let Some(chunk) = output.recv().await {
+        if writer.write_all(&encode(chunk, tty)).await.is_err() || writer.flush().await.is_err() {
+            return;
+        }
+    }
+    // The end of the output is what the client waits for; one that is gone does not care.
+    let _ = writer.shutdown().await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn attached(tty: bool) -> (mpsc::Sender<Output>, mpsc::Receiver<Bytes>, Attached) {
+        let (out, output) = mpsc::channel(4);
+        let (input, inside) = mpsc::channel(4);
+        (
+            out,
+            inside,
+            Attached {
+                tty,
+                output,
+                input: Some(input),
+            },
+        )
+    }
+
+    #[tokio::test]
+    async fn bytes_go_both_ways_and_half_close_ends_the_input_only() {
+        let (out, mut inside, attached) = attached(false);
+        let (client, server) = tokio::io::duplex(1024);
+        tokio::spawn(pump(server, attached));
+        let (mut reader, mut writer) = tokio::io::split(client);
+        writer.write_all(b"question").await.unwrap();
+        assert_eq!(inside.recv().await.unwrap(), "question");
+        writer.shutdown().await.unwrap();
+        assert_eq!(inside.recv().await, None);
+        out.send(Output {
+            stream: Stream::Stderr,
+            bytes: "answer".into(),
+        })
+        .await
+        .unwrap();
+        drop(out);
+        let mut all = Vec::new();
+        reader.read_to_end(&mut all).await.unwrap();
+        assert_eq!(all, b"\x02\0\0\0\0\0\0\x06answer");
+    }
+
+    #[test]
+    fn terminals_have_no_frames_and_old_clients_the_old_type() {
+        let output = Output {
+            stream: Stream::Stdout,
+            bytes: "x".into(),
+        };
+        assert_eq!(encode(output.clone(), true), "x");
+        assert_eq!(encode(output, false), &b"\x01\0\0\0\0\0\0\x01x"[..]);
+        for (tty, minor, kind) in [
+            (true, 53, frame::RAW),
+            (false, 53, frame::MULTIPLEXED),
+            (false, 41, frame::RAW),
+        ] {
+            assert_eq!(content_type(tty, ApiVersion::new(1, minor)), kind);
+        }
+    }
+}

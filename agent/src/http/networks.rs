@@ -1,7 +1,495 @@
-use axum::Router;
+//! `/networks…`: this host's own networks and the cluster's, in one list.
 
-use super::AppState;
+use std::collections::{BTreeMap, BTreeSet};
+
+use api::{
+    Filters,
+    network::{
+        ConfigFrom, ConnectRequest, ContainerOnNetwork, CreateRequest, CreateResponse,
+        DisconnectRequest, Ipam, IpamConfig, NetworkView, Peer, ServiceOnNetwork, TaskOnNetwork,
+    },
+    timestamp,
+};
+use axum::{
+    Router,
+    extract::{Path, State},
+    http::StatusCode,
+    routing::{get, post},
+};
+use model::{
+    Endpoint, EndpointOwner, Network, Refusal, RefusalKind,
+    control::{Answer as Reply, Verb},
+};
+use sha2::{Digest, Sha256};
+
+use super::{
+    Answer, AppState, Asked, Given, HostEndpoint, HostNetwork, done, json, json_with, unexpected,
+};
 
 pub(super) fn routes() -> Router<AppState> {
     Router::new()
+        .route("/networks", get(list))
+        .route("/networks/create", post(create))
+        .route("/networks/prune", post(prune))
+        .route("/networks/{id}", get(inspect).delete(remove))
+        .route("/networks/{id}/connect", post(connect))
+        .route("/networks/{id}/disconnect", post(disconnect))
+}
+
+/// Carries the egress of containers on overlay networks; only hosts of a cluster show it.
+const GATEWAY_BRIDGE: &str = "docker_gwbridge";
+/// Networks that every host has and nobody can make or remove.
+const PREDEFINED: &[&str] = &["bridge", "host", "none"];
+const FILTERS: &[&str] = &["dangling", "driver", "id", "label", "name", "scope", "type"];
+
+async fn list(State(state): State<AppState>, Asked(query): Asked) -> Answer {
+    let filters = query.filters(FILTERS)?;
+    filters.check("scope", &["local", "swarm", "global"])?;
+    filters.check("type", &["custom", "builtin"])?;
+    let dangling = filters.boolean("dangling")?;
+    let mut views = local_views(&state);
+    if filters.any("scope", |scope| scope == "swarm") {
+        match cluster_networks(&state).await {
+            Ok(networks) => views.extend(networks.iter().map(NetworkView::of_cluster)),
+            // Without a manager the host's own networks are still worth showing.
+            Err(refusal) if refusal.kind == RefusalKind::Unavailable => {
+                tracing::warn!(
+                    reason = refusal.message,
+                    "the cluster's networks are not shown"
+                );
+            }
+            Err(refusal) => return Err(refusal.into()),
+        }
+    }
+    views.retain(|view| fits(view, &filters));
+    if let Some(dangling) = dangling {
+        let mut kept = Vec::new();
+        for view in views {
+            let unused = !is_builtin(&view) && users(&state, &view).await.is_empty();
+            if unused == dangling {
+                kept.push(view);
+            }
+        }
+        views = kept;
+    }
+    Ok(json(&views))
+}
+
+async fn users(state: &AppState, view: &NetworkView) -> Vec<HostEndpoint> {
+    state.networks.endpoints(&view.id).await
+}
+
+async fn cluster_networks(state: &AppState) -> Result<Vec<Network>, Refusal> {
+    if !state.is_member() {
+        return Ok(Vec::new());
+    }
+    match state.call(Verb::NetworkList).await? {
+        Reply::Networks(networks) => Ok(networks),
+        other => Err(unexpected("network list", &other)),
+    }
+}
+
+fn is_builtin(view: &NetworkView) -> bool {
+    view.ingress || PREDEFINED.contains(&view.name.as_str())
+}
+
+fn fits(view: &NetworkView, filters: &Filters) -> bool {
+    let kind = if is_builtin(view) {
+        "builtin"
+    } else {
+        "custom"
+    };
+    filters.exact("driver", &view.driver)
+        && filters.prefix("id", &view.id)
+        && filters.contained("name", &view.name)
+        && filters.exact("scope", &view.scope)
+        && filters.exact("type", kind)
+        && filters.labels("label", |key| view.labels.get(key).map(String::as_str))
+}
+
+/// This host's networks: `bridge`, `host`, `none`, and in a cluster `docker_gwbridge`.
+fn local_views(state: &AppState) -> Vec<NetworkView> {
+    let member = state.is_member();
+    let mut views: Vec<NetworkView> = state
+        .networks
+        .list()
+        .iter()
+        .filter(|network| member || network.name != GATEWAY_BRIDGE)
+        .map(of_host)
+        .collect();
+    for (name, driver) in [("host", "host"), ("none", "null")] {
+        views.push(NetworkView {
+            name: name.to_owned(),
+            id: hex::encode(Sha256::digest(format!("{}/{name}", state.engine_id))),
+            created: views
+                .first()
+                .map_or_else(String::new, |first| first.created.clone()),
+            scope: "local".to_owned(),
+            driver: driver.to_owned(),
+            enable_ipv4: true,
+            ipam: Ipam {
+                driver: "default".to_owned(),
+                ..Ipam::default()
+            },
+            config_from: ConfigFrom::default(),
+            ..NetworkView::default()
+        });
+    }
+    views
+}
+
+fn of_host(network: &HostNetwork) -> NetworkView {
+    NetworkView {
+        name: network.name.clone(),
+        id: network.id.clone(),
+        created: timestamp::rfc3339(network.created_at),
+        scope: "local".to_owned(),
+        driver: "bridge".to_owned(),
+        enable_ipv4: network.subnets.iter().any(|(subnet, _)| subnet.is_ipv4()),
+        enable_ipv6: network.subnets.iter().any(|(subnet, _)| subnet.is_ipv6()),
+        ipam: Ipam {
+            driver: "default".to_owned(),
+            options: None,
+            config: network
+                .subnets
+                .iter()
+                .map(|(subnet, gateway)| IpamConfig {
+                    subnet: subnet.to_string(),
+                    gateway: gateway.to_string(),
+                    ..IpamConfig::default()
+                })
+                .collect(),
+        },
+        options: network.options.clone(),
+        ..NetworkView::default()
+    }
+}
+
+/// What a reference leads to.
+enum Found {
+    Local(Box<NetworkView>),
+    Cluster(Box<Network>),
+}
+
+/// By full id, exact name, unique id prefix; this host's before the cluster's.
+async fn find(state: &AppState, reference: &str, scope: &str) -> Result<Found, Refusal> {
+    let locals = if matches!(scope, "" | "local") {
+        local_views(state)
+    } else {
+        Vec::new()
+    };
+    let exact = locals
+        .iter()
+        .find(|view| view.id == reference || view.name == reference);
+    if let Some(view) = exact {
+        return Ok(Found::Local(Box::new(view.clone())));
+    }
+    let not_found = || Refusal::not_found(format!("network {reference} not found"));
+    let of_cluster = if state.is_member() && scope != "local" {
+        match state
+            .call(Verb::NetworkInspect {
+                reference: reference.to_owned(),
+            })
+            .await
+        {
+            Ok(Reply::Network(network)) => Some(network),
+            Ok(other) => return Err(unexpected("network inspect", &other)),
+            Err(refusal) if refusal.kind == RefusalKind::NotFound => None,
+            Err(refusal) => return Err(refusal),
+        }
+    } else {
+        None
+    };
+    let mut matching = locals
+        .into_iter()
+        .filter(|view| view.id.starts_with(reference));
+    match (matching.next(), of_cluster) {
+        (None, None) => Err(not_found()),
+        (None, Some(network)) => Ok(Found::Cluster(network)),
+        (Some(view), None) if matching.next().is_none() => Ok(Found::Local(Box::new(view))),
+        (Some(_), Some(network)) if network.spec.name == reference => Ok(Found::Cluster(network)),
+        (Some(_), _) => Err(Refusal::invalid(format!(
+            "network {reference} is ambiguous (several ids begin so); give more of the id, or the name"
+        ))),
+    }
+}
+
+async fn inspect(
+    State(state): State<AppState>,
+    Path(reference): Path<String>,
+    Asked(query): Asked,
+) -> Answer {
+    let verbose = query.flag("verbose");
+    let mut view = match find(&state, &reference, query.text("scope").unwrap_or("")).await? {
+        Found::Local(view) => *view,
+        Found::Cluster(network) => {
+            let mut view = NetworkView::of_cluster(&network);
+            // Who else takes part is told as far as it is known.
+            let endpoints = match state
+                .call(Verb::EndpointList {
+                    network: network.id,
+                })
+                .await
+            {
+                Ok(Reply::Endpoints(endpoints)) => endpoints,
+                _ => Vec::new(),
+            };
+            if !endpoints.is_empty() {
+                view.peers = peers(&state, &endpoints).await;
+            }
+            if verbose {
+                view.services = Some(services(&endpoints));
+            }
+            view
+        }
+    };
+    let endpoints = users(&state, &view).await;
+    view.containers = Some(endpoints.into_iter().map(on_network).collect());
+    Ok(json(&view))
+}
+
+fn on_network(endpoint: HostEndpoint) -> (String, ContainerOnNetwork) {
+    let find = |v4: bool| {
+        endpoint
+            .addresses
+            .iter()
+            .find(|(address, _)| address.is_ipv4() == v4)
+            .map(|(address, prefix)| format!("{address}/{prefix}"))
+            .unwrap_or_default()
+    };
+    let (ipv4_address, ipv6_address) = (find(true), find(false));
+    (
+        endpoint.container_id,
+        ContainerOnNetwork {
+            name: endpoint.container_name,
+            endpoint_id: endpoint.endpoint_id,
+            mac_address: endpoint.mac,
+            ipv4_address,
+            ipv6_address,
+        },
+    )
+}
+
+/// The hosts with containers on the network.
+async fn peers(state: &AppState, endpoints: &[Endpoint]) -> Vec<Peer> {
+    let hosts: BTreeSet<_> = endpoints.iter().map(|endpoint| &endpoint.node).collect();
+    match state.call(Verb::NodeList).await {
+        Ok(Reply::Nodes(nodes)) => nodes
+            .into_iter()
+            .filter(|node| hosts.contains(&node.id))
+            .map(|node| Peer {
+                name: node.description.hostname,
+                ip: node
+                    .description
+                    .data_path
+                    .map(|ip| ip.to_string())
+                    .unwrap_or_default(),
+            })
+            .collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// Stand-alone containers stand under the empty name, as in Docker's verbose view.
+fn services(endpoints: &[Endpoint]) -> BTreeMap<String, ServiceOnNetwork> {
+    let tasks: Vec<TaskOnNetwork> = endpoints
+        .iter()
+        .map(|endpoint| {
+            let EndpointOwner::Container { name, .. } = &endpoint.owner;
+            TaskOnNetwork {
+                name: name.clone(),
+                endpoint_id: endpoint.id.to_string(),
+                endpoint_ip: endpoint
+                    .addresses
+                    .first()
+                    .map(|address| address.ip().to_string())
+                    .unwrap_or_default(),
+                info: [("Host".to_owned(), endpoint.node.to_string())].into(),
+            }
+        })
+        .collect();
+    if tasks.is_empty() {
+        return BTreeMap::new();
+    }
+    [(
+        String::new(),
+        ServiceOnNetwork {
+            tasks,
+            ..ServiceOnNetwork::default()
+        },
+    )]
+    .into()
+}
+
+async fn create(State(state): State<AppState>, Given(request): Given<CreateRequest>) -> Answer {
+    model::name::check_network_name(&request.name)?;
+    let name = request.name.clone();
+    if PREDEFINED.contains(&name.as_str()) || matches!(name.as_str(), "default" | GATEWAY_BRIDGE) {
+        return Err(Refusal::forbidden(format!(
+            "operation is not permitted on predefined {name} network; choose another name"
+        ))
+        .into());
+    }
+    match request.driver() {
+        "overlay" => {}
+        "bridge" => {
+            return Err(Refusal::not_implemented(format!(
+                "network {name}: further local networks (driver bridge) are not there yet; use --driver overlay, or the host's network bridge"
+            ))
+            .into());
+        }
+        driver @ ("host" | "null") => {
+            return Err(Refusal::forbidden(format!(
+                "only one instance of {driver:?} network is allowed"
+            ))
+            .into());
+        }
+        driver => {
+            return Err(Refusal::not_found(format!(
+                "network {name}: driver {driver:?} is not there; use overlay"
+            ))
+            .into());
+        }
+    }
+    let spec = Box::new(request.to_spec()?);
+    match state.call(Verb::NetworkCreate { spec }).await? {
+        Reply::Network(network) => {
+            let created = CreateResponse {
+                id: network.id.to_string(),
+                warning: String::new(),
+            };
+            Ok(json_with(StatusCode::CREATED, &created))
+        }
+        other => Err(unexpected("network create", &other).into()),
+    }
+}
+
+async fn remove(State(state): State<AppState>, Path(reference): Path<String>) -> Answer {
+    let id = match find(&state, &reference, "").await? {
+        Found::Local(view) => {
+            return Err(Refusal::forbidden(format!(
+                "{} is a pre-defined network and cannot be removed",
+                view.name
+            ))
+            .into());
+        }
+        Found::Cluster(network) => network.id,
+    };
+    state
+        .call(Verb::NetworkRemove {
+            reference: id.to_string(),
+        })
+        .await?;
+    Ok(done())
+}
+
+/// Removes the cluster's networks that nobody uses; the host's own ones stay.
+async fn prune(State(state): State<AppState>, Asked(query): Asked) -> Answer {
+    let filters = query.filters(&["label", "label!", "until"])?;
+    let until = filters
+        .values("until")
+        .first()
+        .map(|text| {
+            timestamp::parse(text).ok_or_else(|| {
+                Refusal::invalid(format!(
+                    "filter until: {text:?} is not a time; give Unix seconds"
+                ))
+            })
+        })
+        .transpose()?;
+    let mut deleted = Vec::new();
+    if state.local().control_available() {
+        for network in cluster_networks(&state).await? {
+            let spec = &network.spec;
+            let spared = spec.ingress
+                || until.is_some_and(|until| network.meta.created_at > until)
+                || !filters.labels("label", |key| spec.labels.get(key).map(String::as_str));
+            if spared {
+                continue;
+            }
+            // The manager knows who uses it and refuses then.
+            match state
+                .call(Verb::NetworkRemove {
+                    reference: network.id.to_string(),
+                })
+                .await
+            {
+                Ok(_) => deleted.push(network.spec.name),
+                Err(refusal) if refusal.kind == RefusalKind::Unavailable => {
+                    return Err(refusal.into());
+                }
+                Err(_) => {}
+            }
+        }
+    }
+    Ok(json(&serde_json::json!({ "NetworksDeleted": deleted })))
+}
+
+async fn connect(
+    State(state): State<AppState>,
+    Path(reference): Path<String>,
+    Given(request): Given<ConnectRequest>,
+) -> Answer {
+    find(&state, &reference, "").await?;
+    let container = state.engine.inspect(&request.container)?;
+    Err(later(&container.name, "connecting"))
+}
+
+async fn disconnect(
+    State(state): State<AppState>,
+    Path(reference): Path<String>,
+    Given(request): Given<DisconnectRequest>,
+) -> Answer {
+    find(&state, &reference, "").await?;
+    let container = state.engine.inspect(&request.container)?;
+    Err(later(&container.name, "disconnecting"))
+}
+
+fn later(container: &str, what: &str) -> super::Failure {
+    Refusal::not_implemented(format!(
+        "{what} container {container}, which exists already, is not there yet; name its networks when it is made (--network)"
+    ))
+    .into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn view(name: &str, driver: &str, scope: &str) -> NetworkView {
+        NetworkView {
+            name: name.into(),
+            id: format!("{name}0123"),
+            driver: driver.into(),
+            scope: scope.into(),
+            labels: [("a".to_owned(), "b".to_owned())].into(),
+            ..NetworkView::default()
+        }
+    }
+
+    #[test]
+    fn filters_choose_networks() {
+        let views = [
+            view("bridge", "bridge", "local"),
+            view("ch03", "overlay", "swarm"),
+            view("ch04", "overlay", "swarm"),
+        ];
+        for (text, names) in [
+            ("", &["bridge", "ch03", "ch04"][..]),
+            (r#"{"name":["ch"]}"#, &["ch03", "ch04"]),
+            (r#"{"driver":{"overlay":true},"name":["ch03"]}"#, &["ch03"]),
+            (r#"{"scope":["local"]}"#, &["bridge"]),
+            (r#"{"type":["custom"]}"#, &["ch03", "ch04"]),
+            (r#"{"id":["ch0301"]}"#, &["ch03"]),
+            (r#"{"label":["a=c"]}"#, &[]),
+        ] {
+            let filters = Filters::parse(text, FILTERS).unwrap();
+            let kept: Vec<_> = views
+                .iter()
+                .filter(|view| fits(view, &filters))
+                .map(|view| view.name.as_str())
+                .collect();
+            assert_eq!(kept, names, "{text}");
+        }
+    }
 }

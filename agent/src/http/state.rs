@@ -69,7 +69,7 @@ pub trait HostNetworks: Send + Sync + 'static {
 }
 
 /// Docker's sentence for a host that is in no cluster.
-const NOT_A_MEMBER: &str = "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this node to swarm and try again.";
+pub(super) const NOT_A_MEMBER: &str = "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this node to swarm and try again.";
 
 impl AppState {
     /// Puts the parts together and starts to collect the cluster's events.

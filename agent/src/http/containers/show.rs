@@ -1,0 +1,558 @@
+//! Containers as Docker shows them: from the engine's view to the API's shapes.
+
+use std::collections::BTreeMap;
+
+use api::{
+    ApiVersion,
+    container::{
+        self, Config, Empty, EndpointIpam, EndpointSettings, GraphDriver, Health, Inspect,
+        NetworkSettings, Port, Probe, State, Summary, SummaryHostConfig, SummaryNetworks,
+    },
+    timestamp,
+};
+use runtime::{
+    engine::{ContainerView, HealthStatus, Healthcheck, MountPoint, StateView, Status},
+    network::{ConnectedEndpoint, NetworkMode, NetworkWish},
+};
+
+/// One entry of `/containers/json`. `now` in nanoseconds since the epoch.
+pub(super) fn summary(view: &ContainerView, now: i64) -> Summary {
+    Summary {
+        id: view.id.to_string(),
+        names: vec![format!("/{}", view.name)],
+        image: view.spec.image.clone(),
+        image_id: view.image_id.clone(),
+        command: command_line(&view.effective.argv),
+        created: timestamp::seconds(view.created_at),
+        ports: view
+            .effective
+            .exposed_ports
+            .iter()
+            .filter_map(|port| read_port(port))
+            .collect(),
+        size_rw: None,
+        size_root_fs: None,
+        labels: view.effective.labels.clone(),
+        state: view.state.status.as_str().to_owned(),
+        status: status(&view.state, now),
+        host_config: SummaryHostConfig {
+            network_mode: mode_word(&view.spec.network),
+        },
+        network_settings: SummaryNetworks {
+            networks: networks(view, ApiVersion::default()),
+        },
+        mounts: view.mounts.iter().map(mount).collect(),
+    }
+}
+
+fn command_line(argv: &[String]) -> String {
+    argv.iter()
+        .map(|word| {
+            if word.contains(char::is_whitespace) {
+                format!("'{word}'")
+            } else {
+                word.clone()
+            }
+        })
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+/// `8080/tcp`.
+fn read_port(text: &str) -> Option<Port> {
+    let (port, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+    Some(Port {
+        private_port: port.parse().ok()?,
+        protocol: protocol.to_owned(),
+    })
+}
+
+/// Docker's sentence about a container's state.
+pub(super) fn status(state: &StateView, now: i64) -> String {
+    let since = |moment: i64| timestamp::human(now.saturating_sub(moment).max(0));
+    match state.status {
+        Status::Created => "Created".to_owned(),
+        Status::Removing => "Removal In Progress".to_owned(),
+        Status::Dead => "Dead".to_owned(),
+        Status::Exited => {
+            format!(
+                "Exited ({}) {} ago",
+                state.exit_code,
+                since(state.finished_at)
+            )
+        }
+        Status::Restarting => {
+            format!(
+                "Restarting ({}) {} ago",
+                state.exit_code,
+                since(state.finished_at)
+            )
+        }
+        Status::Paused => format!("Up {} (Paused)", since(state.started_at)),
+        Status::Running => {
+            let up = format!("Up {}", since(state.started_at));
+            match state.health.as_ref().map(|health| health.status) {
+                None => up,
+                Some(HealthStatus::Starting) => format!("{up} (health: starting)"),
+                Some(HealthStatus::Healthy) => format!("{up} (healthy)"),
+                Some(HealthStatus::Unhealthy) => format!("{up} (unhealthy)"),
+            }
+        }
+    }
+}
+
+/// `/containers/{id}/json`.
+pub(super) fn inspect(view: &ContainerView, version: ApiVersion) -> Inspect {
+    let (path, args) = match view.effective.argv.split_first() {
+        Some((path, args)) => (path.clone(), args.to_vec()),
+        None => (String::new(), Vec::new()),
+    };
+    let path_text = |path: &std::path::Path| path.display().to_string();
+    let mut host_config = container::host_config(&view.spec.opaque);
+    host_config["NetworkMode"] = mode_word(&view.spec.network).into();
+    Inspect {
+        id: view.id.to_string(),
+        created: timestamp::rfc3339(view.created_at),
+        path,
+        args,
+        state: state(&view.state),
+        image: view.image_id.clone(),
+        resolv_conf_path: path_text(&view.resolv_conf_path),
+        hostname_path: path_text(&view.hostname_path),
+        hosts_path: path_text(&view.hosts_path),
+        log_path: path_text(&view.log_path),
+        name: format!("/{}", view.name),
+        restart_count: view.restart_count,
+        driver: "overlay2".to_owned(),
+        platform: "linux".to_owned(),
+        exec_ids: (!view.exec_ids.is_empty()).then(|| view.exec_ids.clone()),
+        host_config,
+        graph_driver: GraphDriver {
+            name: "overlay2".to_owned(),
+            data: [
+                (
+                    "LowerDir".to_owned(),
+                    view.lower_dirs
+                        .iter()
+                        .map(|dir| dir.display().to_string())
+                        .collect::<Vec<_>>()
+                        .join(":"),
+                ),
+                ("UpperDir".to_owned(), path_text(&view.upper_dir)),
+            ]
+            .into(),
+        },
+        mounts: view.mounts.iter().map(mount).collect(),
+        config: config(view),
+        network_settings: network_settings(view, version),
+        ..Inspect::default()
+    }
+}
+
+fn state(state: &StateView) -> State {
+    State {
+        status: state.status.as_str().to_owned(),
+        running: matches!(
+            state.status,
+            Status::Running | Status::Paused | Status::Restarting
+        ),
+        paused: state.paused,
+        restarting: state.restarting,
+        oom_killed: state.oom_killed,
+        dead: state.dead,
+        pid: state.pid,
+        exit_code: state.exit_code,
+        error: state.error.clone(),
+        started_at: timestamp::rfc3339(state.started_at),
+        finished_at: timestamp::rfc3339(state.finished_at),
+        health: state.health.as_ref().map(|health| Health {
+            status: match health.status {
+                HealthStatus::Starting => "starting",
+                HealthStatus::Healthy => "healthy",
+                HealthStatus::Unhealthy => "unhealthy",
+            }
+            .to_owned(),
+            failing_streak: health.failing_streak,
+            log: health
+                .log
+                .iter()
+                .map(|probe| Probe {
+                    start: timestamp::rfc3339(probe.start),
+                    end: timestamp::rfc3339(probe.end),
+                    exit_code: probe.exit_code,
+                    output: probe.output.clone(),
+                })
+                .collect(),
+        }),
+    }
+}
+
+#[expect(
+    clippy::zero_sized_map_values,
+    reason = "Docker writes sets as maps to empty objects"
+)]
+fn config(view: &ContainerView) -> Config {
+    let (spec, effective) = (&view.spec, &view.effective);
+    let set = |names: &std::collections::BTreeSet<String>| {
+        names
+            .iter()
+            .map(|name| (name.clone(), Empty {}))
+            .collect::<BTreeMap<_, _>>()
+    };
+    Config {
+        hostname: effective.hostname.clone(),
+        domainname: effective.domainname.clone(),
+        user: effective.user.clone(),
+        attach_stdin: spec.attach_stdin,
+        attach_stdout: spec.attach_stdout,
+        attach_stderr: spec.attach_stderr,
+        exposed_ports: set(&effective.exposed_ports),
+        tty: spec.tty,
+        open_stdin: spec.open_stdin,
+        stdin_once: spec.stdin_once,
+        env: effective.env.clone(),
+        cmd: effective.command.clone(),
+        healthcheck: effective.health.as_ref().map(healthcheck),
+        image: spec.image.clone(),
+        volumes: (!effective.volumes.is_empty()).then(|| set(&effective.volumes)),
+        working_dir: effective.working_dir.clone(),
+        entrypoint: effective.entrypoint.clone(),
+        on_build: None,
+        labels: effective.labels.clone(),
+        stop_signal: spec.stop_signal.clone(),
+        stop_timeout: spec.stop_timeout,
+    }
+}
+
+fn healthcheck(check: &Healthcheck) -> container::Healthcheck {
+    let nanos = |span: std::time::Duration| u64::try_from(span.as_nanos()).unwrap_or(u64::MAX);
+    container::Healthcheck {
+        test: check.test.clone(),
+        interval: nanos(check.interval),
+        timeout: nanos(check.timeout),
+        start_period: nanos(check.start_period),
+        start_interval: nanos(check.start_interval),
+        retries: check.retries,
+    }
+}
+
+fn mount(point: &MountPoint) -> container::MountPoint {
+    container::MountPoint {
+        kind: point.kind.clone(),
+        name: point.name.clone(),
+        source: point.source.display().to_string(),
+        destination: point.destination.clone(),
+        driver: point.driver.clone(),
+        mode: point.mode.clone(),
+        rw: point.writable,
+        propagation: point.propagation.clone(),
+    }
+}
+
+/// `HostConfig.NetworkMode` as Docker writes it.
+fn mode_word(mode: &NetworkMode) -> String {
+    match mode {
+        NetworkMode::Host => "host".to_owned(),
+        NetworkMode::None => "none".to_owned(),
+        NetworkMode::Container(id) => format!("container:{id}"),
+        NetworkMode::Networks(wishes) => wishes
+            .first()
+            .map_or_else(|| "bridge".to_owned(), |wish| wish.network.clone()),
+    }
+}
+
+/// What runs shows what it was given, what does not run what it asked for.
+fn networks(view: &ContainerView, version: ApiVersion) -> BTreeMap<String, EndpointSettings> {
+    let wishes: &[NetworkWish] = match &view.spec.network {
+        NetworkMode::Host => return [("host".to_owned(), EndpointSettings::default())].into(),
+        NetworkMode::None => return [("none".to_owned(), EndpointSettings::default())].into(),
+        NetworkMode::Container(_) => return BTreeMap::new(),
+        NetworkMode::Networks(wishes) => wishes,
+    };
+    let running = view.state.pid != 0;
+    if running && !view.network.endpoints.is_empty() {
+        return view
+            .network
+            .endpoints
+            .iter()
+            .map(|endpoint| {
+                let wish = wishes.iter().find(|wish| {
+                    wish.network == endpoint.network_name
+                        || (!wish.network.is_empty()
+                            && endpoint.network_id.starts_with(&wish.network))
+                });
+                (
+                    endpoint.network_name.clone(),
+                    connected(endpoint, wish, view, version),
+                )
+            })
+            .collect();
+    }
+    wishes
+        .iter()
+        .map(|wish| {
+            let settings = EndpointSettings {
+                ipam_config: ipam(wish),
+                aliases: wish.aliases.clone(),
+                ..EndpointSettings::default()
+            };
+            (wish.network.clone(), settings)
+        })
+        .collect()
+}
+
+fn ipam(wish: &NetworkWish) -> Option<EndpointIpam> {
+    let find = |v4: bool| {
+        wish.addresses
+            .iter()
+            .find(|address| address.is_ipv4() == v4)
+            .map(ToString::to_string)
+            .unwrap_or_default()
+    };
+    (!wish.addresses.is_empty()).then(|| EndpointIpam {
+        ipv4_address: find(true),
+        ipv6_address: find(false),
+    })
+}
+
+fn connected(
+    endpoint: &ConnectedEndpoint,
+    wish: Option<&NetworkWish>,
+    view: &ContainerView,
+    version: ApiVersion,
+) -> EndpointSettings {
+    let address = |v4: bool| {
+        endpoint
+            .addresses
+            .iter()
+            .find(|(address, _)| address.is_ipv4() == v4)
+            .map_or((String::new(), 0), |(address, prefix)| {
+                (address.to_string(), *prefix)
+            })
+    };
+    let gateway = |v4: bool| {
+        endpoint
+            .gateways
+            .iter()
+            .find(|address| address.is_ipv4() == v4)
+            .map(ToString::to_string)
+            .unwrap_or_default()
+    };
+    let mut aliases = endpoint.aliases.clone();
+    let short = view.id.short().to_owned();
+    // Before 1.45 the short id stood among the aliases, and clients look for it there.
+    if version < ApiVersion::new(1, 45) && !aliases.contains(&short) {
+        aliases.push(short);
+    }
+    let ((ip_address, ip_prefix_len), (v6_address, v6_prefix)) = (address(true), address(false));
+    EndpointSettings {
+        ipam_config: wish.and_then(ipam),
+        links: None,
+        aliases,
+        mac_address: endpoint.mac.clone(),
+        driver_opts: None,
+        gw_priority: 0,
+        network_id: endpoint.network_id.clone(),
+        endpoint_id: endpoint.endpoint_id.clone(),
+        gateway: gateway(true),
+        ip_address,
+        ip_prefix_len,
+        ipv6_gateway: gateway(false),
+        global_ipv6_address: v6_address,
+        global_ipv6_prefix_len: v6_prefix,
+        dns_names: endpoint.dns_names.clone(),
+    }
+}
+
+fn network_settings(view: &ContainerView, version: ApiVersion) -> NetworkSettings {
+    let networks = networks(view, version);
+    let bridge = networks.get("bridge").cloned().unwrap_or_default();
+    let netns = view.network.netns.as_ref().filter(|_| view.state.pid != 0);
+    NetworkSettings {
+        sandbox_id: netns.map(|_| view.id.to_string()).unwrap_or_default(),
+        sandbox_key: netns
+            .map(|path| path.display().to_string())
+            .unwrap_or_default(),
+        ports: view
+            .effective
+            .exposed_ports
+            .iter()
+            .filter(|_| view.state.pid != 0)
+            .map(|port| (port.clone(), None))
+            .collect(),
+        endpoint_id: bridge.endpoint_id,
+        gateway: bridge.gateway,
+        global_ipv6_address: bridge.global_ipv6_address,
+        global_ipv6_prefix_len: bridge.global_ipv6_prefix_len,
+        ip_address: bridge.ip_address,
+        ip_prefix_len: bridge.ip_prefix_len,
+        ipv6_gateway: bridge.ipv6_gateway,
+        mac_address: bridge.mac_address,
+        networks,
+        ..NetworkSettings::default()
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::path::PathBuf;
+
+    use model::ContainerId;
+    use runtime::{
+        engine::{ContainerSpec, Effective, HealthView},
+        network::Connected,
+    };
+
+    use super::*;
+
+    const SECOND: i64 = 1_000_000_000;
+
+    fn view() -> ContainerView {
+        ContainerView {
+            id: ContainerId::new("ab".repeat(32)),
+            name: "api".into(),
+            created_at: SECOND,
+            spec: ContainerSpec {
+                network: NetworkMode::Networks(vec![NetworkWish {
+                    network: "ch03".into(),
+                    aliases: vec!["web".into()],
+                    addresses: vec!["10.0.1.9".parse().unwrap()],
+                }]),
+                ..ContainerSpec::new("echo:latest")
+            },
+            image_id: "sha256:1".into(),
+            effective: Effective {
+                argv: vec!["/echo".into(), "--name".into(), "a b".into()],
+                exposed_ports: ["8080/tcp".to_owned()].into(),
+                ..Effective::default()
+            },
+            state: StateView::default(),
+            restart_count: 0,
+            mounts: Vec::new(),
+            network: Connected::default(),
+            exec_ids: Vec::new(),
+            log_path: PathBuf::new(),
+            resolv_conf_path: PathBuf::new(),
+            hostname_path: PathBuf::new(),
+            hosts_path: PathBuf::new(),
+            upper_dir: PathBuf::new(),
+            lower_dirs: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn sentences_about_states() {
+        let now = 1000 * SECOND;
+        let health = |status| {
+            Some(HealthView {
+                status,
+                failing_streak: 0,
+                log: Vec::new(),
+            })
+        };
+        for (status_of, exit_code, health, words) in [
+            (Status::Created, 0, None, "Created"),
+            (Status::Running, 0, None, "Up 5 minutes"),
+            (
+                Status::Running,
+                0,
+                health(HealthStatus::Starting),
+                "Up 5 minutes (health: starting)",
+            ),
+            (
+                Status::Running,
+                0,
+                health(HealthStatus::Healthy),
+                "Up 5 minutes (healthy)",
+            ),
+            (Status::Paused, 0, None, "Up 5 minutes (Paused)"),
+            (Status::Exited, 137, None, "Exited (137) About a minute ago"),
+            (
+                Status::Restarting,
+                1,
+                None,
+                "Restarting (1) About a minute ago",
+            ),
+            (Status::Dead, 0, None, "Dead"),
+        ] {
+            let state = StateView {
+                status: status_of,
+                exit_code,
+                health,
+                started_at: 700 * SECOND,
+                finished_at: 920 * SECOND,
+                ..StateView::default()
+            };
+            assert_eq!(status(&state, now), words);
+        }
+    }
+
+    #[test]
+    fn what_does_not_run_shows_what_it_asked_for() {
+        let shown = inspect(&view(), ApiVersion::default());
+        let network = &shown.network_settings.networks["ch03"];
+        assert_eq!(network.aliases, ["web"]);
+        assert_eq!(
+            network.ipam_config.as_ref().unwrap().ipv4_address,
+            "10.0.1.9"
+        );
+        assert_eq!(shown.host_config["NetworkMode"], "ch03");
+        assert_eq!(
+            (shown.name.as_str(), shown.path.as_str()),
+            ("/api", "/echo")
+        );
+        assert_eq!(summary(&view(), SECOND).command, "/echo --name 'a b'");
+    }
+
+    #[test]
+    fn what_runs_shows_what_it_was_given() {
+        let mut view = view();
+        view.state.pid = 5;
+        view.network.endpoints = vec![ConnectedEndpoint {
+            network_name: "ch03".into(),
+            network_id: "net".into(),
+            endpoint_id: "end".into(),
+            addresses: vec![
+                ("10.0.1.9".parse().unwrap(), 24),
+                ("fd00::9".parse().unwrap(), 64),
+            ],
+            gateways: vec!["10.0.1.1".parse().unwrap()],
+            mac: "02:42:0a:00:01:09".into(),
+            aliases: vec!["web".into()],
+            dns_names: vec!["api".into()],
+        }];
+        let of = |minor| {
+            inspect(&view, ApiVersion::new(1, minor))
+                .network_settings
+                .networks["ch03"]
+                .clone()
+        };
+        assert_eq!(
+            (of(50).ip_address.as_str(), of(50).ip_prefix_len),
+            ("10.0.1.9", 24)
+        );
+        assert_eq!(of(50).global_ipv6_address, "fd00::9");
+        assert_eq!(of(50).gateway, "10.0.1.1");
+        assert_eq!(of(50).aliases, ["web"]);
+        assert_eq!(of(44).aliases, ["web", "abababababab"]);
+        assert!(
+            inspect(&view, ApiVersion::default())
+                .network_settings
+                .ports
+                .contains_key("8080/tcp")
+        );
+    }
+
+    #[test]
+    fn ports_are_read() {
+        assert_eq!(
+            read_port("53/udp").unwrap(),
+            Port {
+                private_port: 53,
+                protocol: "udp".into()
+            }
+        );
+        assert_eq!(read_port("80").unwrap().protocol, "tcp");
+        assert_eq!(read_port("many/tcp"), None);
+    }
+}
