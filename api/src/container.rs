@@ -2,14 +2,10 @@
 //!
 //! What a client sends at creation is read into [`crate::docker::ContainerCreateBody`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
-
-/// An empty object, as Go writes a set's members.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Empty {}
 
 /// One entry of `/containers/json`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -204,8 +200,8 @@ pub struct Config {
     pub attach_stdin: bool,
     pub attach_stdout: bool,
     pub attach_stderr: bool,
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub exposed_ports: BTreeMap<String, Empty>,
+    #[serde(with = "names", skip_serializing_if = "BTreeSet::is_empty")]
+    pub exposed_ports: BTreeSet<String>,
     pub tty: bool,
     pub open_stdin: bool,
     pub stdin_once: bool,
@@ -214,7 +210,8 @@ pub struct Config {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub healthcheck: Option<Healthcheck>,
     pub image: String,
-    pub volumes: Option<BTreeMap<String, Empty>>,
+    #[serde(with = "names")]
+    pub volumes: BTreeSet<String>,
     pub working_dir: String,
     pub entrypoint: Option<Vec<String>>,
     pub on_build: Option<Vec<String>>,
@@ -300,15 +297,35 @@ pub const READONLY_PATHS: &[&str] = &[
 
 /// What was given as `HostConfig`, laid over what Docker shows where nothing was given.
 pub fn host_config(given: &Value) -> Value {
-    let mut shown = defaults();
-    if let Value::Object(given) = given {
-        for (key, value) in given {
-            if !value.is_null() {
-                shown.insert(key.clone(), value.clone());
+    let mut shown = Value::Object(defaults());
+    lay_over(&mut shown, given);
+    if shown["ShmSize"] == 0 {
+        shown["ShmSize"] = DEFAULT_SHM_SIZE.into();
+    }
+    shown
+}
+
+/// Docker's 64 MiB.
+const DEFAULT_SHM_SIZE: u64 = 67_108_864;
+
+/// What is empty counts as not given.
+fn lay_over(shown: &mut Value, given: &Value) {
+    match (shown, given) {
+        (_, Value::Null) => {}
+        (_, Value::String(text)) if text.is_empty() => {}
+        (Value::Object(shown), Value::Object(given)) => {
+            for (key, value) in given {
+                match shown.get_mut(key) {
+                    Some(shown) => lay_over(shown, value),
+                    None if value.is_null() => {}
+                    None => {
+                        shown.insert(key.clone(), value.clone());
+                    }
+                }
             }
         }
+        (shown, given) => *shown = given.clone(),
     }
-    Value::Object(shown)
 }
 
 fn defaults() -> Map<String, Value> {
@@ -342,7 +359,7 @@ fn defaults() -> Map<String, Value> {
         "SecurityOpt": null,
         "UTSMode": "",
         "UsernsMode": "",
-        "ShmSize": 67_108_864,
+        "ShmSize": DEFAULT_SHM_SIZE,
         "Runtime": "",
         "Isolation": "",
         "CpuShares": 0,
@@ -383,16 +400,41 @@ fn defaults() -> Map<String, Value> {
     }
 }
 
+/// Sets as Docker writes them: maps to empty objects.
+mod names {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use serde::{Deserialize, Deserializer, Serializer};
+    use serde_json::{Map, Value};
+
+    pub fn serialize<S: Serializer>(
+        names: &BTreeSet<String>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(names.iter().map(|name| (name, Map::new())))
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<BTreeSet<String>, D::Error> {
+        let map = Option::<BTreeMap<String, Value>>::deserialize(deserializer)?;
+        Ok(map.unwrap_or_default().into_keys().collect())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn what_was_given_is_shown_over_the_defaults() {
-        let shown = host_config(&json!({ "Memory": 5, "Binds": null, "NetworkMode": "ch03" }));
+        let shown = host_config(&json!({ "Memory": 5, "Binds": null, "NetworkMode": "ch03",
+            "LogConfig": { "Type": "", "Config": {} }, "Tmpfs": { "/t": "" } }));
         assert_eq!(shown["Memory"], 5);
         assert_eq!(shown["NetworkMode"], "ch03");
         assert_eq!(shown["ShmSize"], 67_108_864);
+        assert_eq!(shown["LogConfig"]["Type"], "json-file");
+        assert_eq!(shown["Tmpfs"]["/t"], "");
         assert!(shown["Binds"].is_null());
         assert_eq!(host_config(&Value::Null)["RestartPolicy"]["Name"], "no");
     }

@@ -20,7 +20,10 @@ pub fn rfc3339(nanos: i64) -> String {
 
 /// RFC 3339 in UTC with always nine digits: what log lines begin with, so that they align.
 pub fn rfc3339_fixed(nanos: i64) -> String {
-    let text = rfc3339(nanos - nanos.rem_euclid(1_000_000_000));
+    let whole = OffsetDateTime::from_unix_timestamp(seconds(nanos)).ok();
+    let text = whole
+        .and_then(|at| at.format(&Rfc3339).ok())
+        .unwrap_or_else(|| ZERO.to_owned());
     format!(
         "{}.{:09}Z",
         text.trim_end_matches('Z'),

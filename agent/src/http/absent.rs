@@ -12,7 +12,7 @@ use super::{Answer, AppState, Failure, json};
 pub(super) fn routes() -> Router<AppState> {
     let mut router = Router::new()
         .route("/plugins", get(no_plugins))
-        .route("/plugins/{*rest}", any(absent))
+        .route("/plugins/{*rest}", get(no_such_plugin).fallback(absent))
         .route("/build", any(absent))
         .route("/build/{*rest}", any(absent))
         .route("/session", any(absent))
@@ -30,6 +30,18 @@ pub(super) fn routes() -> Router<AppState> {
 
 async fn no_plugins() -> Answer {
     Ok(json(&[(); 0]))
+}
+
+async fn no_such_plugin(request: Request) -> Failure {
+    match request
+        .uri()
+        .path()
+        .trim_start_matches("/plugins/")
+        .strip_suffix("/json")
+    {
+        Some(name) => Failure(Refusal::not_found(format!("plugin {name} not found"))),
+        None => absent(request).await,
+    }
 }
 
 /// Docker's answer where there is no manager to ask.

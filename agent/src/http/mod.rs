@@ -7,6 +7,7 @@ mod absent;
 mod answer;
 mod bus;
 mod containers;
+mod disk;
 mod events;
 mod exec;
 mod hijack;
@@ -42,8 +43,14 @@ const GRACE: Duration = Duration::from_secs(3);
 
 /// The whole API: paths with and without a version.
 pub fn router(state: AppState) -> Router {
-    let routes = Router::new()
+    let routes = routes().with_state(state.clone());
+    Router::new().fallback(move |request: Request| edge(routes.clone(), state.clone(), request))
+}
+
+fn routes() -> Router<AppState> {
+    Router::new()
         .merge(system::routes())
+        .merge(disk::routes())
         .merge(events::routes())
         .merge(swarm::routes())
         .merge(nodes::routes())
@@ -54,8 +61,6 @@ pub fn router(state: AppState) -> Router {
         .merge(absent::routes())
         .fallback(no_such_page)
         .method_not_allowed_fallback(no_such_page)
-        .with_state(state.clone());
-    Router::new().fallback(move |request: Request| edge(routes.clone(), state.clone(), request))
 }
 
 async fn no_such_page(request: Request) -> Failure {
@@ -150,5 +155,53 @@ pub async fn serve(listener: UnixListener, state: AppState) -> io::Result<()> {
             shutdown.cancelled().await;
             tokio::time::sleep(GRACE).await;
         } => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn routes_do_not_conflict() {
+        let _ = routes();
+    }
+
+    #[test]
+    fn versions_come_off_the_path_and_queries_stay() {
+        for (given, path, version) in [
+            (
+                "/v1.41/containers/json?all=1",
+                "/containers/json?all=1",
+                "1.41",
+            ),
+            ("/info", "/info", "1.53"),
+            ("/v1.24/images/a%2Fb/json", "/images/a%2Fb/json", "1.24"),
+        ] {
+            let mut request = Request::builder().uri(given).body(Body::empty()).unwrap();
+            unversioned(&mut request).unwrap();
+            assert_eq!(request.uri().to_string(), path);
+            assert_eq!(
+                request.extensions().get::<Spoken>().unwrap().0.to_string(),
+                version
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn a_dead_daemons_socket_is_replaced_and_a_living_ones_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("run/ovnd.sock");
+        drop(bind(&path).unwrap());
+        let living = bind(&path).unwrap();
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o660);
+        assert!(
+            bind(&path)
+                .unwrap_err()
+                .to_string()
+                .contains("another process")
+        );
+        drop(living);
     }
 }

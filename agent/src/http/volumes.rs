@@ -27,6 +27,8 @@ pub(super) fn routes() -> Router<AppState> {
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub(super) struct Shown {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) usage_data: Option<Usage>,
     name: String,
     driver: String,
     mountpoint: String,
@@ -36,9 +38,20 @@ pub(super) struct Shown {
     options: BTreeMap<String, String>,
 }
 
+/// What `system df` adds.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct Usage {
+    /// Bytes; -1: not known.
+    pub(super) size: i64,
+    /// Containers that mount it.
+    pub(super) ref_count: usize,
+}
+
 impl From<VolumeView> for Shown {
     fn from(volume: VolumeView) -> Self {
         Self {
+            usage_data: None,
             name: volume.name,
             driver: volume.driver,
             mountpoint: volume.mountpoint.display().to_string(),

@@ -57,11 +57,21 @@ async fn list(State(state): State<AppState>, Asked(query): Asked) -> Answer {
         limit,
         filters: query.any_filters()?.into_map(),
     };
+    let summaries = summaries(&state, &options, query.flag("size")).await?;
+    Ok(json(&summaries))
+}
+
+/// Containers as lists show them; with sizes the disk is walked.
+pub(super) async fn summaries(
+    state: &AppState,
+    options: &ListOptions,
+    sizes: bool,
+) -> Result<Vec<api::container::Summary>, Refusal> {
     let now = clock::now_nanos();
     let mut summaries = Vec::new();
-    for view in state.engine.list(&options)? {
+    for view in state.engine.list(options)? {
         let mut summary = show::summary(&view, now);
-        if query.flag("size") {
+        if sizes {
             // A container that is gone meanwhile has no size.
             if let Ok((own, all)) = state.engine.size(view.id.as_str()).await {
                 summary.size_rw = Some(own);
@@ -70,7 +80,7 @@ async fn list(State(state): State<AppState>, Asked(query): Asked) -> Answer {
         }
         summaries.push(summary);
     }
-    Ok(json(&summaries))
+    Ok(summaries)
 }
 
 async fn make(State(state): State<AppState>, Asked(query): Asked, Raw(body): Raw) -> Answer {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use api::{
     ApiVersion,
     container::{
-        self, Config, Empty, EndpointIpam, EndpointSettings, GraphDriver, Health, Inspect,
+        self, Config, EndpointIpam, EndpointSettings, GraphDriver, Health, Inspect,
         NetworkSettings, Port, Probe, State, Summary, SummaryHostConfig, SummaryNetworks,
     },
     timestamp,
@@ -187,18 +187,8 @@ fn state(state: &StateView) -> State {
     }
 }
 
-#[expect(
-    clippy::zero_sized_map_values,
-    reason = "Docker writes sets as maps to empty objects"
-)]
 fn config(view: &ContainerView) -> Config {
     let (spec, effective) = (&view.spec, &view.effective);
-    let set = |names: &std::collections::BTreeSet<String>| {
-        names
-            .iter()
-            .map(|name| (name.clone(), Empty {}))
-            .collect::<BTreeMap<_, _>>()
-    };
     Config {
         hostname: effective.hostname.clone(),
         domainname: effective.domainname.clone(),
@@ -206,7 +196,7 @@ fn config(view: &ContainerView) -> Config {
         attach_stdin: spec.attach_stdin,
         attach_stdout: spec.attach_stdout,
         attach_stderr: spec.attach_stderr,
-        exposed_ports: set(&effective.exposed_ports),
+        exposed_ports: effective.exposed_ports.clone(),
         tty: spec.tty,
         open_stdin: spec.open_stdin,
         stdin_once: spec.stdin_once,
@@ -214,7 +204,7 @@ fn config(view: &ContainerView) -> Config {
         cmd: effective.command.clone(),
         healthcheck: effective.health.as_ref().map(healthcheck),
         image: spec.image.clone(),
-        volumes: (!effective.volumes.is_empty()).then(|| set(&effective.volumes)),
+        volumes: effective.volumes.clone(),
         working_dir: effective.working_dir.clone(),
         entrypoint: effective.entrypoint.clone(),
         on_build: None,

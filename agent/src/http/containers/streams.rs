@@ -73,7 +73,10 @@ async fn logs(
     Asked(query): Asked,
 ) -> Answer {
     let options = log_options(&query)?;
-    let timestamps = query.flag("timestamps");
+    let prefix = Prefix {
+        timestamps: query.flag("timestamps"),
+        details: query.flag("details"),
+    };
     let tty = state.engine.inspect(&id)?.spec.tty;
     let mut lines = state.engine.logs(&id, options)?;
     let shutdown = state.shutdown.clone();
@@ -85,7 +88,7 @@ async fn logs(
                 line = lines.next() => line,
             };
             match line {
-                Some(line) => yield Ok::<_, Infallible>(encode(&line, tty, timestamps)),
+                Some(line) => yield Ok::<_, Infallible>(encode(&line, tty, prefix)),
                 None => return,
             }
         }
@@ -96,16 +99,26 @@ async fn logs(
     Ok(response)
 }
 
-fn encode(line: &LogLine, tty: bool, timestamps: bool) -> Bytes {
-    let stamp = if timestamps {
-        format!("{} ", timestamp::rfc3339_fixed(line.time))
-    } else {
-        String::new()
-    };
-    if tty {
-        return [stamp.as_bytes(), &line.bytes].concat().into();
+/// What stands before each line.
+#[derive(Debug, Clone, Copy)]
+struct Prefix {
+    timestamps: bool,
+    /// Attributes that a log driver was asked to add; there are none, and a space follows them.
+    details: bool,
+}
+
+fn encode(line: &LogLine, tty: bool, prefix: Prefix) -> Bytes {
+    let mut before = String::new();
+    if prefix.timestamps {
+        before = timestamp::rfc3339_fixed(line.time) + " ";
     }
-    hijack::framed(line.stream, &[stamp.as_bytes(), &line.bytes])
+    if prefix.details {
+        before.push(' ');
+    }
+    if tty {
+        return [before.as_bytes(), &line.bytes].concat().into();
+    }
+    hijack::framed(line.stream, &[before.as_bytes(), &line.bytes])
 }
 
 fn condition(query: &Query) -> Result<WaitCondition, Refusal> {
@@ -159,16 +172,24 @@ mod tests {
             time: 1_700_000_000_000_000_005,
             bytes: "hello\n".into(),
         };
-        assert_eq!(encode(&line, true, false), "hello\n");
+        let of = |tty, timestamps, details| {
+            encode(
+                &line,
+                tty,
+                Prefix {
+                    timestamps,
+                    details,
+                },
+            )
+        };
+        assert_eq!(of(true, false, false), "hello\n");
         assert_eq!(
-            encode(&line, true, true),
+            of(true, true, false),
             "2023-11-14T22:13:20.000000005Z hello\n"
         );
-        assert_eq!(
-            encode(&line, false, false),
-            &b"\x02\0\0\0\0\0\0\x06hello\n"[..]
-        );
-        assert_eq!(encode(&line, false, true)[..8], [2, 0, 0, 0, 0, 0, 0, 37]);
+        assert_eq!(of(true, false, true), " hello\n");
+        assert_eq!(of(false, false, false), &b"\x02\0\0\0\0\0\0\x06hello\n"[..]);
+        assert_eq!(of(false, true, false)[..8], [2, 0, 0, 0, 0, 0, 0, 37]);
     }
 
     #[test]
