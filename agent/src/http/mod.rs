@@ -18,7 +18,12 @@ mod swarm;
 mod system;
 mod volumes;
 
-use std::{io, os::unix::fs::PermissionsExt, path::Path, time::Duration};
+use std::{
+    io,
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use api::version;
 use axum::{
@@ -72,14 +77,24 @@ async fn no_such_page(request: Request) -> Failure {
 }
 
 /// Takes the version off the path, and puts the headers that every answer bears.
+///
+/// A handler has a task of its own: what was begun is carried out even when the client goes
+/// away (a `stop` in its grace period), and a panic costs one answer.
 async fn edge(routes: Router, state: AppState, mut request: Request) -> Response {
+    let begun = Instant::now();
+    let what = format!("{} {}", request.method(), request.uri().path());
     let mut response = match unversioned(&mut request) {
-        Ok(()) => match routes.oneshot(request).await {
-            Ok(response) => response,
-            Err(never) => match never {},
+        Ok(()) => match tokio::spawn(routes.oneshot(request)).await {
+            Ok(Ok(response)) => response,
+            Ok(Err(never)) => match never {},
+            Err(error) => Failure(Refusal::internal(format!(
+                "{what}: the handler failed ({error}); the log says more"
+            )))
+            .into_response(),
         },
         Err(refusal) => Failure(refusal).into_response(),
     };
+    tracing::debug!(what, status = response.status().as_u16(), elapsed = ?begun.elapsed(), "request");
     let headers = response.headers_mut();
     let mut put = |name: &'static str, value: &str| {
         if let Ok(value) = HeaderValue::from_str(value) {

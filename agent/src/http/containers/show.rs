@@ -28,11 +28,12 @@ pub(super) fn summary(view: &ContainerView, now: i64) -> Summary {
             .effective
             .exposed_ports
             .iter()
+            .filter(|_| view.state.pid != 0)
             .filter_map(|port| read_port(port))
             .collect(),
         size_rw: None,
         size_root_fs: None,
-        labels: view.effective.labels.clone(),
+        labels: labels(view),
         state: view.state.status.as_str().to_owned(),
         status: status(&view.state, now),
         host_config: SummaryHostConfig {
@@ -43,6 +44,17 @@ pub(super) fn summary(view: &ContainerView, now: i64) -> Summary {
         },
         mounts: view.mounts.iter().map(mount).collect(),
     }
+}
+
+/// Hosts that had not confirmed the container's endpoints in time; Docker has no field for it.
+const LABEL_LATE: &str = "overnet.late-hosts";
+
+fn labels(view: &ContainerView) -> BTreeMap<String, String> {
+    let mut labels = view.effective.labels.clone();
+    if !view.network.late.is_empty() && view.state.pid != 0 {
+        labels.insert(LABEL_LATE.to_owned(), view.network.late.join(","));
+    }
+    labels
 }
 
 fn command_line(argv: &[String]) -> String {
@@ -208,7 +220,7 @@ fn config(view: &ContainerView) -> Config {
         working_dir: effective.working_dir.clone(),
         entrypoint: effective.entrypoint.clone(),
         on_build: None,
-        labels: effective.labels.clone(),
+        labels: labels(view),
         stop_signal: spec.stop_signal.clone(),
         stop_timeout: spec.stop_timeout,
     }
@@ -492,6 +504,70 @@ pub(super) mod tests {
             ("/api", "/echo")
         );
         assert_eq!(summary(&view(), SECOND).command, "/echo --name 'a b'");
+    }
+
+    #[test]
+    fn a_summary_as_docker_shows_it() {
+        let mut view = view();
+        view.state = StateView {
+            status: Status::Running,
+            pid: 5,
+            started_at: 10 * SECOND,
+            ..StateView::default()
+        };
+        view.network.late = vec!["worker02".into()];
+        insta::assert_json_snapshot!(summary(&view, 40 * SECOND), @r#"
+        {
+          "Id": "abababababababababababababababababababababababababababababababab",
+          "Names": [
+            "/api"
+          ],
+          "Image": "echo:latest",
+          "ImageID": "sha256:1",
+          "Command": "/echo --name 'a b'",
+          "Created": 1,
+          "Ports": [
+            {
+              "PrivatePort": 8080,
+              "Type": "tcp"
+            }
+          ],
+          "Labels": {
+            "overnet.late-hosts": "worker02"
+          },
+          "State": "running",
+          "Status": "Up 30 seconds",
+          "HostConfig": {
+            "NetworkMode": "ch03"
+          },
+          "NetworkSettings": {
+            "Networks": {
+              "ch03": {
+                "IPAMConfig": {
+                  "IPv4Address": "10.0.1.9"
+                },
+                "Links": null,
+                "Aliases": [
+                  "web"
+                ],
+                "MacAddress": "",
+                "DriverOpts": null,
+                "GwPriority": 0,
+                "NetworkID": "",
+                "EndpointID": "",
+                "Gateway": "",
+                "IPAddress": "",
+                "IPPrefixLen": 0,
+                "IPv6Gateway": "",
+                "GlobalIPv6Address": "",
+                "GlobalIPv6PrefixLen": 0,
+                "DNSNames": []
+              }
+            }
+          },
+          "Mounts": []
+        }
+        "#);
     }
 
     #[test]
