@@ -88,4 +88,15 @@ mod tests {
         assert!(endpoints.contains_key("ch03"));
         assert_eq!(read.host_config.unwrap().binds.unwrap(), ["/a:/b"]);
     }
+
+    proptest::proptest! {
+        #[test]
+        fn nothing_panics(bytes: Vec<u8>, text in "[\\[\\]{}\",:a-zA-Z0-9.-]{0,60}") {
+            let _ = read::<ContainerCreateBody>(&bytes);
+            let _ = read::<ContainerCreateBody>(text.as_bytes());
+            let _ = crate::Filters::parse(&text, &["label"]);
+            let wrapped = format!("{{\"HostConfig\":{{\"{text}\":{{}}}}}}");
+            let _ = read::<ContainerCreateBody>(wrapped.as_bytes());
+        }
+    }
 }

@@ -634,6 +634,22 @@ mod tests {
     }
 
     #[test]
+    fn keys_in_any_case_mean_the_same() {
+        fn lower(value: serde_json::Value) -> serde_json::Value {
+            match value {
+                serde_json::Value::Object(map) => map
+                    .into_iter()
+                    .map(|(key, value)| (key.to_lowercase(), lower(value)))
+                    .collect(),
+                other => other,
+            }
+        }
+        let body = lower(serde_json::from_str(RUN).unwrap()).to_string();
+        assert!(body.contains("\"hostconfig\""));
+        assert_eq!(read_body(&body).unwrap().0, read_body(RUN).unwrap().0);
+    }
+
+    #[test]
     fn what_is_not_there_is_refused_by_name() {
         for (host, status, words) in [
             (
