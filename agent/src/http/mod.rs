@@ -11,6 +11,7 @@ mod disk;
 mod events;
 mod exec;
 mod hijack;
+mod network_events;
 mod networks;
 mod nodes;
 mod state;

@@ -11,7 +11,7 @@ use model::{
 use runtime::{engine::Engine, images::ImageStore};
 use tokio_util::sync::CancellationToken;
 
-use super::bus::EventBus;
+use super::{bus::EventBus, network_events};
 use crate::{
     cluster::{ClusterNode, LocalState, Standing},
     config::Settings,
@@ -84,6 +84,7 @@ impl AppState {
     ) -> Self {
         let events = EventBus::new();
         events.follow(cluster.events(), shutdown.clone());
+        network_events::follow(&engine, &networks, events.clone(), shutdown.clone());
         Self {
             engine,
             images,

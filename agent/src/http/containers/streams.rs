@@ -6,14 +6,17 @@ use api::{Query, timestamp};
 use axum::{
     Router,
     body::{Body, Bytes},
-    extract::{Path, Request, State},
+    extract::{
+        Path, Request, State,
+        ws::{Message, WebSocket, WebSocketUpgrade, rejection::WebSocketUpgradeRejection},
+    },
     http::{HeaderValue, header},
     response::Response,
     routing::{get, post},
 };
 use futures_util::StreamExt;
 use model::Refusal;
-use runtime::engine::{AttachOptions, LogLine, LogOptions, WaitCondition};
+use runtime::engine::{AttachOptions, Attached, LogLine, LogOptions, WaitCondition};
 
 use super::super::{Answer, AppState, Asked, Spoken, hijack};
 
@@ -32,20 +35,67 @@ async fn attach(
     Asked(query): Asked,
     request: Request,
 ) -> Answer {
-    let options = AttachOptions {
+    let attached = state.engine.attach(&id, attach_options(&query)).await?;
+    Ok(hijack::hand_over(request, attached, version))
+}
+
+fn attach_options(query: &Query) -> AttachOptions {
+    AttachOptions {
         stdin: query.flag("stdin"),
         stdout: query.flag("stdout"),
         stderr: query.flag("stderr"),
         logs: query.flag("logs"),
         stream: query.flag("stream"),
         detach_keys: query.text("detachKeys").unwrap_or_default().to_owned(),
-    };
-    let attached = state.engine.attach(&id, options).await?;
-    Ok(hijack::hand_over(request, attached, version))
+    }
 }
 
-async fn attach_ws() -> Answer {
-    Err(super::create::absent("attaching over a web socket").into())
+/// The same streams as messages of a web socket, without frames.
+async fn attach_ws(
+    State(state): State<AppState>,
+    Path(id): Path<String>,
+    Asked(query): Asked,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> Answer {
+    let upgrade = upgrade.map_err(|error| Refusal::invalid(error.to_string()))?;
+    let attached = state.engine.attach(&id, attach_options(&query)).await?;
+    Ok(upgrade.on_upgrade(|socket| carry(socket, attached)))
+}
+
+async fn carry(mut socket: WebSocket, attached: Attached) {
+    let Attached {
+        mut output,
+        mut input,
+        ..
+    } = attached;
+    loop {
+        // Both arms are cancel-safe: what was not taken stays in its channel or socket.
+        tokio::select! {
+            chunk = output.recv() => {
+                let Some(chunk) = chunk else {
+                    // The client may be gone already.
+                    let _ = socket.send(Message::Close(None)).await;
+                    return;
+                };
+                if socket.send(Message::Binary(chunk.bytes)).await.is_err() {
+                    return;
+                }
+            }
+            message = socket.recv() => {
+                let bytes = match message {
+                    Some(Ok(Message::Binary(bytes))) => bytes,
+                    Some(Ok(Message::Text(text))) => Bytes::from(text),
+                    Some(Ok(Message::Ping(_) | Message::Pong(_))) => continue,
+                    Some(Ok(Message::Close(_)) | Err(_)) | None => return,
+                };
+                if let Some(sender) = &input
+                    && sender.send(bytes).await.is_err()
+                {
+                    input = None;
+                }
+            }
+        }
+    }
 }
 
 fn log_options(query: &Query) -> Result<LogOptions, Refusal> {
