@@ -48,6 +48,45 @@ pub fn parse(text: &str) -> Option<i64> {
         .checked_add(if negative { -nanos } else { nanos })
 }
 
+/// Reads `until` of a prune: a moment, a date (UTC), or how long ago in Go's notation
+/// (`24h`, `1h30m`).
+pub fn parse_ago(text: &str, now: i64) -> Option<i64> {
+    let date = || parse(&format!("{text}T00:00:00Z"));
+    let local = || parse(&format!("{text}Z"));
+    parse(text)
+        .or_else(date)
+        .or_else(local)
+        .or_else(|| now.checked_sub(go_duration(text)?))
+}
+
+/// Nanoseconds of a duration in Go's notation.
+fn go_duration(text: &str) -> Option<i64> {
+    const UNITS: &[(&str, f64)] = &[
+        ("ns", 1.0),
+        ("us", 1e3),
+        ("µs", 1e3),
+        ("ms", 1e6),
+        ("h", 3.6e12),
+        ("m", 6e10),
+        ("s", 1e9),
+    ];
+    let mut rest = text;
+    let mut total = 0.0;
+    if rest.is_empty() {
+        return None;
+    }
+    while !rest.is_empty() {
+        let digits = rest
+            .find(|c: char| !c.is_ascii_digit() && c != '.')
+            .unwrap_or(rest.len());
+        let (number, tail) = rest.split_at(digits);
+        let (unit, factor) = UNITS.iter().find(|(unit, _)| tail.starts_with(unit))?;
+        total += number.parse::<f64>().ok()? * factor;
+        rest = &tail[unit.len()..];
+    }
+    Some(total as i64)
+}
+
 /// Seconds since the epoch, rounded down.
 pub fn seconds(nanos: i64) -> i64 {
     nanos.div_euclid(1_000_000_000)
@@ -115,6 +154,25 @@ mod tests {
             ("", None),
         ] {
             assert_eq!(parse(text), nanos, "{text}");
+        }
+    }
+
+    #[test]
+    fn moments_of_a_prune() {
+        let now = 1_700_000_000 * SECOND;
+        for (text, nanos) in [
+            ("24h", Some(now - 24 * 3600 * SECOND)),
+            ("1h30m", Some(now - 5400 * SECOND)),
+            ("1.5s", Some(now - 1_500_000_000)),
+            ("500ms", Some(now - 500_000_000)),
+            ("1700000000", Some(now)),
+            ("2023-11-14", Some(1_699_920_000 * SECOND)),
+            ("2023-11-14T22:13:20", Some(now)),
+            ("soon", None),
+            ("5 apples", None),
+            ("", None),
+        ] {
+            assert_eq!(parse_ago(text, now), nanos, "{text}");
         }
     }
 

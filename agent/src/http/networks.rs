@@ -23,8 +23,10 @@ use model::{
 use sha2::{Digest, Sha256};
 
 use super::{
-    Answer, AppState, Asked, Given, HostEndpoint, HostNetwork, done, json, json_with, unexpected,
+    Answer, AppState, Asked, Given, HostEndpoint, HostNetwork, containers, done, json, json_with,
+    unexpected,
 };
+use crate::clock;
 
 pub(super) fn routes() -> Router<AppState> {
     Router::new()
@@ -389,13 +391,7 @@ async fn prune(State(state): State<AppState>, Asked(query): Asked) -> Answer {
     let until = filters
         .values("until")
         .first()
-        .map(|text| {
-            timestamp::parse(text).ok_or_else(|| {
-                Refusal::invalid(format!(
-                    "filter until: {text:?} is not a time; give Unix seconds"
-                ))
-            })
-        })
+        .map(|text| containers::until(text, clock::now_nanos()))
         .transpose()?;
     let mut deleted = Vec::new();
     if state.local().control_available() {

@@ -300,13 +300,19 @@ async fn update(State(state): State<AppState>, Path(id): Path<String>) -> Answer
     .into())
 }
 
+/// `until` of a prune, in nanoseconds since the epoch.
+pub(super) fn until(text: &str, now: i64) -> Result<i64, Refusal> {
+    timestamp::parse_ago(text, now).ok_or_else(|| {
+        Refusal::invalid(format!(
+            "invalid filter \"until\": {text:?} is neither a time nor a duration such as 24h"
+        ))
+    })
+}
+
 async fn prune(State(state): State<AppState>, Asked(query): Asked) -> Answer {
     let mut filters = query.filters(&["label", "label!", "until"])?.into_map();
-    // The engine compares times; Docker's clients send them in several forms.
-    for until in filters.get_mut("until").into_iter().flatten() {
-        if let Some(nanos) = timestamp::parse(until) {
-            *until = timestamp::rfc3339(nanos);
-        }
+    for text in filters.get_mut("until").into_iter().flatten() {
+        *text = timestamp::rfc3339(until(text, clock::now_nanos())?);
     }
     let pruned = state.engine.prune(&filters).await?;
     Ok(json(&serde_json::json!({
