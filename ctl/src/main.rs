@@ -1,1 +1,24 @@
-fn main() {}
+//! `ovnctl`: the command line of Overnet. Everything is in the library.
+
+use ctl::{Io, Surroundings};
+
+fn main() {
+    // Read before any thread starts: the time zone cannot be read safely after.
+    let surroundings = Surroundings::of_process();
+    let runtime = match tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("ovnctl: cannot start: {error}");
+            std::process::exit(1);
+        }
+    };
+    let arguments: Vec<_> = std::env::args_os().collect();
+    let status =
+        runtime.block_on(async { ctl::run(arguments, surroundings, Io::of_process()).await });
+    // A thread that still reads the terminal must not hold the end back.
+    runtime.shutdown_background();
+    std::process::exit(status);
+}

@@ -1,0 +1,63 @@
+//! `ovnctl` as a library: everything but the process itself, so that commands can be tested.
+//!
+//! It speaks only the Docker Engine API and never uses the other packages' logic, so it works
+//! against Docker's own socket too. Reading order: [`cli`] (what commands there are), one file a
+//! group in [`commands`], [`client`] (the wire), [`output`] and [`template`] (what is printed).
+
+pub mod attach;
+pub mod cli;
+pub mod client;
+pub mod commands;
+pub mod credentials;
+mod failure;
+pub mod flags;
+pub mod output;
+pub mod reference;
+mod session;
+pub mod template;
+pub mod terminal;
+
+use std::ffi::OsString;
+
+pub use failure::Failure;
+pub use session::{Io, Session, Sink, Surroundings};
+
+/// Runs one command line, the program's name first, and returns the exit status.
+pub async fn run(arguments: Vec<OsString>, surroundings: Surroundings, io: Io) -> i32 {
+    let (cli, name) = match cli::parse(&arguments) {
+        Ok(parsed) => parsed,
+        Err(stop) => {
+            let sink = if stop.status == 0 { &io.out } else { &io.err };
+            // That nobody reads the help is no error.
+            let _ = sink.put(stop.text.as_bytes());
+            return stop.status;
+        }
+    };
+    let host = match client::Host::choose(cli.host.as_deref(), &surroundings.variables) {
+        Ok(host) => host,
+        Err(message) => {
+            let _ = io.err.put(format!("ovnctl: {message}\n").as_bytes());
+            return 1;
+        }
+    };
+    let session = Session::new(io, surroundings, host, cli.debug);
+    match cli::dispatch(&session, cli.command).await {
+        Ok(()) => 0,
+        Err(failure) => {
+            let runs = matches!(name.as_str(), "run" | "create");
+            if let Some(message) = &failure.message {
+                session.note(&if runs {
+                    format!("ovnctl: {message}")
+                } else {
+                    message.clone()
+                });
+                if runs && failure.status == 125 {
+                    session.note(&format!(
+                        "\nRun 'ovnctl {name} --help' for more information"
+                    ));
+                }
+            }
+            failure.status
+        }
+    }
+}

@@ -1,0 +1,567 @@
+//! From text to a tree of nodes.
+
+use serde_json::{Number, Value};
+
+use super::TemplateError;
+
+/// A template that has been read.
+#[derive(Debug, Clone)]
+pub struct Template {
+    pub(super) nodes: Vec<Node>,
+}
+
+#[derive(Debug, Clone)]
+pub(super) enum Node {
+    Text(String),
+    Print(Pipe),
+    If {
+        branches: Vec<(Pipe, Vec<Node>)>,
+        otherwise: Vec<Node>,
+    },
+    Range {
+        over: Pipe,
+        body: Vec<Node>,
+        otherwise: Vec<Node>,
+    },
+    With {
+        on: Pipe,
+        body: Vec<Node>,
+        otherwise: Vec<Node>,
+    },
+    Break,
+    Continue,
+}
+
+/// `$a, $b := command | command`.
+#[derive(Debug, Clone)]
+pub(super) struct Pipe {
+    pub names: Vec<String>,
+    pub assigns: bool,
+    pub commands: Vec<Vec<Operand>>,
+}
+
+#[derive(Debug, Clone)]
+pub(super) enum Operand {
+    /// `.A.B`, or `.` when empty.
+    Field(Vec<String>),
+    Variable(String, Vec<String>),
+    Function(String),
+    Literal(Value),
+    Nested(Box<Pipe>, Vec<String>),
+}
+
+#[derive(Debug, Clone, PartialEq)]
+enum Token {
+    Open,
+    Close,
+    Bar,
+    Comma,
+    Declare,
+    Assign,
+    Dot,
+    /// `.Name`; `glued` when no space stands before it.
+    Field {
+        name: String,
+        glued: bool,
+    },
+    Variable(String),
+    Word(String),
+    Literal(Value),
+}
+
+/// One `{{…}}` and the text before it.
+struct Action {
+    tokens: Vec<Token>,
+    /// Character where `{{` stands, counted from 1.
+    at: usize,
+}
+
+enum Piece {
+    Text(String),
+    Action(Action),
+}
+
+impl Template {
+    pub(super) fn parse(source: &str) -> Result<Self, TemplateError> {
+        let mut pieces = pieces(source)?.into_iter();
+        let (nodes, end) = block(&mut pieces, None)?;
+        match end {
+            End::Source => Ok(Self { nodes }),
+            End::Word { word, at, .. } => fail(format!(
+                "{{{{{word}}}}} without {{{{if}}}}, {{{{range}}}} or {{{{with}}}} at character {at}"
+            )),
+        }
+    }
+}
+
+fn fail<T>(text: impl Into<String>) -> Result<T, TemplateError> {
+    Err(TemplateError(text.into()))
+}
+
+enum End {
+    Source,
+    /// `end` or `else`, with what follows `else` (`if …` or `with …`).
+    Word {
+        word: &'static str,
+        at: usize,
+        rest: Vec<Token>,
+    },
+}
+
+fn block(
+    pieces: &mut impl Iterator<Item = Piece>,
+    inside: Option<&'static str>,
+) -> Result<(Vec<Node>, End), TemplateError> {
+    let mut nodes = Vec::new();
+    loop {
+        let action = match pieces.next() {
+            None => {
+                return match inside {
+                    None => Ok((nodes, End::Source)),
+                    Some(word) => fail(format!("{{{{{word}}}}} has no {{{{end}}}}")),
+                };
+            }
+            Some(Piece::Text(text)) => {
+                nodes.push(Node::Text(text));
+                continue;
+            }
+            Some(Piece::Action(action)) => action,
+        };
+        let Action { mut tokens, at } = action;
+        let word = match tokens.first() {
+            None => return fail(format!("an action at character {at} is empty")),
+            Some(Token::Word(word)) => word.clone(),
+            Some(_) => String::new(),
+        };
+        match word.as_str() {
+            "end" => {
+                return Ok((
+                    nodes,
+                    End::Word {
+                        word: "end",
+                        at,
+                        rest: Vec::new(),
+                    },
+                ));
+            }
+            "else" => {
+                tokens.remove(0);
+                return Ok((
+                    nodes,
+                    End::Word {
+                        word: "else",
+                        at,
+                        rest: tokens,
+                    },
+                ));
+            }
+            "if" => {
+                tokens.remove(0);
+                nodes.push(if_node(tokens, pieces)?);
+            }
+            "range" => {
+                tokens.remove(0);
+                let over = whole_pipe(&tokens)?;
+                let (body, otherwise) = body_and_else(pieces, "range")?;
+                nodes.push(Node::Range {
+                    over,
+                    body,
+                    otherwise,
+                });
+            }
+            "with" => {
+                tokens.remove(0);
+                let on = whole_pipe(&tokens)?;
+                let (body, otherwise) = body_and_else(pieces, "with")?;
+                nodes.push(Node::With {
+                    on,
+                    body,
+                    otherwise,
+                });
+            }
+            "break" => nodes.push(Node::Break),
+            "continue" => nodes.push(Node::Continue),
+            "define" | "template" | "block" => {
+                return fail(format!("{{{{{word}}}}} is not supported"));
+            }
+            _ => nodes.push(Node::Print(whole_pipe(&tokens)?)),
+        }
+    }
+}
+
+fn if_node(
+    condition: Vec<Token>,
+    pieces: &mut impl Iterator<Item = Piece>,
+) -> Result<Node, TemplateError> {
+    let mut branches = Vec::new();
+    let mut condition = condition;
+    loop {
+        let pipe = whole_pipe(&condition)?;
+        let (body, end) = block(pieces, Some("if"))?;
+        branches.push((pipe, body));
+        match end {
+            End::Source | End::Word { word: "end", .. } => {
+                return Ok(Node::If {
+                    branches,
+                    otherwise: Vec::new(),
+                });
+            }
+            End::Word { rest, .. } => match rest.first() {
+                None => {
+                    let (otherwise, _) = block(pieces, Some("if"))?;
+                    return Ok(Node::If {
+                        branches,
+                        otherwise,
+                    });
+                }
+                Some(Token::Word(word)) if word == "if" => condition = rest[1..].to_vec(),
+                Some(_) => return fail("only {{else}} or {{else if …}} can follow {{if}}"),
+            },
+        }
+    }
+}
+
+fn body_and_else(
+    pieces: &mut impl Iterator<Item = Piece>,
+    word: &'static str,
+) -> Result<(Vec<Node>, Vec<Node>), TemplateError> {
+    let (body, end) = block(pieces, Some(word))?;
+    match end {
+        End::Word {
+            word: "else", rest, ..
+        } if rest.is_empty() => {
+            let (otherwise, _) = block(pieces, Some(word))?;
+            Ok((body, otherwise))
+        }
+        End::Word { word: "else", .. } => fail(format!(
+            "{{{{else …}}}} with a condition cannot follow {{{{{word}}}}}"
+        )),
+        End::Word { .. } | End::Source => Ok((body, Vec::new())),
+    }
+}
+
+fn whole_pipe(tokens: &[Token]) -> Result<Pipe, TemplateError> {
+    let mut position = 0;
+    let pipe = pipe(tokens, &mut position)?;
+    if position < tokens.len() {
+        return fail("a closing parenthesis too many");
+    }
+    Ok(pipe)
+}
+
+fn pipe(tokens: &[Token], position: &mut usize) -> Result<Pipe, TemplateError> {
+    let mut names = Vec::new();
+    let mut assigns = false;
+    match &tokens[*position..] {
+        [
+            Token::Variable(a),
+            Token::Comma,
+            Token::Variable(b),
+            Token::Declare,
+            ..,
+        ] => {
+            names = vec![a.clone(), b.clone()];
+            *position += 4;
+        }
+        [Token::Variable(a), Token::Declare, ..] => {
+            names = vec![a.clone()];
+            *position += 2;
+        }
+        [Token::Variable(a), Token::Assign, ..] => {
+            names = vec![a.clone()];
+            assigns = true;
+            *position += 2;
+        }
+        _ => {}
+    }
+    let mut commands = Vec::new();
+    let mut operands = Vec::new();
+    loop {
+        match tokens.get(*position) {
+            None | Some(Token::Close) => break,
+            Some(Token::Bar) => {
+                *position += 1;
+                if operands.is_empty() {
+                    return fail("nothing stands before a \"|\"");
+                }
+                commands.push(std::mem::take(&mut operands));
+            }
+            Some(_) => operands.push(operand(tokens, position)?),
+        }
+    }
+    if operands.is_empty() {
+        return fail("a value is missing");
+    }
+    commands.push(operands);
+    Ok(Pipe {
+        names,
+        assigns,
+        commands,
+    })
+}
+
+fn operand(tokens: &[Token], position: &mut usize) -> Result<Operand, TemplateError> {
+    let token = &tokens[*position];
+    *position += 1;
+    match token {
+        Token::Dot => Ok(Operand::Field(Vec::new())),
+        Token::Field { name, .. } => {
+            let mut path = vec![name.clone()];
+            path.extend(glued_fields(tokens, position));
+            Ok(Operand::Field(path))
+        }
+        Token::Variable(name) => Ok(Operand::Variable(
+            name.clone(),
+            glued_fields(tokens, position),
+        )),
+        Token::Word(word) => Ok(match word.as_str() {
+            "true" => Operand::Literal(Value::Bool(true)),
+            "false" => Operand::Literal(Value::Bool(false)),
+            "nil" => Operand::Literal(Value::Null),
+            _ => Operand::Function(word.clone()),
+        }),
+        Token::Literal(value) => Ok(Operand::Literal(value.clone())),
+        Token::Open => {
+            let inner = pipe(tokens, position)?;
+            if tokens.get(*position) != Some(&Token::Close) {
+                return fail("a parenthesis is not closed");
+            }
+            *position += 1;
+            Ok(Operand::Nested(
+                Box::new(inner),
+                glued_fields(tokens, position),
+            ))
+        }
+        Token::Close | Token::Bar => fail("a value is missing"),
+        Token::Comma => fail("a \",\" stands where none belongs"),
+        Token::Declare | Token::Assign => {
+            fail("a \"=\" stands where none belongs (a variable begins with $)")
+        }
+    }
+}
+
+fn glued_fields(tokens: &[Token], position: &mut usize) -> Vec<String> {
+    let mut path = Vec::new();
+    while let Some(Token::Field { name, glued: true }) = tokens.get(*position) {
+        path.push(name.clone());
+        *position += 1;
+    }
+    path
+}
+
+fn pieces(source: &str) -> Result<Vec<Piece>, TemplateError> {
+    let characters: Vec<char> = source.chars().collect();
+    let mut pieces = Vec::new();
+    let mut text = String::new();
+    let mut position = 0;
+    while position < characters.len() {
+        if !starts(&characters, position, "{{") {
+            text.push(characters[position]);
+            position += 1;
+            continue;
+        }
+        let at = position + 1;
+        position += 2;
+        if starts(&characters, position, "-")
+            && characters
+                .get(position + 1)
+                .is_some_and(|c| c.is_whitespace())
+        {
+            text.truncate(text.trim_end().len());
+            position += 1;
+        }
+        if !text.is_empty() {
+            pieces.push(Piece::Text(std::mem::take(&mut text)));
+        }
+        while characters.get(position).is_some_and(|c| c.is_whitespace()) {
+            position += 1;
+        }
+        let comment = starts(&characters, position, "/*");
+        let tokens = if comment {
+            while position < characters.len() && !starts(&characters, position, "*/") {
+                position += 1;
+            }
+            position += 2;
+            while characters.get(position).is_some_and(|c| c.is_whitespace()) {
+                position += 1;
+            }
+            Vec::new()
+        } else {
+            tokens(&characters, &mut position, at)?
+        };
+        let trims = starts(&characters, position, "-}}");
+        if trims {
+            position += 1;
+        }
+        if !starts(&characters, position, "}}") {
+            return fail(format!(
+                "\"{{{{\" at character {at} is never closed by \"}}}}\""
+            ));
+        }
+        position += 2;
+        if trims {
+            while characters.get(position).is_some_and(|c| c.is_whitespace()) {
+                position += 1;
+            }
+        }
+        if !comment {
+            pieces.push(Piece::Action(Action { tokens, at }));
+        }
+    }
+    if !text.is_empty() {
+        pieces.push(Piece::Text(text));
+    }
+    Ok(pieces)
+}
+
+fn starts(characters: &[char], position: usize, wanted: &str) -> bool {
+    wanted
+        .chars()
+        .enumerate()
+        .all(|(offset, c)| characters.get(position + offset) == Some(&c))
+}
+
+/// Reads up to `}}` or ` -}}`, which stay unread.
+fn tokens(
+    characters: &[char],
+    position: &mut usize,
+    at: usize,
+) -> Result<Vec<Token>, TemplateError> {
+    let mut tokens = Vec::new();
+    let mut spaced = true;
+    loop {
+        let Some(&c) = characters.get(*position) else {
+            return fail(format!(
+                "\"{{{{\" at character {at} is never closed by \"}}}}\""
+            ));
+        };
+        if starts(characters, *position, "}}") || (spaced && starts(characters, *position, "-}}")) {
+            return Ok(tokens);
+        }
+        if c.is_whitespace() {
+            spaced = true;
+            *position += 1;
+            continue;
+        }
+        let glued = !spaced;
+        spaced = false;
+        let token = match c {
+            '(' => single(Token::Open, position),
+            ')' => single(Token::Close, position),
+            '|' => single(Token::Bar, position),
+            ',' => single(Token::Comma, position),
+            ':' if starts(characters, *position, ":=") => {
+                *position += 2;
+                Token::Declare
+            }
+            '=' => single(Token::Assign, position),
+            '"' | '`' | '\'' => quoted(characters, position)?,
+            '$' => {
+                *position += 1;
+                Token::Variable(word(characters, position))
+            }
+            '.' if characters
+                .get(*position + 1)
+                .is_some_and(|c| is_word(*c) && !c.is_ascii_digit()) =>
+            {
+                *position += 1;
+                Token::Field {
+                    name: word(characters, position),
+                    glued,
+                }
+            }
+            '.' if !characters
+                .get(*position + 1)
+                .is_some_and(char::is_ascii_digit) =>
+            {
+                single(Token::Dot, position)
+            }
+            c if c.is_ascii_digit() || matches!(c, '-' | '+' | '.') => {
+                number(characters, position)?
+            }
+            c if is_word(c) => Token::Word(word(characters, position)),
+            c => return fail(format!("unexpected {c:?} at character {}", *position + 1)),
+        };
+        tokens.push(token);
+    }
+}
+
+fn single(token: Token, position: &mut usize) -> Token {
+    *position += 1;
+    token
+}
+
+fn is_word(c: char) -> bool {
+    c.is_alphanumeric() || c == '_'
+}
+
+fn word(characters: &[char], position: &mut usize) -> String {
+    let begin = *position;
+    while characters.get(*position).is_some_and(|c| is_word(*c)) {
+        *position += 1;
+    }
+    characters[begin..*position].iter().collect()
+}
+
+fn number(characters: &[char], position: &mut usize) -> Result<Token, TemplateError> {
+    let begin = *position;
+    while characters.get(*position).is_some_and(|c| {
+        c.is_ascii_alphanumeric()
+            || matches!(c, '.' | '_')
+            || (*position == begin && matches!(c, '-' | '+'))
+    }) {
+        *position += 1;
+    }
+    let text: String = characters[begin..*position]
+        .iter()
+        .filter(|c| **c != '_')
+        .collect();
+    if let Ok(whole) = text.parse::<i64>() {
+        return Ok(Token::Literal(Value::from(whole)));
+    }
+    match text.parse::<f64>().ok().and_then(Number::from_f64) {
+        Some(number) => Ok(Token::Literal(Value::Number(number))),
+        None => fail(format!(
+            "{text:?} at character {} is not a number",
+            begin + 1
+        )),
+    }
+}
+
+fn quoted(characters: &[char], position: &mut usize) -> Result<Token, TemplateError> {
+    let begin = *position;
+    let quote = characters[begin];
+    let mut text = String::new();
+    *position += 1;
+    loop {
+        let Some(&c) = characters.get(*position) else {
+            return fail(format!(
+                "a string that begins at character {} is not closed",
+                begin + 1
+            ));
+        };
+        *position += 1;
+        if c == quote {
+            break;
+        }
+        if c != '\\' || quote == '`' {
+            text.push(c);
+            continue;
+        }
+        let escaped = characters.get(*position).copied().unwrap_or('\\');
+        *position += 1;
+        text.push(match escaped {
+            'n' => '\n',
+            't' => '\t',
+            'r' => '\r',
+            other => other,
+        });
+    }
+    if quote == '\'' {
+        // A character is a number, as in Go.
+        return Ok(Token::Literal(Value::from(
+            text.chars().next().map_or(0, |c| c as u32),
+        )));
+    }
+    Ok(Token::Literal(Value::String(text)))
+}
