@@ -1,2 +1,13 @@
-//! tests
+//! The lab: hosts as namespaces on one machine, each with a real `ovnd`.
+//!
+//! Tests use it as a library ([`Lab::up`]), people as the program `lab`. Nothing of a lab is
+//! in the machine's own network namespace or mount table: the switch that joins the hosts has
+//! a namespace of its own, so two labs differ only in their folder and their control group.
+
+pub mod http;
+pub mod images;
 pub mod keeper;
+pub mod lab;
+pub mod wait;
+
+pub use lab::{Host, Lab, Options, Output};
