@@ -87,7 +87,7 @@ pub enum Error {
         source: io::Error,
     },
     #[error(
-        "name server of sandbox {sandbox}: cannot listen at 127.0.0.11:{PORT}/{protocol}: {source}; is `lo` up in its namespace?"
+        "name server of sandbox {sandbox}: cannot listen at 127.0.0.11:{PORT}/{protocol}: {source}"
     )]
     Listen {
         sandbox: String,

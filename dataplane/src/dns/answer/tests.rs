@@ -235,7 +235,8 @@ fn a_newer_edns_is_told_so() {
     edns.set_version(1);
     message.set_edns(edns);
     let reply = bench.reply("asker", &message, Transport::Udp);
-    assert_eq!(reply.metadata.response_code, ResponseCode::BADVERS);
+    // BADVERS; hickory-proto reads the same number as BADSIG.
+    assert_eq!(u16::from(reply.metadata.response_code), 16);
 }
 
 proptest! {
