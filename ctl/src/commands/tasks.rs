@@ -183,11 +183,11 @@ mod tests {
             ("n".to_owned(), "worker01".to_owned()),
         ]);
         insta::assert_snapshot!(TASKS.render(&rows(&tasks, &names, false, 1_700_000_120), None, false).unwrap(), @r#"
-        ID             NAME          IMAGE     NODE       DESIRED STATE   CURRENT STATE           ERROR                              PORTS
-        bbbbbbbbbbbb   web.1         app:1     worker01   Running         Running 2 minutes ago                                      
-        aaaaaaaaaaaa    \_ web.1     app:1     worker01   Running         Failed 2 minutes ago    "task: non-zero exit (137): ki…"   
-        dddddddddddd   web.2         app:1     worker01   Running         Running 2 minutes ago                                      
-        cccccccccccc   web.10        app:1     worker01   Running         Running 2 minutes ago                                      
+        ID             NAME        IMAGE     NODE       DESIRED STATE   CURRENT STATE           ERROR                              PORTS
+        bbbbbbbbbbbb   web.1       app:1     worker01   Running         Running 2 minutes ago                                      
+        aaaaaaaaaaaa    \_ web.1   app:1     worker01   Running         Failed 2 minutes ago    "task: non-zero exit (137): ki…"   
+        dddddddddddd   web.2       app:1     worker01   Running         Running 2 minutes ago                                      
+        cccccccccccc   web.10      app:1     worker01   Running         Running 2 minutes ago                                      
         "#);
     }
 }

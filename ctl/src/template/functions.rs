@@ -285,7 +285,7 @@ fn printf(arguments: &[Value]) -> Result<Value, TemplateError> {
                 _ => {}
             }
         }
-        let mut digits = |from: &mut std::iter::Peekable<std::str::Chars<'_>>| {
+        let digits = |from: &mut std::iter::Peekable<std::str::Chars<'_>>| {
             let mut number = None;
             while let Some(digit) = from.next_if(char::is_ascii_digit) {
                 number = Some(

@@ -141,7 +141,7 @@ mod tests {
             ),
             (
                 "{{range $i, $e := .Tags}}{{$i}}{{end}}{{print 1 2 \"x\" \"y\"}}",
-                "0121 2x y",
+                "0121 2xy",
             ),
         ];
         for (source, wanted) in cases {
