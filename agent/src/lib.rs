@@ -1,6 +1,8 @@
 //! The daemon: configuration, cluster membership, networks of containers, and the HTTP API.
 
+pub mod clock;
 pub mod cluster;
 pub mod config;
+pub mod host;
 pub mod http;
 pub mod notify;
