@@ -270,7 +270,7 @@ mod tests {
     fn without_a_service_manager_every_call_succeeds() {
         let notifier = Notifier::default();
         notifier.ready().unwrap();
-        notifier.store("a", std::io::stdin().as_fd()).unwrap();
+        notifier.store("a", io::stdin().as_fd()).unwrap();
         notifier.remove("a").unwrap();
         assert_eq!(notifier.watchdog_period(), None);
     }
@@ -303,7 +303,7 @@ mod tests {
         let file = tempfile::tempfile().unwrap();
         notifier.store("held", file.as_fd()).unwrap();
         let mut text = [0; 256];
-        let mut parts = [std::io::IoSliceMut::new(&mut text)];
+        let mut parts = [io::IoSliceMut::new(&mut text)];
         let mut space = nix::cmsg_space!(RawFd);
         let message = recvmsg::<()>(
             manager.as_raw_fd(),
