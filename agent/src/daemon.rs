@@ -1,0 +1,153 @@
+//! The daemon from start to end: every part is built in order of dependence, then served, then
+//! taken down in reverse. The kernel's networks and the containers stay when it ends.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::Context;
+use dataplane::{Dataplane, dns::DnsConfig};
+use model::ContainerId;
+use runtime::{
+    engine::{Engine, EngineConfig},
+    images::{self, ImageStore},
+};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    cluster::{self, ClusterNode},
+    config::Settings,
+    host,
+    http::{self, AppState},
+    image_source::ImageSource,
+    network::{self, Networks},
+    notify::{self, Notifier},
+};
+
+/// The period of a cluster that this host makes, unless a setting says otherwise.
+const HEARTBEAT: Duration = Duration::from_secs(1);
+
+/// Runs until SIGTERM or SIGINT.
+pub async fn run(settings: Settings) -> anyhow::Result<()> {
+    let notifier = Notifier::from_env();
+    let inherited = notify::inherited_fds();
+    for folder in [&settings.root, &settings.run] {
+        std::fs::create_dir_all(folder)
+            .with_context(|| format!("folder {} cannot be made", folder.display()))?;
+    }
+    let dataplane = Dataplane::start(dataplane::Config {
+        run_dir: settings.run.clone(),
+        dns: DnsConfig { inherited, keeper: Arc::new(notifier.clone()) },
+    })?;
+    for sentence in dataplane.probe().await {
+        tracing::warn!("{sentence}");
+    }
+    let images = ImageStore::open(images::Config {
+        insecure_registries: settings.insecure_registries.clone(),
+        ..images::Config::new(settings.root.join("images"))
+    })?;
+    let labels = settings.labels.clone();
+    let cluster = ClusterNode::start(cluster::Config {
+        root: settings.root.clone(),
+        hostname: host::describe(&labels).hostname,
+        heartbeat: settings.heartbeat.unwrap_or(HEARTBEAT),
+        describe: Arc::new(move || host::describe(&labels)),
+    })
+    .await?;
+    let networks = Networks::start(
+        network::Config {
+            root: settings.root.clone(),
+            run_dir: settings.run.clone(),
+            resolv_conf: settings.resolv_conf.clone(),
+        },
+        dataplane,
+        Arc::clone(&cluster),
+    )?;
+    let engine = Engine::start(EngineConfig {
+        root: settings.root.clone(),
+        run_dir: settings.run.clone(),
+        runtime: settings.runtime.clone(),
+        monitor: None,
+        cgroup_parent: settings.cgroup_parent.clone(),
+        init: None,
+        images: Arc::new(ImageSource(images.clone())),
+        network: Arc::clone(&networks) as Arc<dyn runtime::network::Network>,
+    })
+    .await?;
+    let shutdown = CancellationToken::new();
+    let state = AppState::new(
+        Arc::clone(&engine),
+        images,
+        Arc::clone(&cluster),
+        Arc::clone(&networks) as Arc<dyn http::HostNetworks>,
+        Arc::new(settings.clone()),
+        engine_id(&settings)?,
+        shutdown.clone(),
+    );
+    let mut servers = JoinSet::new();
+    for path in &settings.sockets {
+        let listener = http::bind(path)
+            .with_context(|| format!("API socket {} cannot be made", path.display()))?;
+        servers.spawn(http::serve(listener, state.clone()));
+        tracing::info!(socket = %path.display(), "the API is served");
+    }
+    notifier.ready().context("the service manager could not be told")?;
+    tokio::spawn(keep_watchdog_quiet(notifier.clone(), shutdown.clone()));
+
+    wait_for_end(&mut servers).await?;
+
+    if let Err(error) = notifier.stopping() {
+        tracing::warn!(%error, "the service manager could not be told");
+    }
+    shutdown.cancel();
+    while servers.join_next().await.is_some() {}
+    engine.shutdown().await;
+    cluster.shutdown().await;
+    tracing::info!("ovnd ends; containers and networks go on");
+    Ok(())
+}
+
+async fn wait_for_end(
+    servers: &mut JoinSet<std::io::Result<()>>,
+) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminate.recv() => Ok(()),
+        _ = interrupt.recv() => Ok(()),
+        Some(ended) = servers.join_next() => {
+            ended.context("a server of the API has panicked")?.context("a server of the API ended")
+        }
+    }
+}
+
+async fn keep_watchdog_quiet(notifier: Notifier, shutdown: CancellationToken) {
+    let Some(period) = notifier.watchdog_period() else { return };
+    let mut tick = tokio::time::interval(period);
+    loop {
+        tokio::select! {
+            _ = tick.tick() => {
+                if let Err(error) = notifier.ping_watchdog() {
+                    tracing::warn!(%error, "the watchdog could not be pinged");
+                }
+            }
+            () = shutdown.cancelled() => return,
+        }
+    }
+}
+
+/// `ID` of `/info`: made at the first start, the same ever after.
+fn engine_id(settings: &Settings) -> anyhow::Result<String> {
+    let path = settings.root.join("engine-id");
+    match std::fs::read_to_string(&path) {
+        Ok(id) if !id.trim().is_empty() => Ok(id.trim().to_owned()),
+        _ => {
+            let id = ContainerId::from_random(rand::random()).to_string();
+            network::write_atomically(&path, id.as_bytes(), network::Survives::PowerLoss)
+                .with_context(|| format!("{} cannot be written", path.display()))?;
+            Ok(id)
+        }
+    }
+}
