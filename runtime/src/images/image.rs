@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use bytes::Bytes;
 use oci_spec::image::ImageConfiguration;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{digest::Digest, reference::Reference};
 
@@ -32,8 +32,9 @@ pub struct Image {
     pub created: String,
     /// Unix seconds of the last tagging on this host; 0 when never tagged.
     pub last_tagged: i64,
-    /// Manifest this host got the image by; absent for images loaded from docker-archives.
-    pub manifest: Option<Digest>,
+    /// The manifest a push would send: the registry's own, or one made when the image was
+    /// loaded or built.
+    pub manifest: Digest,
 }
 
 /// One line of `docker history`; shaped as Docker's answer.
@@ -92,11 +93,11 @@ pub struct Descriptor {
     pub size: u64,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Platform {
     pub architecture: String,
     pub os: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub variant: Option<String>,
 }
 
@@ -127,3 +128,43 @@ pub struct Loaded {
     pub id: Digest,
     pub names: Vec<Reference>,
 }
+
+/// Joins a configuration's history, lowest first, with the sizes of the layers, lowest first.
+/// Lines marked empty have no layer; layers without a line get one.
+pub(super) fn history(image: &Image, sizes: &[u64]) -> Vec<HistoryEntry> {
+    let mut sizes = sizes.iter().copied();
+    let mut lines: Vec<_> = image
+        .config
+        .history()
+        .iter()
+        .flatten()
+        .map(|line| HistoryEntry {
+            id: MISSING.into(),
+            created: line.created().as_deref().map_or(0, super::seconds),
+            created_by: line.created_by().clone().unwrap_or_default(),
+            tags: None,
+            size: if line.empty_layer() == Some(true) {
+                0
+            } else {
+                sizes.next().unwrap_or(0)
+            },
+            comment: line.comment().clone().unwrap_or_default(),
+        })
+        .collect();
+    lines.extend(sizes.map(|size| HistoryEntry {
+        id: MISSING.into(),
+        created: super::seconds(&image.created),
+        created_by: String::new(),
+        tags: None,
+        size,
+        comment: String::new(),
+    }));
+    lines.reverse();
+    if let Some(top) = lines.first_mut() {
+        top.id = image.id.to_string();
+        top.tags = (!image.repo_tags.is_empty()).then(|| image.repo_tags.clone());
+    }
+    lines
+}
+
+const MISSING: &str = "<missing>";
