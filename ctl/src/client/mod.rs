@@ -7,6 +7,7 @@ mod frames;
 mod host;
 mod stream;
 
+use std::fmt::Write as _;
 use std::io;
 
 use bytes::Bytes;
@@ -308,17 +309,14 @@ impl Call<'_> {
                 .header(header::CONNECTION, "Upgrade")
                 .header(header::UPGRADE, "tcp");
         }
-        let body = match self.body {
-            Some((kind, body)) => {
-                request = request.header(header::CONTENT_TYPE, kind);
-                body
+        let body = if let Some((kind, body)) = self.body {
+            request = request.header(header::CONTENT_TYPE, kind);
+            body
+        } else {
+            if self.method == Method::POST {
+                request = request.header(header::CONTENT_LENGTH, "0");
             }
-            None => {
-                if self.method == Method::POST {
-                    request = request.header(header::CONTENT_LENGTH, "0");
-                }
-                empty()
-            }
+            empty()
         };
         (
             call,
@@ -446,7 +444,7 @@ fn escape(text: &str, also_plain: &str) -> String {
         if byte.is_ascii_alphanumeric() || also_plain.as_bytes().contains(&byte) {
             escaped.push(byte as char);
         } else {
-            escaped.push_str(&format!("%{byte:02X}"));
+            let _ = write!(escaped, "%{byte:02X}");
         }
     }
     escaped

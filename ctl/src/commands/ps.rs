@@ -88,7 +88,7 @@ pub async fn ps(session: &Session, args: PsArgs) -> Result<(), Failure> {
         .client()
         .await?
         .get("/containers/json")
-        .flag("all", args.all || last.is_some())
+        .flag("all", args.all)
         .maybe("limit", last)
         .flag("size", sized)
         .filters(&filters)

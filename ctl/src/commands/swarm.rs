@@ -6,7 +6,6 @@ use serde_json::{Value, json};
 use super::swarm_update::{CaArgs, SpecFlags, UpdateArgs, post_update};
 use super::text;
 use crate::failure::Failure;
-use crate::output::units::parse_duration;
 use crate::session::Session;
 
 /// Make and manage the cluster
@@ -34,9 +33,9 @@ pub struct InitArgs {
     /// Address other hosts reach this one at
     #[arg(long, value_name = "IP|INTERFACE[:PORT]")]
     advertise_addr: Option<String>,
-    /// Availability of this node: active, pause or drain
-    #[arg(long, value_name = "WORD", default_value = "active")]
-    availability: String,
+    /// Availability of this node: active (default), pause or drain
+    #[arg(long, value_name = "WORD")]
+    availability: Option<String>,
     /// Address or interface for the containers' traffic
     #[arg(long, value_name = "IP|INTERFACE")]
     data_path_addr: Option<String>,
@@ -75,9 +74,9 @@ pub struct JoinArgs {
     /// Address other hosts reach this one at
     #[arg(long, value_name = "IP|INTERFACE[:PORT]")]
     advertise_addr: Option<String>,
-    /// Availability of this node: active, pause or drain
-    #[arg(long, value_name = "WORD", default_value = "active")]
-    availability: String,
+    /// Availability of this node: active (default), pause or drain
+    #[arg(long, value_name = "WORD")]
+    availability: Option<String>,
     /// Address or interface for the containers' traffic
     #[arg(long, value_name = "IP|INTERFACE")]
     data_path_addr: Option<String>,
@@ -150,10 +149,10 @@ pub async fn run(session: &Session, command: SwarmCommand) -> Result<(), Failure
     }
 }
 
-fn checked_availability(word: &str) -> Result<String, Failure> {
-    let word = word.to_lowercase();
+fn checked_availability(word: Option<&str>) -> Result<String, Failure> {
+    let word = word.unwrap_or_default().to_lowercase();
     match word.as_str() {
-        "active" | "pause" | "drain" => Ok(word),
+        "" | "active" | "pause" | "drain" => Ok(word),
         _ => Err(Failure::new(format!(
             "--availability {word:?}: use active, pause or drain"
         ))),
@@ -163,22 +162,10 @@ fn checked_availability(word: &str) -> Result<String, Failure> {
 impl InitArgs {
     /// The body of `POST /swarm/init`.
     fn body(&self) -> Result<Value, Failure> {
-        let mut spec = json!({
-            "Name": "default",
-            "Labels": {},
-            "Orchestration": {"TaskHistoryRetentionLimit": 5},
-            "Raft": {"SnapshotInterval": 10000, "KeepOldSnapshots": 0, "LogEntriesForSlowFollowers": 500,
-                     "ElectionTick": 0, "HeartbeatTick": 0},
-            "Dispatcher": {"HeartbeatPeriod": parse_duration("5s")?},
-            "CAConfig": {"NodeCertExpiry": parse_duration("2160h")?},
-            "TaskDefaults": {},
-            "EncryptionConfig": {"AutoLockManagers": self.autolock},
-        });
+        // Only what was asked: the daemon knows its own defaults.
+        let mut spec = json!({});
         self.spec.apply(&mut spec)?;
-        if self.spec.dispatcher_heartbeat.is_none() {
-            // Left to the daemon, whose default differs from Docker's.
-            spec["Dispatcher"] = json!({});
-        }
+        spec["EncryptionConfig"] = json!({"AutoLockManagers": self.autolock});
         Ok(json!({
             "ListenAddr": self.listen_addr,
             "AdvertiseAddr": self.advertise_addr.clone().unwrap_or_default(),
@@ -187,7 +174,7 @@ impl InitArgs {
             "ForceNewCluster": self.force_new_cluster,
             "Spec": spec,
             "AutoLockManagers": self.autolock,
-            "Availability": checked_availability(&self.availability)?,
+            "Availability": checked_availability(self.availability.as_deref())?,
             "DefaultAddrPool": if self.default_addr_pool.is_empty() { Value::Null } else { json!(self.default_addr_pool) },
             "SubnetSize": self.default_addr_pool_mask_length,
         }))
@@ -267,7 +254,7 @@ async fn join(session: &Session, args: JoinArgs) -> Result<(), Failure> {
         "DataPathAddr": args.data_path_addr.unwrap_or_default(),
         "RemoteAddrs": [args.remote],
         "JoinToken": args.token.unwrap_or_default(),
-        "Availability": checked_availability(&args.availability)?,
+        "Availability": checked_availability(args.availability.as_deref())?,
     });
     let client = session.client().await?;
     client.post("/swarm/join").json(&body).done().await?;

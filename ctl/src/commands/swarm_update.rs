@@ -80,7 +80,7 @@ fn external_ca(text: &str) -> Result<Value, String> {
         };
         match key.to_lowercase().as_str() {
             "protocol" if value == "cfssl" => {
-                drop(entry.insert("Protocol".to_owned(), json!(value)))
+                drop(entry.insert("Protocol".to_owned(), json!(value)));
             }
             "protocol" => {
                 return Err(format!(

@@ -294,7 +294,10 @@ impl ContainerFlags {
                 error: true,
             });
         }
-        let mut streams = Streams::default();
+        let mut streams = Streams {
+            input: self.interactive,
+            ..Streams::default()
+        };
         for name in &self.attach {
             match name.to_lowercase().as_str() {
                 "stdin" => streams.input = true,
@@ -343,7 +346,9 @@ impl ContainerFlags {
             }
         }
         first.aliases.extend(self.network_alias.iter().cloned());
-        first.links.extend(self.link.iter().cloned());
+        if first.is_users() {
+            first.links.extend(self.link.iter().cloned());
+        }
         first.link_local.extend(self.link_local_ip.iter().cloned());
         if first.network == "default" && !self.network_alias.is_empty() {
             return Err("--network-alias works only with a --network of your own".to_owned());
@@ -493,6 +498,7 @@ impl ContainerFlags {
         }
         let mut host = Map::new();
         let mut put = |name: &str, value: Value| drop(host.insert(name.to_owned(), value));
+        let (cap_add, cap_drop) = (capabilities(&self.cap_add), capabilities(&self.cap_drop));
         put("NetworkMode", json!(mode));
         put("RestartPolicy", restart_policy(&self.restart)?);
         put("AutoRemove", json!(self.rm));
@@ -506,8 +512,8 @@ impl ContainerFlags {
         );
         for (name, list) in [
             ("Binds", binds),
-            ("CapAdd", &self.cap_add),
-            ("CapDrop", &self.cap_drop),
+            ("CapAdd", &cap_add),
+            ("CapDrop", &cap_drop),
             ("Dns", &self.dns),
             ("DnsOptions", &self.dns_option),
             ("DnsSearch", &self.dns_search),
@@ -666,4 +672,17 @@ impl ContainerFlags {
         }
         Ok((options, open_paths))
     }
+}
+
+/// `net_admin` to `CAP_NET_ADMIN`; ALL stays.
+fn capabilities(names: &[String]) -> Vec<String> {
+    let full = |name: &String| {
+        let name = name.trim().to_uppercase();
+        if name == "ALL" || name.starts_with("CAP_") {
+            name
+        } else {
+            format!("CAP_{name}")
+        }
+    };
+    names.iter().map(full).collect()
 }

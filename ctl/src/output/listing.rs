@@ -29,7 +29,7 @@ impl Listing {
         let (template, table) = match format {
             "" | "table" if quiet => (self.quiet, false),
             "" | "table" => (self.columns, true),
-            "json" | "{{json .}}" => return Ok(self.json_lines(rows)),
+            "json" | "{{json .}}" => return Ok(Self::json_lines(rows)),
             other => match other.strip_prefix("table ") {
                 Some(rest) if quiet => {
                     Template::new(rest)?;
@@ -58,7 +58,7 @@ impl Listing {
     }
 
     /// One object a line, the fields in alphabetical order as Go writes them.
-    fn json_lines(&self, rows: &[Value]) -> String {
+    fn json_lines(rows: &[Value]) -> String {
         let mut text = String::new();
         for row in rows {
             text.push_str(&sorted(row).to_string());

@@ -1,6 +1,7 @@
 //! Go's built-in functions and Docker's additions.
 
 use std::cmp::Ordering;
+use std::fmt::Write as _;
 
 use serde_json::Value;
 
@@ -264,6 +265,14 @@ fn print(arguments: &[Value]) -> String {
     text
 }
 
+fn hexadecimal(text: &str) -> String {
+    let mut digits = String::with_capacity(text.len() * 2);
+    for byte in text.bytes() {
+        let _ = write!(digits, "{byte:02x}");
+    }
+    digits
+}
+
 fn printf(arguments: &[Value]) -> Result<Value, TemplateError> {
     let Some((Value::String(format), mut values)) = arguments.split_first() else {
         return fail("printf takes a format first");
@@ -307,7 +316,7 @@ fn printf(arguments: &[Value]) -> Result<Value, TemplateError> {
             continue;
         }
         let Some((value, rest)) = values.split_first() else {
-            text.push_str(&format!("%!{verb}(MISSING)"));
+            let _ = write!(text, "%!{verb}(MISSING)");
             continue;
         };
         values = rest;
@@ -337,7 +346,7 @@ fn printf(arguments: &[Value]) -> Result<Value, TemplateError> {
             'g' | 'e' => number.to_string(),
             'x' => match value {
                 Value::Number(n) => format!("{:x}", n.as_i64().unwrap_or(0)),
-                other => go_text(other).bytes().map(|b| format!("{b:02x}")).collect(),
+                other => hexadecimal(&go_text(other)),
             },
             'X' => format!("{:X}", value.as_i64().unwrap_or(0)),
             'o' => format!("{:o}", value.as_i64().unwrap_or(0)),
@@ -363,7 +372,7 @@ fn printf(arguments: &[Value]) -> Result<Value, TemplateError> {
     }
     if !values.is_empty() {
         let extra: Vec<String> = values.iter().map(go_text).collect();
-        text.push_str(&format!("%!(EXTRA {})", extra.join(", ")));
+        let _ = write!(text, "%!(EXTRA {})", extra.join(", "));
     }
     Ok(Value::String(text))
 }

@@ -62,7 +62,7 @@ mod tests {
         let cases = [
             ("{{.Id}}", "4f1e"),
             ("{{ .State.Status }} {{.State.Pid}}", "running 17"),
-            (r#"{{.Id}}\t{{.Name}}"#, "4f1e\t/web"),
+            (r"{{.Id}}\t{{.Name}}", "4f1e\t/web"),
             (
                 "{{json .State}}",
                 r#"{"Status":"running","Pid":17,"Running":true,"ExitCode":0}"#,

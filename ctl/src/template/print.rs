@@ -1,5 +1,7 @@
 //! How Go prints values.
 
+use std::fmt::Write as _;
+
 use serde::Serialize;
 use serde_json::Value;
 
@@ -46,7 +48,7 @@ pub fn go_quote(text: &str) -> String {
             '\t' => quoted.push_str("\\t"),
             '\r' => quoted.push_str("\\r"),
             c if (c as u32) < 0x20 || c as u32 == 0x7f => {
-                quoted.push_str(&format!("\\x{:02x}", c as u32))
+                let _ = write!(quoted, "\\x{:02x}", c as u32);
             }
             c => quoted.push(c),
         }

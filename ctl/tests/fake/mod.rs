@@ -1,5 +1,7 @@
 //! A daemon that answers what a test tells it and records what it was asked.
 
+#![allow(clippy::unwrap_used)] // helpers of tests: a broken fake must stop the test
+
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -75,10 +77,19 @@ impl Fake {
         let (started, _) = tokio::sync::watch::channel(false);
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(serve(stream, record.clone(), answer.clone(), started.clone()));
+                tokio::spawn(serve(
+                    stream,
+                    record.clone(),
+                    answer.clone(),
+                    started.clone(),
+                ));
             }
         });
-        Self { folder, asked, variables: Vec::new() }
+        Self {
+            folder,
+            asked,
+            variables: Vec::new(),
+        }
     }
 
     /// Runs a command line, without the program's name, with `input` on standard input.
@@ -93,18 +104,35 @@ impl Fake {
         };
         let mut surroundings = Surroundings {
             variables: [
-                ("OVERNET_HOST".to_owned(), format!("unix://{}", self.folder.path().join("d.sock").display())),
-                ("DOCKER_CONFIG".to_owned(), self.folder().display().to_string()),
+                (
+                    "OVERNET_HOST".to_owned(),
+                    format!("unix://{}", self.folder.path().join("d.sock").display()),
+                ),
+                (
+                    "DOCKER_CONFIG".to_owned(),
+                    self.folder().display().to_string(),
+                ),
             ]
             .into(),
             zone: time::UtcOffset::UTC,
             directory: self.folder(),
         };
-        surroundings.variables.extend(self.variables.iter().cloned());
-        let arguments = std::iter::once("ovnctl").chain(words.iter().copied()).map(Into::into).collect();
+        surroundings
+            .variables
+            .extend(self.variables.iter().cloned());
+        let arguments = std::iter::once("ovnctl")
+            .chain(words.iter().copied())
+            .map(Into::into)
+            .collect();
         let run = ctl::run(arguments, surroundings, io);
-        let status = tokio::time::timeout(Duration::from_secs(20), run).await.expect("the command ends");
-        Done { status, out: out.text(), err: err.text() }
+        let status = tokio::time::timeout(Duration::from_secs(20), run)
+            .await
+            .expect("the command ends");
+        Done {
+            status,
+            out: out.text(),
+            err: err.text(),
+        }
     }
 
     /// A folder the command may write to.
@@ -135,9 +163,19 @@ async fn serve(
     }
     let head = String::from_utf8(head).ok()?;
     let header = |name: &str| {
-        head.lines().find_map(|l| l.split_once(": ").filter(|(n, _)| n.eq_ignore_ascii_case(name))).map(|(_, v)| v.to_owned())
+        head.lines()
+            .find_map(|l| {
+                l.split_once(": ")
+                    .filter(|(n, _)| n.eq_ignore_ascii_case(name))
+            })
+            .map(|(_, v)| v.to_owned())
     };
-    let mut body = vec![0; header("content-length").and_then(|n| n.parse().ok()).unwrap_or(0)];
+    let mut body = vec![
+        0;
+        header("content-length")
+            .and_then(|n| n.parse().ok())
+            .unwrap_or(0)
+    ];
     stream.read_exact(&mut body).await.ok()?;
     let mut words = head.split(' ');
     let (method, target) = (words.next()?, words.next()?);
@@ -145,7 +183,9 @@ async fn serve(
         let pong = "HTTP/1.1 200 OK\r\nApi-Version: 1.50\r\nContent-Length: 0\r\n\r\n";
         return stream.write_all(pong.as_bytes()).await.ok();
     }
-    let path = target.strip_prefix("/v1.50").expect("the agreed version leads the path");
+    let path = target
+        .strip_prefix("/v1.50")
+        .expect("the agreed version leads the path");
     let asked = Asked {
         line: format!("{method} {path}"),
         body: serde_json::from_slice(&body).unwrap_or(Value::Null),
@@ -153,7 +193,10 @@ async fn serve(
     };
     let before = {
         let mut record = record.lock().unwrap();
-        let before = record.iter().filter(|a: &&Asked| a.line == asked.line).count();
+        let before = record
+            .iter()
+            .filter(|a: &&Asked| a.line == asked.line)
+            .count();
         record.push(asked.clone());
         before
     };
@@ -162,24 +205,47 @@ async fn serve(
     }
     match answer(&asked, before) {
         Reply::Json(status, value) => {
-            let text = if value.is_null() { String::new() } else { value.to_string() };
-            let head = format!("HTTP/1.1 {status} X\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n", text.len());
+            let text = if value.is_null() {
+                String::new()
+            } else {
+                value.to_string()
+            };
+            let head = format!(
+                "HTTP/1.1 {status} X\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+                text.len()
+            );
             stream.write_all((head + &text).as_bytes()).await.ok()?;
         }
         Reply::Chunks(chunks) => {
-            stream.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n").await.ok()?;
+            stream
+                .write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+                .await
+                .ok()?;
             for chunk in chunks {
-                stream.write_all(format!("{:x}\r\n", chunk.len()).as_bytes()).await.ok()?;
+                stream
+                    .write_all(format!("{:x}\r\n", chunk.len()).as_bytes())
+                    .await
+                    .ok()?;
                 stream.write_all(&chunk).await.ok()?;
                 stream.write_all(b"\r\n").await.ok()?;
             }
             stream.write_all(b"0\r\n\r\n").await.ok()?;
         }
         Reply::AfterStart(value) => {
-            stream.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n").await.ok()?;
-            started.subscribe().wait_for(|started| *started).await.ok()?;
+            stream
+                .write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+                .await
+                .ok()?;
+            started
+                .subscribe()
+                .wait_for(|started| *started)
+                .await
+                .ok()?;
             let text = value.to_string();
-            stream.write_all(format!("{:x}\r\n{text}\r\n0\r\n\r\n", text.len()).as_bytes()).await.ok()?;
+            stream
+                .write_all(format!("{:x}\r\n{text}\r\n0\r\n\r\n", text.len()).as_bytes())
+                .await
+                .ok()?;
         }
         Reply::Hijack { bytes, echoes } => {
             assert_eq!(header("upgrade").as_deref(), Some("tcp"));
