@@ -1,4 +1,5 @@
 //! The name server in real network namespaces.
+#![allow(clippy::unwrap_used)] // Helpers of tests are tests: a panic is their failure.
 
 use std::{
     collections::BTreeMap,

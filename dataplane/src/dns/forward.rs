@@ -152,9 +152,8 @@ impl Turns {
 
 async fn ask(packet: &[u8], upstreams: &[SocketAddr], transport: Transport) -> Option<Vec<u8>> {
     let answer = tokio::time::timeout(PATIENCE, ask_in_turn(packet, upstreams, transport));
-    let mut reply = match answer.await {
-        Ok(Some(reply)) => reply,
-        Ok(None) | Err(_) => return servfail(packet),
+    let Ok(Some(mut reply)) = answer.await else {
+        return servfail(packet);
     };
     reply[..2].copy_from_slice(&packet[..2]);
     Some(match transport {
