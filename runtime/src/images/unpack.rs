@@ -251,10 +251,13 @@ fn attributes<R: Read>(entry: &mut Entry<'_, R>) -> io::Result<Attributes> {
     let header = entry.header();
     let too_big = |_| io::Error::new(io::ErrorKind::InvalidData, "owner does not fit 32 bits");
     let mut attributes = Attributes {
-        uid: u32::try_from(header.uid()?).map_err(too_big)?,
-        gid: u32::try_from(header.gid()?).map_err(too_big)?,
+        uid: u32::try_from(or_zero(&header.as_old().uid, header.uid())?).map_err(too_big)?,
+        gid: u32::try_from(or_zero(&header.as_old().gid, header.gid())?).map_err(too_big)?,
         mode: header.mode()? & 0o7777,
-        mtime: (i64::try_from(header.mtime()?).unwrap_or(0), 0),
+        mtime: (
+            i64::try_from(or_zero(&header.as_old().mtime, header.mtime())?).unwrap_or(0),
+            0,
+        ),
         xattrs: Vec::new(),
     };
     if let Some(extensions) = entry.pax_extensions()? {
@@ -273,4 +276,13 @@ fn attributes<R: Read>(entry: &mut Entry<'_, R>) -> io::Result<Attributes> {
         }
     }
     Ok(attributes)
+}
+
+/// Some writers leave a number's field empty and mean nought.
+fn or_zero(field: &[u8], read: io::Result<u64>) -> io::Result<u64> {
+    if field.iter().all(|b| matches!(b, 0 | b' ')) {
+        Ok(0)
+    } else {
+        read
+    }
 }
