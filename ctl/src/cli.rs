@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::fmt::Write as _;
 
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgAction, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::commands::{
@@ -160,11 +160,23 @@ fn stop(error: &clap::Error, arguments: &[OsString]) -> Stop {
             status: 1,
             text: error.to_string(),
         },
+        // A word too many is no flag.
+        ErrorKind::UnknownArgument if !is_about_a_flag(error) => Stop {
+            status: 1,
+            text: error.to_string(),
+        },
         // Docker's status for flags it does not know or cannot read.
         _ => Stop {
             status: 125,
             text: error.to_string(),
         },
+    }
+}
+
+fn is_about_a_flag(error: &clap::Error) -> bool {
+    match error.get(ContextKind::InvalidArg) {
+        Some(ContextValue::String(word)) => word.starts_with('-'),
+        _ => true,
     }
 }
 

@@ -82,8 +82,7 @@ impl From<io::Error> for Failure {
 
 impl From<crate::template::TemplateError> for Failure {
     fn from(error: crate::template::TemplateError) -> Self {
-        // Docker's status for a bad template.
-        Self::with_status(64, error.to_string())
+        Self::new(error.to_string())
     }
 }
 

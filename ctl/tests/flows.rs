@@ -112,22 +112,23 @@ async fn run_in_the_background_prints_the_id() {
 
 #[tokio::test]
 async fn a_missing_image_is_pulled_and_the_run_goes_on() {
-    let fake = Fake::start(|asked, before| {
-        match asked.line.split('?').next().unwrap_or_default() {
-            "POST /containers/create" if before == 0 => {
-                missing("No such image: registry:5000/example/echo:v1")
-            }
-            "POST /containers/create" => Reply::Json(201, json!({"Id": "c1", "Warnings": []})),
-            "POST /images/create" => Reply::Chunks(vec![
+    let fake =
+        Fake::start(
+            |asked, before| match asked.line.split('?').next().unwrap_or_default() {
+                "POST /containers/create" if before == 0 => {
+                    missing("No such image: registry:5000/example/echo:v1")
+                }
+                "POST /containers/create" => Reply::Json(201, json!({"Id": "c1", "Warnings": []})),
+                "POST /images/create" => Reply::Chunks(vec![
                 b"{\"status\":\"Pulling from example/echo\",\"id\":\"v1\"}\n{\"status\":\"Downlo"
                     .to_vec(),
                 b"ading\",\"progressDetail\":{\"current\":1,\"total\":2},\"id\":\"ab\"}\n".to_vec(),
                 b"{\"status\":\"Pull complete\",\"id\":\"ab\"}".to_vec(),
             ]),
-            "POST /containers/c1/start" => Reply::Json(204, Value::Null),
-            other => missing(other),
-        }
-    });
+                "POST /containers/c1/start" => Reply::Json(204, Value::Null),
+                other => missing(other),
+            },
+        );
     let done = fake
         .ctl(&["run", "-d", "registry:5000/example/echo:v1"], "")
         .await;
@@ -407,7 +408,7 @@ async fn inspect_tries_the_kinds_in_order() {
     assert_eq!(
         (done.status, done.err.as_str()),
         (
-            64,
+            1,
             "template error: .Nmae: there is no field \"Nmae\"; there are Labels, Name\n"
         )
     );

@@ -48,7 +48,11 @@ pub struct ExecArgs {
     #[arg(short, long, value_name = "PATH")]
     workdir: Option<String>,
     /// Container, then the command and its arguments
-    #[arg(value_name = "CONTAINER COMMAND [ARG...]", trailing_var_arg = true, required = true, num_args = 2..)]
+    #[arg(
+        value_name = "CONTAINER COMMAND [ARG...]",
+        trailing_var_arg = true,
+        required = true
+    )]
     container_and_command: Vec<String>,
 }
 
