@@ -20,6 +20,7 @@ use crate::session::Session;
     name = "ovnctl",
     version,
     disable_help_subcommand = true,
+    disable_version_flag = true,
     override_usage = "ovnctl [OPTIONS] COMMAND"
 )]
 pub struct Cli {
@@ -29,6 +30,9 @@ pub struct Cli {
     /// Print the calls that are made
     #[arg(short = 'D', long)]
     pub debug: bool,
+    /// Print the version
+    #[arg(short = 'v', long, action = ArgAction::Version)]
+    version: Option<bool>,
     /// What to do.
     #[command(subcommand)]
     pub command: Top,
@@ -241,7 +245,7 @@ fn overview(command: &Command) -> String {
     text.push_str(
         "\nGlobal Options:\n  -H, --host HOST   Daemon to talk to: unix:///path or tcp://host:port\n                    \
          (also OVERNET_HOST, DOCKER_HOST; default unix:///run/overnet/ovnd.sock)\n  \
-         -D, --debug       Print the calls that are made\n  -V, --version     Print the version\n\n\
+         -D, --debug       Print the calls that are made\n  -v, --version     Print the version\n\n\
          A first cluster:\n  ovnctl swarm init --advertise-addr ADDRESS     on the first host\n  \
          ovnctl network create -d overlay --attachable ch03\n  \
          ovnctl run -d --name api --network ch03 IMAGE\n\n\
@@ -296,5 +300,35 @@ pub async fn dispatch(session: &Session, command: Top) -> Result<(), Failure> {
         Top::Version(args) => info::version(session, args).await,
         Top::Volume(inner) => volume::run(session, inner).await,
         Top::Wait(args) => lifecycle::wait(session, args).await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tree_is_sound() {
+        command().debug_assert();
+        docker_style(command()).debug_assert();
+    }
+
+    #[test]
+    fn every_command_says_what_it_does() {
+        fn check(command: &Command, path: &str) {
+            for inner in command.get_subcommands() {
+                let path = format!("{path} {}", inner.get_name());
+                assert!(inner.get_about().is_some(), "{path} has no description");
+                for arg in inner.get_arguments() {
+                    assert!(
+                        arg.get_help().is_some(),
+                        "{path} {} has no description",
+                        arg.get_id()
+                    );
+                }
+                check(inner, &path);
+            }
+        }
+        check(&command(), "ovnctl");
     }
 }
