@@ -37,6 +37,13 @@ pub struct Image {
     pub manifest: Digest,
 }
 
+impl Image {
+    /// Unix seconds of [`Image::created`]; 0 when it names none.
+    pub fn created_at(&self) -> i64 {
+        super::seconds(&self.created)
+    }
+}
+
 /// One line of `docker history`; shaped as Docker's answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "PascalCase")]

@@ -46,7 +46,7 @@ use futures_util::stream::BoxStream;
 use model::Refusal;
 use nix::fcntl::{Flock, FlockArg};
 use oci_client::RegistryOperation;
-use oci_spec::image::ImageConfiguration;
+
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tracing::warn;
 
@@ -63,6 +63,7 @@ pub use files::Pin;
 pub use image::{
     Auth, Descriptor, Distribution, HistoryEntry, Image, Loaded, Platform, Pruned, Removed, Use,
 };
+pub use oci_spec::image::ImageConfiguration;
 pub use reference::Reference;
 
 /// Where a store lives and whom it trusts.
