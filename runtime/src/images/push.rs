@@ -65,8 +65,12 @@ impl Inner {
         )));
         let registry = Registry::connect(&self.config, &name, auth).await?;
         registry.authenticate(RegistryOperation::Push).await?;
-        stream::iter(&image.layers)
-            .map(|layer| self.push_blob(&registry, &layer.digest, layer.size, progress))
+        let sender = &registry;
+        stream::iter(image.layers)
+            .map(|layer| async move {
+                self.push_blob(sender, &layer.digest, layer.size, progress)
+                    .await
+            })
             .buffer_unordered(LAYERS_AT_ONCE)
             .try_collect::<()>()
             .await?;
