@@ -13,10 +13,12 @@ use crate::session::Session;
 /// Manage the hosts of the cluster
 #[derive(Subcommand, Debug)]
 pub enum NodeCommand {
+    /// Make managers workers
     Demote(NamesArgs),
     Inspect(InspectArgs),
     #[command(alias = "list")]
     Ls(LsArgs),
+    /// Make workers managers
     Promote(NamesArgs),
     Ps(super::tasks::NodePsArgs),
     #[command(alias = "remove")]
