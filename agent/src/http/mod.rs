@@ -11,6 +11,7 @@ mod disk;
 mod events;
 mod exec;
 mod hijack;
+mod images;
 mod network_events;
 mod networks;
 mod nodes;
@@ -64,6 +65,7 @@ fn routes() -> Router<AppState> {
         .merge(containers::routes())
         .merge(exec::routes())
         .merge(volumes::routes())
+        .merge(images::routes())
         .merge(absent::routes())
         .fallback(no_such_page)
         .method_not_allowed_fallback(no_such_page)
