@@ -62,6 +62,9 @@ impl Netns {
             let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
             socket.connect((ADDRESS, PORT)).unwrap();
             socket.set_read_timeout(Some(PATIENCE)).unwrap();
+            // Hundreds of answers come at once; by default some 270 have room.
+            let room = nix::sys::socket::sockopt::RcvBufForce;
+            nix::sys::socket::setsockopt(&socket, room, &(4 << 20)).unwrap();
             socket
         })
     }
