@@ -206,7 +206,7 @@ impl Catalog {
                     .chain(self.digests_of(&id))
                     .collect();
                 let names: Vec<_> = names.into_iter().map(ToOwned::to_owned).collect();
-                let mut lines: Vec<_> = names.iter().flat_map(|name| self.untag(name)).collect();
+                let mut lines: Vec<_> = names.iter().filter_map(|name| self.untag(name)).collect();
                 lines.extend(self.drop_image(&id));
                 Ok(lines)
             }

@@ -160,14 +160,14 @@ impl Files {
         let turn = {
             let mut turns = lock(&self.turns);
             turns.retain(|_, turn| turn.strong_count() > 0);
-            match turns.get(digest).and_then(Weak::upgrade) {
-                Some(turn) => turn,
-                None => {
+            turns
+                .get(digest)
+                .and_then(Weak::upgrade)
+                .unwrap_or_else(|| {
                     let turn = Arc::new(tokio::sync::Mutex::new(()));
                     turns.insert(digest.clone(), Arc::downgrade(&turn));
                     turn
-                }
-            }
+                })
         };
         turn.lock_owned().await
     }

@@ -91,11 +91,6 @@ impl Registry {
         self.name.registry()
     }
 
-    /// Another name in the same registry, as the client takes it.
-    pub fn pointing_at(&self, name: &Reference) -> oci_client::Reference {
-        on_the_wire(name)
-    }
-
     /// Asks for a token, so that wrong credentials are told before anything is sent.
     pub async fn authenticate(&self, operation: RegistryOperation) -> Result<(), Refusal> {
         match self
@@ -180,7 +175,8 @@ impl Registry {
                     .map(|e| (&e.code, e.message.as_str()));
                 said(&name, host, codes.collect())
             }
-            OciDistributionError::UnauthorizedError { .. } => self.unauthorized(""),
+            OciDistributionError::UnauthorizedError { .. }
+            | OciDistributionError::ServerError { code: 401, .. } => self.unauthorized(""),
             OciDistributionError::AuthenticationFailure(reason) => self.unauthorized(reason),
             OciDistributionError::ImageManifestNotFoundError(_) => {
                 not_found(&name, "manifest unknown")
@@ -188,7 +184,6 @@ impl Registry {
             OciDistributionError::ServerError { code: 404, .. } => {
                 not_found(&name, "the registry knows no such name")
             }
-            OciDistributionError::ServerError { code: 401, .. } => self.unauthorized(""),
             OciDistributionError::ServerError { code, message, .. } => Refusal::internal(format!(
                 "registry {host} answered {code} for {name}: {}",
                 first_line(message)
@@ -274,7 +269,7 @@ fn said(name: &str, host: &str, errors: Vec<(&OciErrorCode, &str)>) -> Refusal {
 }
 
 /// The name as oci-client takes it; the grammar was checked by [`Reference`].
-fn on_the_wire(name: &Reference) -> oci_client::Reference {
+pub fn on_the_wire(name: &Reference) -> oci_client::Reference {
     let (registry, repository) = (name.registry().to_owned(), name.repository().to_owned());
     match (name.tag(), name.digest()) {
         (_, Some(digest)) => {
