@@ -51,7 +51,7 @@ pub fn plug(switch: Process, host: Process, member: &Member, mtu: u32) -> Result
              addr add {address6}/{PREFIX6} dev eth0 nodad\n\
              link set eth0 up\n\
              route add default via {GATEWAY}\n\
-             -6 route add default via {GATEWAY6} dev eth0\n"
+             route add ::/0 via {GATEWAY6} dev eth0\n"
         ),
     )
     .with_context(|| format!("cannot give {name} its addresses"))

@@ -1,0 +1,71 @@
+# Shared by the scripts of this folder: what they need, and how they say what is missing.
+# shellcheck shell=bash
+
+top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+cd "$top" || exit 1
+export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$top/target}
+# shellcheck disable=SC2034 # read by the scripts
+bin=$CARGO_TARGET_DIR/release
+
+say() { printf '\n\033[1m==> %s\033[0m\n' "$*" >&2; }
+fail() {
+  printf '%s: %s\n' "$(basename "$0")" "$*" >&2
+  exit 1
+}
+
+need_root() { [ "$(id -u)" = 0 ] || fail "needs root (it makes namespaces and mounts): sudo $0"; }
+
+# Words COMMAND:PACKAGE; installs the packages whose command is missing.
+need_commands() {
+  local pair missing=()
+  for pair in "$@"; do
+    command -v "${pair%%:*}" >/dev/null || [ -x "/usr/sbin/${pair%%:*}" ] || missing+=("${pair##*:}")
+  done
+  [ ${#missing[@]} = 0 ] && return
+  command -v apt-get >/dev/null || fail "missing: ${missing[*]} (this is no Debian: install them by hand)"
+  [ "$(id -u)" = 0 ] || fail "missing: ${missing[*]}. As root: apt-get install ${missing[*]}"
+  say "installing ${missing[*]}"
+  local policy=/usr/sbin/policy-rc.d own_policy=''
+  if [ ! -e $policy ]; then
+    # The registry package would start a service; the lab starts its own.
+    printf '#!/bin/sh\nexit 101\n' >$policy
+    chmod +x $policy
+    own_policy=yes
+  fi
+  local done=yes
+  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qqy --no-install-recommends "${missing[@]}"; } \
+    >/dev/null || done=''
+  [ -n "$own_policy" ] && rm -f $policy
+  [ -n "$done" ] || fail "apt-get could not install ${missing[*]}"
+  case " ${missing[*]} " in
+    *' docker-registry '*) command -v systemctl >/dev/null && systemctl disable -q docker-registry 2>/dev/null ;;
+  esac
+  return 0
+}
+
+need_rust() {
+  command -v cargo >/dev/null || PATH=$HOME/.cargo/bin:$PATH
+  command -v cargo >/dev/null || fail "no Rust toolchain: see https://rustup.rs"
+  need_commands cc:gcc ld:binutils
+  [ -e /usr/include/stdio.h ] || need_commands no-libc-headers:libc6-dev
+}
+
+need_nextest() {
+  cargo nextest --version >/dev/null 2>&1 && return
+  say "installing cargo-nextest (once, some minutes)"
+  cargo install --locked --quiet cargo-nextest || fail "cargo-nextest could not be installed"
+}
+
+need_lab() {
+  need_root
+  need_commands conmon:conmon crun:crun runc:runc nft:nftables ip:iproute2 docker-registry:docker-registry \
+    busybox:busybox-static conntrack:conntrack dig:bind9-dnsutils iperf3:iperf3 curl:curl ps:procps \
+    ldd:libc-bin openssl:openssl
+}
+
+# One profile and always the whole workspace: nothing is compiled twice.
+build() {
+  need_rust
+  say "building (release, into $CARGO_TARGET_DIR)"
+  cargo build --release --workspace --bins --locked || fail "the build failed"
+}
