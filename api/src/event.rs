@@ -85,14 +85,14 @@ impl EventView {
 
     /// Fills or leaves out the fields that 1.52 dropped.
     pub fn for_version(mut self, version: ApiVersion) -> Self {
-        if version < ApiVersion::new(1, 52) && matches!(self.kind.as_str(), "container" | "image") {
-            self.status = Some(self.action.clone());
-            self.id = Some(self.actor.id.clone());
-            self.from = match self.kind.as_str() {
-                "container" => self.actor.attributes.get("image").cloned(),
-                _ => None,
-            };
-        }
+        let old =
+            version < ApiVersion::new(1, 52) && matches!(self.kind.as_str(), "container" | "image");
+        self.status = old.then(|| self.action.clone());
+        self.id = old.then(|| self.actor.id.clone());
+        self.from = match self.kind.as_str() {
+            "container" if old => self.actor.attributes.get("image").cloned(),
+            _ => None,
+        };
         self
     }
 

@@ -1,0 +1,257 @@
+//! The Engine API of a real daemon that is in no cluster: refusals with their status and
+//! sentence, and the stock client where there is one.
+
+use std::{
+    io::{Read, Write},
+    os::unix::net::UnixStream,
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+/// A daemon with a root of its own; ended when dropped.
+struct Daemon {
+    child: Child,
+    folder: tempfile::TempDir,
+}
+
+impl Daemon {
+    fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let log = std::fs::File::create(path("log")).unwrap();
+        // Namespaces of its own, so that a daemon of this host keeps its networks; `unshare`
+        // becomes the daemon, so the pid is the daemon's.
+        let child = Command::new("unshare")
+            .args(["--net", "--mount", "--"])
+            .arg(env!("CARGO_BIN_EXE_ovnd"))
+            .arg("--root")
+            .arg(path("root"))
+            .arg("--run")
+            .arg(path("run"))
+            .arg("--socket")
+            .arg(path("api.sock"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let daemon = Self { child, folder };
+        let begun = Instant::now();
+        while UnixStream::connect(daemon.socket()).is_err() {
+            assert!(
+                begun.elapsed() < Duration::from_secs(30),
+                "the daemon does not answer: {}",
+                std::fs::read_to_string(daemon.folder.path().join("log")).unwrap_or_default()
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        eprintln!("the daemon answered after {:?}", begun.elapsed());
+        daemon
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.folder.path().join("api.sock")
+    }
+
+    /// Status, headers in lower case, and body.
+    fn ask(&self, method: &str, path: &str, body: &str) -> (u16, String, String) {
+        let mut stream = UnixStream::connect(self.socket()).unwrap();
+        write!(
+            stream,
+            "{method} {path} HTTP/1.1\r\nHost: d\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        )
+        .unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        (status, head.to_ascii_lowercase(), body.to_owned())
+    }
+
+    /// Success and everything that the stock client printed.
+    fn docker(&self, arguments: &[&str]) -> (bool, String) {
+        let output = Command::new("docker")
+            .arg("-H")
+            .arg(format!("unix://{}", self.socket().display()))
+            .args(arguments)
+            .env("DOCKER_CONFIG", self.folder.path())
+            .output()
+            .unwrap();
+        let text = [output.stdout, output.stderr].concat();
+        (
+            output.status.success(),
+            String::from_utf8_lossy(&text).into_owned(),
+        )
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let pid = nix::unistd::Pid::from_raw(self.child.id().cast_signed());
+        let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
+        let begun = Instant::now();
+        while matches!(self.child.try_wait(), Ok(None)) && begun.elapsed() < Duration::from_secs(10)
+        {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn requests_are_answered_or_refused_in_one_sentence() {
+    let daemon = Daemon::start();
+    for (method, path, body, status, words) in [
+        ("GET", "/_ping", "", 200, "OK"),
+        ("GET", "/v1.24/_ping", "", 200, "OK"),
+        ("GET", "/v1.23/_ping", "", 400, "too old"),
+        ("GET", "/v1.99/_ping", "", 400, "too new"),
+        ("GET", "/version", "", 200, "\"ApiVersion\":\"1.53\""),
+        (
+            "GET",
+            "/v1.30/info",
+            "",
+            200,
+            "\"LocalNodeState\":\"inactive\"",
+        ),
+        ("GET", "/containers/json?all=True", "", 200, "[]"),
+        (
+            "GET",
+            "/containers/json?filters=%7B%22colour%22%3A%5B%22red%22%5D%7D",
+            "",
+            400,
+            "colour",
+        ),
+        ("GET", "/containers/nobody/json", "", 404, "nobody"),
+        (
+            "POST",
+            "/containers/create",
+            "",
+            400,
+            "config cannot be empty",
+        ),
+        (
+            "POST",
+            "/containers/create",
+            "{\"Image\":",
+            400,
+            "line 1 column 9",
+        ),
+        (
+            "POST",
+            "/containers/create",
+            "{\"Image\":5}",
+            400,
+            "Image: expected a string",
+        ),
+        (
+            "POST",
+            "/containers/create",
+            "{\"Image\":\"a\",\"hostconfig\":{\"restartpolicy\":{\"name\":\"x\"}}}",
+            400,
+            "not one of no, always",
+        ),
+        (
+            "POST",
+            "/containers/create?name=-",
+            "{\"Image\":\"a\"}",
+            400,
+            "name",
+        ),
+        (
+            "POST",
+            "/containers/create",
+            "{\"Image\":\"absent:1\"}",
+            404,
+            "No such image: absent:1",
+        ),
+        ("POST", "/containers/nobody/start", "", 404, "nobody"),
+        ("GET", "/networks", "", 200, "\"Name\":\"bridge\""),
+        ("GET", "/networks/ch03", "", 404, "network ch03 not found"),
+        ("DELETE", "/networks/bridge", "", 403, "pre-defined"),
+        (
+            "POST",
+            "/networks/create",
+            "{\"Name\":\"n\",\"Driver\":\"overlay\"}",
+            503,
+            "swarm",
+        ),
+        (
+            "POST",
+            "/networks/create",
+            "{\"Name\":\"n\",\"Driver\":\"bridge\"}",
+            501,
+            "overlay",
+        ),
+        ("GET", "/nodes", "", 503, "swarm"),
+        ("GET", "/services", "", 503, "swarm"),
+        (
+            "POST",
+            "/services/create",
+            "{}",
+            501,
+            "services are not there yet",
+        ),
+        (
+            "POST",
+            "/swarm/join",
+            "{\"RemoteAddrs\":[\"192.0.2.1\"]}",
+            400,
+            "JoinToken",
+        ),
+        ("POST", "/swarm/leave", "", 503, "not part of a swarm"),
+        ("GET", "/plugins", "", 200, "[]"),
+        ("GET", "/nowhere", "", 404, "page not found"),
+    ] {
+        let (found, head, text) = daemon.ask(method, path, body);
+        assert_eq!(found, status, "{method} {path} {body}: {text}");
+        assert!(text.contains(words), "{method} {path} {body}: {text}");
+        for header in [
+            "api-version: 1.53",
+            "ostype: linux",
+            "swarm: inactive",
+            "server: ",
+        ] {
+            assert!(head.contains(header), "{path}: {head}");
+        }
+        if status >= 400 {
+            let value: serde_json::Value =
+                serde_json::from_str(text.trim_matches(|c| c != '{' && c != '}')).unwrap();
+            assert!(value["message"].is_string(), "{text}");
+        }
+    }
+}
+
+#[test]
+fn the_stock_client_understands_us() {
+    if Command::new("docker").arg("--version").output().is_err() {
+        eprintln!("skipped: there is no docker on PATH");
+        return;
+    }
+    let daemon = Daemon::start();
+    for (arguments, success, words) in [
+        (&["version"][..], true, "1.53 (minimum version 1.24)"),
+        (&["info"], true, "Swarm: inactive"),
+        (&["ps", "-a"], true, "CONTAINER ID"),
+        (&["network", "ls"], true, "bridge"),
+        (&["network", "inspect", "bridge"], true, "Gateway"),
+        (&["volume", "ls"], true, "VOLUME NAME"),
+        (&["system", "df"], true, "Local Volumes"),
+        (&["events", "--since", "1m", "--until", "0s"], true, ""),
+        (&["node", "ls"], false, "This node is not a swarm manager"),
+        (&["inspect", "nothing"], false, "nothing"),
+        (
+            &["run", "--pull", "never", "absent"],
+            false,
+            "No such image: absent",
+        ),
+        (&["run", "-p", "80:80", "absent"], false, "publishing ports"),
+    ] {
+        let (found, text) = daemon.docker(arguments);
+        assert_eq!(found, success, "{arguments:?}: {text}");
+        assert!(text.contains(words), "{arguments:?}: {text}");
+    }
+}
