@@ -7,7 +7,10 @@ mod view;
 
 use std::{collections::BTreeMap, io, time::SystemTime};
 
-use api::event::{Actor, EventView};
+use api::{
+    event::{Actor, EventView},
+    filters::Filters,
+};
 use axum::{
     Router,
     body::Body,
@@ -22,13 +25,14 @@ use futures_util::{Future, StreamExt, TryStreamExt};
 use model::Refusal;
 use runtime::{
     engine::ListOptions,
-    images::{Auth, ByteStream, Digest, Progress, PullEvent, Reference, Removed, Use},
+    images::{Auth, ByteStream, Digest, Image, Progress, PullEvent, Reference, Removed, Use},
 };
 use serde::Deserialize;
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{Answer, AppState, Asked, Given, json};
+use crate::clock;
 
 pub(super) fn routes() -> Router<AppState> {
     Router::new()
@@ -53,12 +57,14 @@ async fn list(State(state): State<AppState>, Asked(query): Asked) -> Answer {
         Ok(image.transpose()?.map(|image| image.created_at()))
     };
     let (before, since) = (edge("before")?, edge("since")?);
+    let until = until(&filters)?;
     let shown: Vec<_> = state
         .images
         .list()
         .iter()
         .filter(|image| before.is_none_or(|edge| image.created_at() < edge))
         .filter(|image| since.is_none_or(|edge| image.created_at() > edge))
+        .filter(|image| until.is_none_or(|until| image.created_at() <= until))
         .filter(|image| view::fits(image, &filters))
         .map(view::summary)
         .collect();
@@ -196,13 +202,28 @@ async fn remove(
     Ok(json(&removed))
 }
 
+/// The filter `until` in seconds since the epoch.
+fn until(filters: &Filters) -> Result<Option<i64>, Refusal> {
+    let nanos = filters
+        .values("until")
+        .first()
+        .map(|text| super::containers::until(text, clock::now_nanos()))
+        .transpose()?;
+    Ok(nanos.map(|nanos| nanos / 1_000_000_000))
+}
+
 async fn prune(State(state): State<AppState>, Asked(query): Asked) -> Answer {
     let filters = query.filters(&["dangling", "label", "label!", "until"])?;
-    let dangling = filters.exact("dangling", "true") || filters.exact("dangling", "1");
+    // Docker takes only images without a name unless told otherwise.
+    let dangling = !(filters.exact("dangling", "false") || filters.exact("dangling", "0"));
+    let until = until(&filters)?;
     let users = users(&state)?;
+    let kept = |image: &Image| {
+        !view::labelled(image, &filters) || until.is_some_and(|until| image.created_at() > until)
+    };
     let pruned = state
         .images
-        .prune(dangling, &|image| !view::labelled(image, &filters), &|id| {
+        .prune(dangling, &kept, &|id| {
             users.get(id).cloned().unwrap_or_default()
         })
         .await?;
