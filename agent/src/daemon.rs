@@ -31,6 +31,7 @@ const HEARTBEAT: Duration = Duration::from_secs(1);
 
 /// Runs until SIGTERM or SIGINT.
 pub async fn run(settings: Settings) -> anyhow::Result<()> {
+    raise_descriptor_limit();
     let notifier = Notifier::from_env();
     let inherited = notify::inherited_fds();
     for folder in [&settings.root, &settings.run] {
@@ -107,6 +108,16 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     cluster.shutdown().await;
     tracing::info!("ovnd ends; containers and networks go on");
     Ok(())
+}
+
+/// Every container's name server has two sockets here, and each question that is passed on one.
+fn raise_descriptor_limit() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, most)| setrlimit(Resource::RLIMIT_NOFILE, most, most));
+    if let Err(error) = raised {
+        tracing::warn!(%error, "the limit of open files stays as it is");
+    }
 }
 
 async fn wait_for_end(
