@@ -11,7 +11,10 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use super::{cgroup, namespace, process::Process};
+use super::{
+    cgroup, namespace,
+    process::{Process, detach},
+};
 use crate::keeper;
 
 /// How long a daemon may take to say READY.
@@ -61,6 +64,7 @@ pub fn launch(
     Process::of(child.id() as i32)
         .with_context(|| format!("the keeper of {name} has gone"))?
         .record(&keeper_file(dir))?;
+    detach(child);
     let deadline = Instant::now() + Duration::from_secs(10);
     while !socket.exists() {
         if Instant::now() > deadline || !running(dir) {

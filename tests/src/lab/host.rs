@@ -282,6 +282,7 @@ impl Host {
     /// Everything of the host but its disk ends at once.
     pub fn crash(&self) -> Result<()> {
         self.init()?.end()?;
+        switch::unplug(switch::init(&self.lab_dir)?, self.name())?;
         cgroup::remove(&self.state.id, Some(self.name()))?;
         let _ = fs::remove_file(state::init_file(&self.lab_dir, self.name()));
         // What ends with the boot, as if /run were memory.

@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     cgroup::{self, Hierarchy},
     namespace,
-    process::Process,
+    process::{Process, detach},
     state,
 };
 
@@ -75,8 +75,8 @@ fn await_ready(mut child: Child) -> Result<()> {
     let mut stdout = child.stdout.take().context("no pipe")?;
     let mut text = String::new();
     stdout.read_to_string(&mut text)?;
+    detach(child);
     if text != READY {
-        let _ = child.wait();
         bail!("its first process ended");
     }
     Ok(())

@@ -3,6 +3,7 @@
 use std::{
     fs, io,
     path::Path,
+    process::Child,
     time::{Duration, Instant},
 };
 
@@ -45,9 +46,11 @@ impl Process {
             .with_context(|| format!("cannot write {}", file.display()))
     }
 
-    /// False for a zombie too: it has no namespaces any more.
+    /// False for what has given its namespaces back: a zombie, and a first process that only
+    /// waits until the exit status of the others of its PID namespace is taken.
     pub fn alive(self) -> bool {
-        start_time(self.pid).is_ok_and(|start| start == self.start)
+        let same = start_time(self.pid).is_ok_and(|start| start == self.start);
+        same && fs::read_link(format!("/proc/{}/ns/net", self.pid)).is_ok()
     }
 
     /// Kills it and waits until it is gone. A process that has ended is fine.
@@ -64,15 +67,16 @@ impl Process {
             if Instant::now() > deadline {
                 bail!("process {} does not end after SIGKILL", self.pid);
             }
-            // If it is our own child, nobody else takes its exit status.
-            let _ = nix::sys::wait::waitpid(
-                Pid::from_raw(self.pid),
-                Some(nix::sys::wait::WaitPidFlag::WNOHANG),
-            );
             std::thread::sleep(Duration::from_millis(2));
         }
         Ok(())
     }
+}
+
+/// Lets a child live on by itself; its exit status is taken when it ends, because a PID
+/// namespace ends only when that has happened for all of its processes.
+pub fn detach(mut child: Child) {
+    std::thread::spawn(move || child.wait());
 }
 
 fn start_time(pid: i32) -> io::Result<u64> {

@@ -15,7 +15,7 @@ use super::{
     cgroup,
     daemon::tail,
     namespace::{self, within},
-    process::Process,
+    process::{Process, detach},
     state,
 };
 
@@ -91,6 +91,7 @@ fn spawn(
     let child = namespace::spawn(init, &cgroup::procs(lab, NAME)?, None, command)?;
     let process = Process::of(child.id() as i32).with_context(|| format!("{name} has gone"))?;
     process.record(&dir.join(name))?;
+    detach(child);
     Ok(process)
 }
 

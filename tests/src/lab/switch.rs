@@ -1,8 +1,13 @@
 //! The underlay: a bridge in a namespace of its own, one cable to each host.
 
-use std::{collections::BTreeSet, path::Path, process::Command};
+use std::{
+    collections::BTreeSet,
+    path::Path,
+    process::Command,
+    time::{Duration, Instant},
+};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use super::{
     Member,
@@ -54,7 +59,37 @@ pub fn plug(switch: Process, host: Process, member: &Member, mtu: u32) -> Result
              route add ::/0 via {GATEWAY6} dev eth0\n"
         ),
     )
-    .with_context(|| format!("cannot give {name} its addresses"))
+    .with_context(|| format!("cannot give {name} its addresses"))?;
+    await_forwarding(switch, name)
+}
+
+/// A bridge passes nothing through a new port until the kernel has noticed its carrier.
+fn await_forwarding(switch: Process, port: &str) -> Result<()> {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        let mut command = Command::new("bridge");
+        command.args(["-o", "link", "show", "dev", port]);
+        if run_in_network(switch, command, "")?.contains("state forwarding") {
+            return Ok(());
+        }
+        ensure!(
+            Instant::now() < deadline,
+            "the switch's port to {port} does not come up"
+        );
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Pulls a host's cable. The namespace of a host that has ended goes some time later.
+pub fn unplug(switch: Process, name: &str) -> Result<()> {
+    let mut command = Command::new("ip");
+    command.args(["-o", "link", "show", "master", "lan"]);
+    let ports = run_in_network(switch, command, "")?;
+    if ports.contains(&format!(" {name}@")) {
+        // It may go between the look and the deed.
+        let _ = ip(switch, &format!("link del {name}\n"));
+    }
+    Ok(())
 }
 
 /// A cable between two hosts beside the switch, for measurements (a bridge as the underlay
