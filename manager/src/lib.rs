@@ -1,1 +1,12 @@
-//! manager
+//! What decides for the cluster: store, Raft, certificate authority, and the wire to members.
+//!
+//! A decision never touches a host: this crate knows neither the dataplane nor a container
+//! runtime. [`client`] is how a member speaks to a manager.
+
+pub mod ca;
+pub mod client;
+pub mod clock;
+pub mod raft;
+pub mod store;
+pub mod tls;
+pub mod wire;

@@ -1,0 +1,20 @@
+//! The cluster's certificate authority: root, node certificates, join tokens.
+
+mod authority;
+mod identity;
+mod token;
+
+pub use authority::{Authority, Subject};
+pub use identity::{Identity, Member, certificate_request, member_of};
+pub use token::{Token, new_secret, root_digest};
+
+/// Why a certificate could not be made or read.
+#[derive(Debug, thiserror::Error)]
+pub enum CaError {
+    #[error("a certificate could not be made: {0}")]
+    Make(#[from] rcgen::Error),
+    #[error("a certificate cannot be read: {0}")]
+    Read(String),
+    #[error("the certificate names no member of a cluster: {0}")]
+    NoMember(String),
+}

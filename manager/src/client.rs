@@ -1,0 +1,256 @@
+//! A member's, or a newcomer's, way to a manager: one connection, typed calls, every one with a
+//! deadline.
+//!
+//! A connection that broke stays broken: tonic would reconnect in a tight loop when a manager
+//! refuses the certificate (TLS 1.3 tells the client only at its first read), so the connector
+//! works once and whoever owns the [`Connection`] decides when to make another.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use hyper_util::rt::TokioIo;
+use model::{
+    Generation, Id, Refusal,
+    control::{Answer, Verb},
+    node::NodeDescription,
+};
+use rustls::{ClientConfig, pki_types::ServerName};
+use serde::{Serialize, de::DeserializeOwned};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tonic::{
+    Code, Status, Streaming,
+    transport::{Channel, Endpoint, Uri},
+};
+
+use crate::{
+    tls::MANAGER_NAME,
+    wire::{
+        Acknowledge, Beat, BeatReply, IssueReply, IssueRequest, MESSAGE_LIMIT, Payload, Register,
+        Reply, RootReply, SessionMessage, pack,
+        proto::{join_client::JoinClient, members_client::MembersClient},
+        unpack,
+    },
+};
+
+/// Limit for the connection and for calls that do not wait for others.
+pub const CALL_LIMIT: Duration = Duration::from_secs(5);
+/// Limit for a verb; attaching may wait for other hosts and for resting addresses.
+pub const VERB_LIMIT: Duration = Duration::from_secs(30);
+
+/// Why a manager could not be asked. What it answers is no such error.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum ClientError {
+    #[error("manager {address} cannot be reached: {reason}")]
+    Unreachable { address: SocketAddr, reason: String },
+    #[error("manager {address} refused this node: {reason}")]
+    Refused { address: SocketAddr, reason: String },
+}
+
+/// One connection to one manager.
+#[derive(Clone)]
+pub struct Connection {
+    address: SocketAddr,
+    join: JoinClient<Channel>,
+    members: MembersClient<Channel>,
+}
+
+impl Connection {
+    /// Connects and finishes the handshake.
+    pub async fn open(address: SocketAddr, tls: Arc<ClientConfig>) -> Result<Self, ClientError> {
+        let unreachable = |reason: String| ClientError::Unreachable { address, reason };
+        let endpoint = Endpoint::from_shared(format!("http://{address}"))
+            .map_err(|error| unreachable(error.to_string()))?
+            .http2_keep_alive_interval(Duration::from_secs(3))
+            .keep_alive_timeout(Duration::from_secs(3))
+            .keep_alive_while_idle(true);
+        let used = Arc::new(AtomicBool::new(false));
+        let connector = tower::service_fn(move |_: Uri| {
+            let (tls, used) = (Arc::clone(&tls), Arc::clone(&used));
+            async move {
+                if used.swap(true, Ordering::Relaxed) {
+                    return Err(std::io::Error::other("the connection was lost"));
+                }
+                let tcp = TcpStream::connect(address).await?;
+                tcp.set_nodelay(true)?;
+                let name = ServerName::try_from(MANAGER_NAME).expect("a valid DNS name");
+                let stream = TlsConnector::from(tls).connect(name, tcp).await?;
+                Ok(TokioIo::new(stream))
+            }
+        });
+        let connecting = endpoint.connect_with_connector(connector);
+        let channel = tokio::time::timeout(CALL_LIMIT, connecting)
+            .await
+            .map_err(|_| unreachable(format!("no answer within {} s", CALL_LIMIT.as_secs())))?
+            .map_err(|error| unreachable(root_cause(&error)))?;
+        Ok(Self {
+            address,
+            join: JoinClient::new(channel.clone())
+                .max_decoding_message_size(MESSAGE_LIMIT)
+                .max_encoding_message_size(MESSAGE_LIMIT),
+            members: MembersClient::new(channel)
+                .max_decoding_message_size(MESSAGE_LIMIT)
+                .max_encoding_message_size(MESSAGE_LIMIT),
+        })
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub async fn root(&self) -> Result<Reply<RootReply>, ClientError> {
+        let mut client = self.join.clone();
+        self.ask(CALL_LIMIT, &(), async |payload| client.root(payload).await)
+            .await
+    }
+
+    pub async fn issue(&self, request: &IssueRequest) -> Result<Reply<IssueReply>, ClientError> {
+        let mut client = self.join.clone();
+        self.ask(CALL_LIMIT, request, async |payload| {
+            client.issue(payload).await
+        })
+        .await
+    }
+
+    pub async fn call(&self, verb: &Verb) -> Result<Reply<Answer>, ClientError> {
+        let mut client = self.members.clone();
+        self.ask(VERB_LIMIT, verb, async |payload| client.call(payload).await)
+            .await
+    }
+
+    /// Opens a session; its messages come until the connection breaks.
+    pub async fn session(&self, register: &Register) -> Result<SessionStream, ClientError> {
+        let mut client = self.members.clone();
+        let payload = pack(register).map_err(|status| self.failed(&status))?;
+        let opening = client.session(payload);
+        let stream = tokio::time::timeout(CALL_LIMIT, opening)
+            .await
+            .map_err(|_| self.too_late(CALL_LIMIT))?
+            .map_err(|status| self.failed(&status))?;
+        Ok(SessionStream {
+            connection: self.clone(),
+            stream: stream.into_inner(),
+        })
+    }
+
+    pub async fn describe(&self, description: &NodeDescription) -> Result<Reply<()>, ClientError> {
+        let mut client = self.members.clone();
+        self.ask(CALL_LIMIT, description, async |payload| {
+            client.describe(payload).await
+        })
+        .await
+    }
+
+    pub async fn beat(&self, session: &Id) -> Result<Reply<BeatReply>, ClientError> {
+        let mut client = self.members.clone();
+        let beat = Beat {
+            session: session.clone(),
+        };
+        self.ask(CALL_LIMIT, &beat, async |payload| {
+            client.beat(payload).await
+        })
+        .await
+    }
+
+    pub async fn acknowledge(
+        &self,
+        session: &Id,
+        generation: Generation,
+    ) -> Result<Reply<()>, ClientError> {
+        let mut client = self.members.clone();
+        let acknowledge = Acknowledge {
+            session: session.clone(),
+            generation,
+        };
+        self.ask(CALL_LIMIT, &acknowledge, async |payload| {
+            client.acknowledge(payload).await
+        })
+        .await
+    }
+
+    pub async fn leave(&self) -> Result<Reply<()>, ClientError> {
+        let mut client = self.members.clone();
+        self.ask(CALL_LIMIT, &(), async |payload| client.leave(payload).await)
+            .await
+    }
+
+    async fn ask<Q: Serialize, T: DeserializeOwned>(
+        &self,
+        limit: Duration,
+        question: &Q,
+        call: impl AsyncFnOnce(Payload) -> Result<tonic::Response<Payload>, Status>,
+    ) -> Result<Reply<T>, ClientError> {
+        let payload = pack(question).map_err(|status| self.failed(&status))?;
+        let answer = tokio::time::timeout(limit, call(payload))
+            .await
+            .map_err(|_| self.too_late(limit))?
+            .map_err(|status| self.failed(&status))?;
+        unpack(answer.get_ref()).map_err(|status| self.failed(&status))
+    }
+
+    fn failed(&self, status: &Status) -> ClientError {
+        let (address, reason) = (self.address, status.message().to_owned());
+        match status.code() {
+            Code::Unauthenticated | Code::PermissionDenied | Code::InvalidArgument => {
+                ClientError::Refused { address, reason }
+            }
+            _ => ClientError::Unreachable {
+                address,
+                reason: root_cause(status),
+            },
+        }
+    }
+
+    fn too_late(&self, limit: Duration) -> ClientError {
+        ClientError::Unreachable {
+            address: self.address,
+            reason: format!("no answer within {} s", limit.as_secs()),
+        }
+    }
+}
+
+impl From<ClientError> for Refusal {
+    fn from(error: ClientError) -> Self {
+        Refusal::unavailable(error.to_string())
+    }
+}
+
+/// See [`Connection::session`].
+pub struct SessionStream {
+    connection: Connection,
+    stream: Streaming<Payload>,
+}
+
+impl SessionStream {
+    /// The next message; an error also when the manager ends the session.
+    pub async fn next(&mut self) -> Result<SessionMessage, ClientError> {
+        let message = self.stream.message().await;
+        let payload = message
+            .map_err(|status| self.connection.failed(&status))?
+            .ok_or_else(|| ClientError::Unreachable {
+                address: self.connection.address,
+                reason: "it ended the session".to_owned(),
+            })?;
+        unpack(&payload).map_err(|status| self.connection.failed(&status))
+    }
+}
+
+/// The innermost reason: transport errors wrap the interesting one several times.
+fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut cause = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    let text = cause.to_string();
+    if text.is_empty() {
+        error.to_string()
+    } else {
+        text
+    }
+}

@@ -1,0 +1,320 @@
+//! The file of the log: redb with three tables, every value but the wrapped data keys sealed.
+
+use std::{path::Path, sync::Arc};
+
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use serde::{Serialize, de::DeserializeOwned};
+
+use super::{SealError, WrappingKey, seal::DataKey};
+
+/// Entries by index.
+const LOG: TableDefinition<u64, &[u8]> = TableDefinition::new("log");
+/// Vote, purge mark, snapshot and this voter's number, by name.
+const STATE: TableDefinition<&str, &[u8]> = TableDefinition::new("state");
+/// The data key, wrapped; two of them while the node's key is being replaced.
+const KEYS: TableDefinition<u64, &[u8]> = TableDefinition::new("keys");
+
+const RAFT_ID: &str = "raft id";
+const KEY_LEN: usize = 32;
+
+/// Why the log could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum DiskError {
+    #[error("the cluster's log {path} cannot be opened: {reason}")]
+    Open { path: String, reason: String },
+    #[error("the cluster's log cannot be read or written: {0}")]
+    Storage(String),
+    #[error("the cluster's log holds a record that is none: {0}")]
+    Decode(String),
+    #[error("the cluster's log: {0}")]
+    Seal(#[from] SealError),
+}
+
+impl DiskError {
+    fn storage(error: impl std::fmt::Display) -> Self {
+        Self::Storage(error.to_string())
+    }
+}
+
+/// Shared handle to the file.
+#[derive(Clone)]
+pub struct Disk {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    database: Database,
+    key: DataKey,
+    key_bytes: [u8; KEY_LEN],
+    raft_id: u64,
+}
+
+impl Disk {
+    pub async fn create(path: &Path, key: &WrappingKey, raft_id: u64) -> Result<Self, DiskError> {
+        let (data_key, key_bytes, wrapped) = key.generate()?;
+        let path = path.to_owned();
+        blocking(move || {
+            let database = Database::create(&path).map_err(|error| DiskError::Open {
+                path: path.display().to_string(),
+                reason: error.to_string(),
+            })?;
+            restrict(&path)?;
+            let disk = Self {
+                inner: Arc::new(Inner {
+                    database,
+                    key: data_key,
+                    key_bytes,
+                    raft_id,
+                }),
+            };
+            let id = disk.encode(RAFT_ID, &raft_id)?;
+            disk.write(|batch| {
+                let mut keys = batch.open_table(KEYS)?;
+                keys.insert(0, wrapped.as_slice())?;
+                batch.open_table(LOG)?;
+                batch.open_table(STATE)?.insert(RAFT_ID, id.as_slice())?;
+                Ok(())
+            })?;
+            Ok(disk)
+        })
+        .await
+    }
+
+    pub async fn open(path: &Path, key: &WrappingKey) -> Result<Self, DiskError> {
+        let file = path.to_owned();
+        let (database, wraps) = blocking(move || {
+            let refused = |reason: String| DiskError::Open {
+                path: file.display().to_string(),
+                reason,
+            };
+            let database = Database::open(&file).map_err(|error| refused(error.to_string()))?;
+            let reading = database.begin_read().map_err(DiskError::storage)?;
+            let keys = reading.open_table(KEYS).map_err(DiskError::storage)?;
+            let mut wraps = Vec::new();
+            for row in keys.iter().map_err(DiskError::storage)? {
+                let (_, wrap) = row.map_err(DiskError::storage)?;
+                wraps.push(wrap.value().to_vec());
+            }
+            Ok((database, wraps))
+        })
+        .await?;
+        let (data_key, key_bytes) = wraps
+            .iter()
+            .find_map(|wrap| key.unwrap(wrap).ok())
+            .ok_or_else(|| DiskError::Open {
+                path: path.display().to_string(),
+                reason: "it is encrypted under another node key than this node's".to_owned(),
+            })?;
+        let mut inner = Inner {
+            database,
+            key: data_key,
+            key_bytes,
+            raft_id: 0,
+        };
+        let sealed = inner
+            .read_sealed(RAFT_ID)?
+            .ok_or_else(|| DiskError::Decode("the voter's number is missing".to_owned()))?;
+        inner.raft_id = decode(&inner.key.open(RAFT_ID, &sealed)?)?;
+        Ok(Self {
+            inner: Arc::new(inner),
+        })
+    }
+
+    /// This manager's number among the voters.
+    pub fn raft_id(&self) -> u64 {
+        self.inner.raft_id
+    }
+
+    pub async fn add_key(&self, key: &WrappingKey) -> Result<(), DiskError> {
+        let wrapped = key.wrap(&self.inner.key_bytes)?;
+        self.in_background(move |disk| {
+            disk.write(|batch| {
+                let mut keys = batch.open_table(KEYS)?;
+                let next = keys.last()?.map_or(0, |(slot, _)| slot.value() + 1);
+                keys.insert(next, wrapped.as_slice())?;
+                Ok(())
+            })
+        })
+        .await
+    }
+
+    pub async fn drop_other_keys(&self, key: &WrappingKey) -> Result<(), DiskError> {
+        let wrapped = key.wrap(&self.inner.key_bytes)?;
+        self.in_background(move |disk| {
+            disk.write(|batch| {
+                let mut keys = batch.open_table(KEYS)?;
+                keys.retain(|_, _| false)?;
+                keys.insert(0, wrapped.as_slice())?;
+                Ok(())
+            })
+        })
+        .await
+    }
+
+    /// Reads a named record.
+    pub fn state<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, DiskError> {
+        let Some(sealed) = self.inner.read_sealed(name)? else {
+            return Ok(None);
+        };
+        decode(&self.inner.key.open(name, &sealed)?).map(Some)
+    }
+
+    /// Writes a named record and waits for the disk.
+    pub async fn set_state<T: Serialize>(&self, name: &str, value: &T) -> Result<(), DiskError> {
+        let sealed = self.encode(name, value)?;
+        let name = name.to_owned();
+        self.in_background(move |disk| {
+            disk.write(|batch| {
+                let mut state = batch.open_table(STATE)?;
+                state.insert(name.as_str(), sealed.as_slice())?;
+                Ok(())
+            })
+        })
+        .await
+    }
+
+    /// Appends entries, all in one transaction, and waits for the disk.
+    pub async fn append<T: Serialize>(&self, entries: Vec<(u64, T)>) -> Result<(), DiskError> {
+        let mut sealed = Vec::with_capacity(entries.len());
+        for (index, entry) in &entries {
+            sealed.push((*index, self.encode(&entry_name(*index), entry)?));
+        }
+        self.in_background(move |disk| {
+            disk.write(|batch| {
+                let mut log = batch.open_table(LOG)?;
+                for (index, entry) in &sealed {
+                    log.insert(index, entry.as_slice())?;
+                }
+                Ok(())
+            })
+        })
+        .await
+    }
+
+    /// Removes the entries from `first` on.
+    pub async fn truncate(&self, first: u64) -> Result<(), DiskError> {
+        self.in_background(move |disk| {
+            disk.write(|batch| {
+                batch.open_table(LOG)?.retain_in(first.., |_, _| false)?;
+                Ok(())
+            })
+        })
+        .await
+    }
+
+    /// Removes the entries up to `last` and notes how far, in one transaction.
+    pub async fn purge<T: Serialize>(
+        &self,
+        last: u64,
+        name: &str,
+        mark: &T,
+    ) -> Result<(), DiskError> {
+        let mark = self.encode(name, mark)?;
+        let name = name.to_owned();
+        self.in_background(move |disk| {
+            disk.write(|batch| {
+                batch.open_table(LOG)?.retain_in(..=last, |_, _| false)?;
+                let mut state = batch.open_table(STATE)?;
+                state.insert(name.as_str(), mark.as_slice())?;
+                Ok(())
+            })
+        })
+        .await
+    }
+
+    /// The entries of a range, in order.
+    pub fn entries<T: DeserializeOwned>(
+        &self,
+        range: impl std::ops::RangeBounds<u64>,
+    ) -> Result<Vec<T>, DiskError> {
+        let reading = self
+            .inner
+            .database
+            .begin_read()
+            .map_err(DiskError::storage)?;
+        let log = reading.open_table(LOG).map_err(DiskError::storage)?;
+        let bounds = (range.start_bound().cloned(), range.end_bound().cloned());
+        let mut entries = Vec::new();
+        for row in log.range::<u64>(bounds).map_err(DiskError::storage)? {
+            let (index, sealed) = row.map_err(DiskError::storage)?;
+            let plain = self
+                .inner
+                .key
+                .open(&entry_name(index.value()), sealed.value())?;
+            entries.push(decode(&plain)?);
+        }
+        Ok(entries)
+    }
+
+    /// The last entry.
+    pub fn last_entry<T: DeserializeOwned>(&self) -> Result<Option<T>, DiskError> {
+        let reading = self
+            .inner
+            .database
+            .begin_read()
+            .map_err(DiskError::storage)?;
+        let log = reading.open_table(LOG).map_err(DiskError::storage)?;
+        let Some((index, sealed)) = log.last().map_err(DiskError::storage)? else {
+            return Ok(None);
+        };
+        let name = entry_name(index.value());
+        decode(&self.inner.key.open(&name, sealed.value())?).map(Some)
+    }
+
+    fn encode<T: Serialize>(&self, name: &str, value: &T) -> Result<Vec<u8>, DiskError> {
+        let plain =
+            rmp_serde::to_vec_named(value).map_err(|error| DiskError::Decode(error.to_string()))?;
+        Ok(self.inner.key.seal(name, &plain)?)
+    }
+
+    fn write(
+        &self,
+        fill: impl FnOnce(&redb::WriteTransaction) -> Result<(), redb::Error>,
+    ) -> Result<(), DiskError> {
+        let batch = self
+            .inner
+            .database
+            .begin_write()
+            .map_err(DiskError::storage)?;
+        fill(&batch).map_err(DiskError::storage)?;
+        batch.commit().map_err(DiskError::storage)
+    }
+
+    async fn in_background<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Self) -> Result<T, DiskError> + Send + 'static,
+    ) -> Result<T, DiskError> {
+        let disk = self.clone();
+        blocking(move || work(&disk)).await
+    }
+}
+
+impl Inner {
+    fn read_sealed(&self, name: &str) -> Result<Option<Vec<u8>>, DiskError> {
+        let reading = self.database.begin_read().map_err(DiskError::storage)?;
+        let state = reading.open_table(STATE).map_err(DiskError::storage)?;
+        let sealed = state.get(name).map_err(DiskError::storage)?;
+        Ok(sealed.map(|value| value.value().to_vec()))
+    }
+}
+
+fn entry_name(index: u64) -> String {
+    format!("log {index}")
+}
+
+fn decode<T: DeserializeOwned>(plain: &[u8]) -> Result<T, DiskError> {
+    rmp_serde::from_slice(plain).map_err(|error| DiskError::Decode(error.to_string()))
+}
+
+fn restrict(path: &Path) -> Result<(), DiskError> {
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
+        .map_err(DiskError::storage)
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, DiskError> + Send + 'static,
+) -> Result<T, DiskError> {
+    let joined = tokio::task::spawn_blocking(work).await;
+    joined.map_err(|error| DiskError::Storage(error.to_string()))?
+}

@@ -1,0 +1,149 @@
+use openraft::{
+    StorageError,
+    testing::{StoreBuilder, Suite},
+};
+
+use super::*;
+
+struct OnDisk;
+
+impl StoreBuilder<TypeConfig, LogStore, Machine, tempfile::TempDir> for OnDisk {
+    async fn build(&self) -> Result<(tempfile::TempDir, LogStore, Machine), StorageError<u64>> {
+        let folder = tempfile::tempdir().expect("a folder");
+        let key = WrappingKey::from_node_key(b"test");
+        let disk = Disk::create(&folder.path().join("raft.redb"), &key, 1)
+            .await
+            .expect("a new log");
+        let (store, writer) = Store::new();
+        // Nothing proposes here; the suite writes through Raft's own traits.
+        drop(writer);
+        let machine = Machine::load(disk.clone(), store).await.expect("empty");
+        Ok((folder, LogStore::new(disk), machine))
+    }
+}
+
+#[test]
+fn openrafts_own_storage_suite_passes() {
+    Suite::test_all(OnDisk).expect("the suite");
+}
+
+fn key() -> WrappingKey {
+    WrappingKey::from_node_key(b"node key")
+}
+
+async fn run(
+    consensus: Consensus,
+    store: &Store,
+    writer: crate::store::StoreWriter,
+) -> Arc<Consensus> {
+    let consensus = Arc::new(consensus);
+    let proposer: Arc<dyn Proposer> = Arc::clone(&consensus) as _;
+    tokio::spawn(writer.run(store.clone(), proposer));
+    consensus
+}
+
+fn node(number: u32) -> model::Node {
+    model::Node {
+        id: format!("node{number:05}").into(),
+        meta: model::Meta::default(),
+        spec: model::NodeSpec {
+            name: None,
+            labels: BTreeMap::new(),
+            role: model::node::Role::Worker,
+            availability: model::node::Availability::Active,
+        },
+        number,
+        description: model::node::NodeDescription::default(),
+        status: model::node::NodeStatus {
+            state: model::node::NodeState::Ready,
+            message: String::new(),
+            address: None,
+        },
+        manager: None,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_answered_survives_a_restart_with_and_without_snapshot() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("raft.redb");
+    let begin = std::time::Instant::now();
+    let (store, writer) = Store::new();
+    let consensus = Consensus::create(&path, &key(), store.clone())
+        .await
+        .expect("a new cluster");
+    println!("Raft of one made in {:?}", begin.elapsed());
+    let consensus = run(consensus, &store, writer).await;
+    for number in 1..=20 {
+        let write = store.update(move |tx| {
+            tx.set_node(node(number));
+            Ok(())
+        });
+        write.await.expect("committed");
+        if number == 10 {
+            consensus.snapshot().await.expect("snapshot");
+        }
+    }
+    let before = store.view();
+    consensus.shutdown().await;
+    drop((consensus, store));
+
+    let other = WrappingKey::from_node_key(b"another");
+    let again = open_when_released(&path, &key()).await;
+    assert_eq!(before.nodes().count(), 20);
+    assert_eq!(
+        again.0.1.view().nodes().collect::<Vec<_>>(),
+        before.nodes().collect::<Vec<_>>()
+    );
+    let ((consensus, store), writer) = again;
+    let consensus = run(consensus, &store, writer).await;
+    consensus.add_key(&other).await.expect("a second key");
+    consensus.drop_other_keys(&other).await.expect("one key");
+    consensus.shutdown().await;
+    drop((consensus, store));
+
+    open_when_released(&path, &other).await;
+}
+
+/// The last handle of a file goes when the stopped Raft's tasks have ended.
+async fn open_when_released(
+    path: &Path,
+    key: &WrappingKey,
+) -> ((Consensus, Store), crate::store::StoreWriter) {
+    let deadline = std::time::Instant::now() + Duration::from_secs(10);
+    loop {
+        let (store, writer) = Store::new();
+        match Consensus::open(path, key, store.clone()).await {
+            Ok(consensus) => return ((consensus, store), writer),
+            Err(error) => assert!(std::time::Instant::now() < deadline, "{error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn transactions_that_wait_become_one_entry() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (store, writer) = Store::new();
+    let consensus = Consensus::create(&folder.path().join("raft.redb"), &key(), store.clone())
+        .await
+        .expect("a new cluster");
+    let _consensus = run(consensus, &store, writer).await;
+    let first = store.view().index();
+    let begin = std::time::Instant::now();
+    let writes = (0..1000).map(|number| {
+        store.update(move |tx| {
+            tx.set_node(node(number));
+            Ok(())
+        })
+    });
+    for done in futures_util::future::join_all(writes).await {
+        done.expect("committed");
+    }
+    let entries = store.view().index() - first;
+    println!(
+        "1000 transactions in {entries} entries, {:?}",
+        begin.elapsed()
+    );
+    assert!(entries <= 10, "{entries} entries");
+}

@@ -1,0 +1,434 @@
+//! The tables and their indexes; persistent maps, so a snapshot is one reference.
+
+use std::{net::IpAddr, ops::Bound, sync::Arc};
+
+use imbl::{OrdMap, OrdSet};
+use ipnetwork::IpNetwork;
+use model::{
+    Cluster, ContainerId, Endpoint, EndpointId, EndpointOwner, Meta, Network, NetworkId, Node,
+    NodeId,
+};
+use serde::{Deserialize, Serialize};
+
+use super::Proposal;
+
+/// The cluster's object with what only managers may see.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClusterRecord {
+    pub public: Cluster,
+    /// The certificate authority's private key, PKCS#8 PEM.
+    pub ca_key_pem: String,
+    /// See [`model::Generation`].
+    pub epoch: u64,
+}
+
+impl std::fmt::Debug for ClusterRecord {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ClusterRecord")
+            .field("public", &self.public)
+            .field("epoch", &self.epoch)
+            .finish_non_exhaustive()
+    }
+}
+
+/// One change of one object; objects carry no version, [`Tables::apply`] stamps it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum StoreChange {
+    SetCluster(Box<ClusterRecord>),
+    SetNode(Box<Node>),
+    RemoveNode(NodeId),
+    SetNetwork(Box<Network>),
+    RemoveNetwork(NetworkId),
+    SetEndpoint(Box<Endpoint>),
+    /// Its addresses go to rest.
+    RemoveEndpoint(EndpointId),
+    /// Where the next automatic address of the subnet is looked for.
+    SetCursor {
+        network: NetworkId,
+        subnet: IpNetwork,
+        last: IpAddr,
+    },
+    /// The address has rested and is free.
+    EndRest {
+        network: NetworkId,
+        address: IpAddr,
+    },
+}
+
+/// Who has an address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AddressUse {
+    Endpoint(EndpointId),
+    Resting(Rest),
+}
+
+/// An address that was given back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rest {
+    /// Index of the entry that released it; hosts that have reached it no longer forward to
+    /// the old owner.
+    pub released: u64,
+    /// When, by the leader's clock, nanoseconds since the Unix epoch.
+    pub since: i64,
+    /// The hosts that took part in the network then.
+    pub hosts: Vec<NodeId>,
+}
+
+/// All tables as of one entry.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Tables {
+    index: u64,
+    cluster: Option<Arc<ClusterRecord>>,
+    nodes: OrdMap<NodeId, Arc<Node>>,
+    networks: OrdMap<NetworkId, Arc<Network>>,
+    endpoints: OrdMap<EndpointId, Arc<Endpoint>>,
+    addresses: OrdMap<(NetworkId, IpAddr), AddressUse>,
+    cursors: OrdMap<(NetworkId, IpNetwork), IpAddr>,
+    networks_by_name: OrdMap<String, NetworkId>,
+    by_network: OrdSet<(NetworkId, NodeId, EndpointId)>,
+    by_node: OrdSet<(NodeId, NetworkId, EndpointId)>,
+    by_container: OrdMap<(ContainerId, NetworkId), EndpointId>,
+}
+
+/// What a snapshot on disk holds: the tables without their indexes.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct TablesImage {
+    index: u64,
+    cluster: Option<ClusterRecord>,
+    nodes: Vec<Node>,
+    networks: Vec<Network>,
+    endpoints: Vec<Endpoint>,
+    resting: Vec<(NetworkId, IpAddr, Rest)>,
+    cursors: Vec<(NetworkId, IpNetwork, IpAddr)>,
+}
+
+/// Sorts after every identifier, which are lower-case base 36.
+fn after_all_ids() -> EndpointId {
+    EndpointId::new("~")
+}
+
+impl Tables {
+    /// Index of the last entry applied.
+    pub fn index(&self) -> u64 {
+        self.index
+    }
+
+    pub fn cluster(&self) -> Option<&ClusterRecord> {
+        self.cluster.as_deref()
+    }
+
+    pub fn node(&self, id: &NodeId) -> Option<&Node> {
+        self.nodes.get(id).map(Arc::as_ref)
+    }
+
+    pub fn nodes(&self) -> impl Iterator<Item = &Node> {
+        self.nodes.values().map(Arc::as_ref)
+    }
+
+    pub fn network(&self, id: &NetworkId) -> Option<&Network> {
+        self.networks.get(id).map(Arc::as_ref)
+    }
+
+    pub fn network_named(&self, name: &str) -> Option<&Network> {
+        self.network(self.networks_by_name.get(name)?)
+    }
+
+    pub fn networks(&self) -> impl Iterator<Item = &Network> {
+        self.networks.values().map(Arc::as_ref)
+    }
+
+    pub fn endpoint(&self, id: &EndpointId) -> Option<&Endpoint> {
+        self.endpoints.get(id).map(Arc::as_ref)
+    }
+
+    pub fn endpoints(&self) -> impl Iterator<Item = &Endpoint> {
+        self.endpoints.values().map(Arc::as_ref)
+    }
+
+    pub fn endpoint_of(&self, container: &ContainerId, network: &NetworkId) -> Option<&Endpoint> {
+        let id = self
+            .by_container
+            .get(&(container.clone(), network.clone()))?;
+        self.endpoint(id)
+    }
+
+    /// The endpoints of one network, ordered by node.
+    pub fn endpoints_on<'a>(
+        &'a self,
+        network: &'a NetworkId,
+    ) -> impl Iterator<Item = &'a Endpoint> + 'a {
+        let first = (network.clone(), NodeId::default(), EndpointId::default());
+        self.by_network
+            .range(first..)
+            .take_while(move |(of, _, _)| of == network)
+            .filter_map(|(_, _, id)| self.endpoint(id))
+    }
+
+    /// The endpoints of one node, ordered by network.
+    pub fn endpoints_at<'a>(&'a self, node: &'a NodeId) -> impl Iterator<Item = &'a Endpoint> + 'a {
+        let first = (node.clone(), NetworkId::default(), EndpointId::default());
+        self.by_node
+            .range(first..)
+            .take_while(move |(of, _, _)| of == node)
+            .filter_map(|(_, _, id)| self.endpoint(id))
+    }
+
+    /// The nodes that have an endpoint on the network; costs one search per node.
+    pub fn hosts_of(&self, network: &NetworkId) -> Vec<NodeId> {
+        distinct_middles(&self.by_network, network)
+    }
+
+    /// The networks the node takes part in; costs one search per network.
+    pub fn networks_of(&self, node: &NodeId) -> Vec<NetworkId> {
+        distinct_middles(&self.by_node, node)
+    }
+
+    pub fn address(&self, network: &NetworkId, address: IpAddr) -> Option<&AddressUse> {
+        self.addresses.get(&(network.clone(), address))
+    }
+
+    /// The addresses in use or at rest between two bounds, in order.
+    pub fn addresses_between<'a>(
+        &'a self,
+        network: &'a NetworkId,
+        first: IpAddr,
+        last: IpAddr,
+    ) -> impl Iterator<Item = (IpAddr, &'a AddressUse)> + 'a {
+        let from = (network.clone(), first);
+        let to = (network.clone(), last);
+        self.addresses
+            .range(from..=to)
+            .map(|((_, address), user)| (*address, user))
+    }
+
+    /// The addresses of the network that are at rest.
+    pub fn resting<'a>(
+        &'a self,
+        network: &'a NetworkId,
+    ) -> impl Iterator<Item = (IpAddr, &'a Rest)> + 'a {
+        let lowest = IpAddr::from([0u8; 4]);
+        let highest = IpAddr::from([0xffu8; 16]);
+        self.addresses_between(network, lowest, highest)
+            .filter_map(|(address, user)| match user {
+                AddressUse::Resting(rest) => Some((address, rest)),
+                AddressUse::Endpoint(_) => None,
+            })
+    }
+
+    /// The last address that was given automatically from the subnet.
+    pub fn cursor(&self, network: &NetworkId, subnet: IpNetwork) -> Option<IpAddr> {
+        self.cursors.get(&(network.clone(), subnet)).copied()
+    }
+
+    /// Carries out one entry.
+    pub fn apply(&mut self, index: u64, proposal: &Proposal) {
+        for change in &proposal.changes {
+            self.apply_change(index, proposal.time, change);
+        }
+        self.index = index;
+    }
+
+    pub(super) fn apply_change(&mut self, index: u64, time: i64, change: &StoreChange) {
+        match change {
+            StoreChange::SetCluster(record) => {
+                let mut record = (**record).clone();
+                let before = self.cluster.as_ref().map(|old| old.public.meta);
+                record.public.meta = stamp(before, index, time);
+                self.cluster = Some(Arc::new(record));
+            }
+            StoreChange::SetNode(node) => {
+                let mut node = (**node).clone();
+                node.meta = stamp(self.nodes.get(&node.id).map(|old| old.meta), index, time);
+                self.nodes.insert(node.id.clone(), Arc::new(node));
+            }
+            StoreChange::RemoveNode(id) => {
+                self.nodes.remove(id);
+            }
+            StoreChange::SetNetwork(network) => {
+                let mut network = (**network).clone();
+                let before = self.networks.get(&network.id).map(|old| old.meta);
+                network.meta = stamp(before, index, time);
+                self.insert_network(network);
+            }
+            StoreChange::RemoveNetwork(id) => self.remove_network(id),
+            StoreChange::SetEndpoint(endpoint) => {
+                let mut endpoint = (**endpoint).clone();
+                let before = self.endpoints.get(&endpoint.id).map(|old| old.meta);
+                endpoint.meta = stamp(before, index, time);
+                self.insert_endpoint(endpoint);
+            }
+            StoreChange::RemoveEndpoint(id) => self.remove_endpoint(id, index, time),
+            StoreChange::SetCursor {
+                network,
+                subnet,
+                last,
+            } => {
+                self.cursors.insert((network.clone(), *subnet), *last);
+            }
+            StoreChange::EndRest { network, address } => {
+                let key = (network.clone(), *address);
+                if let Some(AddressUse::Resting(_)) = self.addresses.get(&key) {
+                    self.addresses.remove(&key);
+                }
+            }
+        }
+    }
+
+    fn insert_network(&mut self, network: Network) {
+        if let Some(old) = self.networks.get(&network.id) {
+            self.networks_by_name.remove(&old.spec.name);
+        }
+        self.networks_by_name
+            .insert(network.spec.name.clone(), network.id.clone());
+        self.networks.insert(network.id.clone(), Arc::new(network));
+    }
+
+    fn remove_network(&mut self, id: &NetworkId) {
+        let Some(old) = self.networks.remove(id) else {
+            return;
+        };
+        self.networks_by_name.remove(&old.spec.name);
+        let resting: Vec<IpAddr> = self.resting(id).map(|(address, _)| address).collect();
+        for address in resting {
+            self.addresses.remove(&(id.clone(), address));
+        }
+        for subnet in &old.subnets {
+            self.cursors.remove(&(id.clone(), subnet.subnet));
+        }
+    }
+
+    fn insert_endpoint(&mut self, endpoint: Endpoint) {
+        if let Some(old) = self.endpoints.get(&endpoint.id).cloned() {
+            self.unindex_endpoint(&old);
+        }
+        let (id, network, node) = (
+            endpoint.id.clone(),
+            endpoint.network.clone(),
+            endpoint.node.clone(),
+        );
+        for address in &endpoint.addresses {
+            self.addresses.insert(
+                (network.clone(), address.ip()),
+                AddressUse::Endpoint(id.clone()),
+            );
+        }
+        let EndpointOwner::Container { id: container, .. } = &endpoint.owner;
+        self.by_container
+            .insert((container.clone(), network.clone()), id.clone());
+        self.by_network
+            .insert((network.clone(), node.clone(), id.clone()));
+        self.by_node.insert((node, network, id.clone()));
+        self.endpoints.insert(id, Arc::new(endpoint));
+    }
+
+    fn unindex_endpoint(&mut self, old: &Endpoint) {
+        for address in &old.addresses {
+            self.addresses.remove(&(old.network.clone(), address.ip()));
+        }
+        let EndpointOwner::Container { id: container, .. } = &old.owner;
+        self.by_container
+            .remove(&(container.clone(), old.network.clone()));
+        self.by_network
+            .remove(&(old.network.clone(), old.node.clone(), old.id.clone()));
+        self.by_node
+            .remove(&(old.node.clone(), old.network.clone(), old.id.clone()));
+    }
+
+    fn remove_endpoint(&mut self, id: &EndpointId, index: u64, time: i64) {
+        let Some(old) = self.endpoints.remove(id) else {
+            return;
+        };
+        let hosts = self.hosts_of(&old.network);
+        self.unindex_endpoint(&old);
+        for address in &old.addresses {
+            let rest = Rest {
+                released: index,
+                since: time,
+                hosts: hosts.clone(),
+            };
+            self.addresses.insert(
+                (old.network.clone(), address.ip()),
+                AddressUse::Resting(rest),
+            );
+        }
+    }
+
+    /// The part that goes to disk.
+    pub fn image(&self) -> TablesImage {
+        let resting = self
+            .addresses
+            .iter()
+            .filter_map(|((network, address), user)| match user {
+                AddressUse::Resting(rest) => Some((network.clone(), *address, rest.clone())),
+                AddressUse::Endpoint(_) => None,
+            })
+            .collect();
+        let cursors = self
+            .cursors
+            .iter()
+            .map(|((network, subnet), last)| (network.clone(), *subnet, *last))
+            .collect();
+        TablesImage {
+            index: self.index,
+            cluster: self.cluster.as_deref().cloned(),
+            nodes: self.nodes().cloned().collect(),
+            networks: self.networks().cloned().collect(),
+            endpoints: self.endpoints().cloned().collect(),
+            resting,
+            cursors,
+        }
+    }
+}
+
+impl From<TablesImage> for Tables {
+    fn from(image: TablesImage) -> Self {
+        let mut tables = Self {
+            index: image.index,
+            cluster: image.cluster.map(Arc::new),
+            ..Self::default()
+        };
+        for node in image.nodes {
+            tables.nodes.insert(node.id.clone(), Arc::new(node));
+        }
+        for network in image.networks {
+            tables.insert_network(network);
+        }
+        for endpoint in image.endpoints {
+            tables.insert_endpoint(endpoint);
+        }
+        for (network, address, rest) in image.resting {
+            tables
+                .addresses
+                .insert((network, address), AddressUse::Resting(rest));
+        }
+        for (network, subnet, last) in image.cursors {
+            tables.cursors.insert((network, subnet), last);
+        }
+        tables
+    }
+}
+
+fn stamp(before: Option<Meta>, index: u64, time: i64) -> Meta {
+    Meta {
+        version: index,
+        created_at: before.map_or(time, |old| old.created_at),
+        updated_at: time,
+    }
+}
+
+/// The distinct second parts of the triples that begin with `first`.
+fn distinct_middles(
+    set: &OrdSet<(model::Id, model::Id, model::Id)>,
+    first: &model::Id,
+) -> Vec<model::Id> {
+    let mut found: Vec<model::Id> = Vec::new();
+    let mut from = Bound::Included((first.clone(), model::Id::default(), model::Id::default()));
+    while let Some((of, middle, _)) = set.range((from, Bound::Unbounded)).next() {
+        if of != first {
+            break;
+        }
+        found.push(middle.clone());
+        from = Bound::Excluded((first.clone(), middle.clone(), after_all_ids()));
+    }
+    found
+}

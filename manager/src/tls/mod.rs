@@ -1,0 +1,204 @@
+//! TLS between nodes: rustls over ring, certificates that can be exchanged while connections
+//! live, HTTP/2 announced on both sides.
+//!
+//! Install ring as the process's provider first (`rustls::crypto::ring::default_provider()`);
+//! nothing here depends on it, but tonic's own defaults do.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use rustls::{
+    ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme,
+    client::{
+        ResolvesClientCert,
+        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    },
+    crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature},
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject as _},
+    server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier},
+    sign::CertifiedKey,
+};
+
+use crate::ca::Identity;
+
+/// The name every manager's certificate bears and no worker's does.
+pub const MANAGER_NAME: &str = "swarm-manager";
+const ALPN: &[u8] = b"h2";
+
+/// Why TLS could not be set up; all of these mean broken files.
+#[derive(Debug, thiserror::Error)]
+#[error("the node's certificate or key cannot be used: {0}")]
+pub struct TlsError(String);
+
+impl TlsError {
+    fn from(error: impl std::fmt::Display) -> Self {
+        Self(error.to_string())
+    }
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(ring::default_provider())
+}
+
+/// A node's identity as TLS uses it; renewing it changes every connection made afterwards.
+#[derive(Debug)]
+pub struct LiveIdentity {
+    identity: ArcSwap<Identity>,
+    key: ArcSwap<CertifiedKey>,
+}
+
+impl LiveIdentity {
+    pub fn new(identity: Identity) -> Result<Arc<Self>, TlsError> {
+        let key = certified_key(&identity)?;
+        Ok(Arc::new(Self {
+            identity: ArcSwap::from_pointee(identity),
+            key: ArcSwap::from_pointee(key),
+        }))
+    }
+
+    pub fn current(&self) -> Arc<Identity> {
+        self.identity.load_full()
+    }
+
+    pub fn replace(&self, identity: Identity) -> Result<(), TlsError> {
+        let key = certified_key(&identity)?;
+        self.key.store(Arc::new(key));
+        self.identity.store(Arc::new(identity));
+        Ok(())
+    }
+}
+
+fn certified_key(identity: &Identity) -> Result<CertifiedKey, TlsError> {
+    let chain = CertificateDer::pem_slice_iter(identity.chain_pem().as_bytes())
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(TlsError::from)?;
+    let key =
+        PrivateKeyDer::from_pem_slice(identity.key_pem().as_bytes()).map_err(TlsError::from)?;
+    CertifiedKey::from_der(chain, key, &provider()).map_err(TlsError::from)
+}
+
+impl ResolvesServerCert for LiveIdentity {
+    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.key.load_full())
+    }
+}
+
+impl ResolvesClientCert for LiveIdentity {
+    fn resolve(&self, _hints: &[&[u8]], _schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        Some(self.key.load_full())
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
+}
+
+fn roots(root_pem: &str) -> Result<Arc<RootCertStore>, TlsError> {
+    let mut store = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(root_pem.as_bytes()) {
+        let certificate = certificate.map_err(TlsError::from)?;
+        store.add(certificate).map_err(TlsError::from)?;
+    }
+    Ok(Arc::new(store))
+}
+
+/// A manager's side. Connections without a client certificate pass the handshake, because
+/// newcomers have none; each service then demands what it needs.
+pub fn server(identity: &Arc<LiveIdentity>) -> Result<Arc<ServerConfig>, TlsError> {
+    let roots = roots(identity.current().root_pem())?;
+    let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider())
+        .allow_unauthenticated()
+        .build()
+        .map_err(TlsError::from)?;
+    let mut config = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(TlsError::from)?
+        .with_client_cert_verifier(verifier)
+        .with_cert_resolver(Arc::clone(identity) as Arc<dyn ResolvesServerCert>);
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    Ok(Arc::new(config))
+}
+
+fn client_builder() -> Result<rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier>, TlsError>
+{
+    ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(TlsError::from)
+}
+
+/// A member's side.
+pub fn member(identity: &Arc<LiveIdentity>) -> Result<Arc<ClientConfig>, TlsError> {
+    let mut config = client_builder()?
+        .with_root_certificates(roots(identity.current().root_pem())?)
+        .with_client_cert_resolver(Arc::clone(identity) as Arc<dyn ResolvesClientCert>);
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    Ok(Arc::new(config))
+}
+
+/// A newcomer's side that knows the root already.
+pub fn newcomer(root_pem: &str) -> Result<Arc<ClientConfig>, TlsError> {
+    let mut config = client_builder()?
+        .with_root_certificates(roots(root_pem)?)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    Ok(Arc::new(config))
+}
+
+/// A newcomer's side that only fetches the root, which it then checks against its token:
+/// nothing that comes over such a connection may be believed for itself.
+pub fn stranger() -> Result<Arc<ClientConfig>, TlsError> {
+    let mut config = client_builder()?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(AnyServer(provider())))
+        .with_no_client_auth();
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    Ok(Arc::new(config))
+}
+
+#[derive(Debug)]
+struct AnyServer(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for AnyServer {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(
+            message,
+            cert,
+            dss,
+            &self.0.signature_verification_algorithms,
+        )
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(
+            message,
+            cert,
+            dss,
+            &self.0.signature_verification_algorithms,
+        )
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}

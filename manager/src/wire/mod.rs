@@ -1,0 +1,120 @@
+//! What travels between members and managers: gRPC calls whose one field is MessagePack.
+
+use std::{net::SocketAddr, time::Duration};
+
+use model::{
+    Assignments, ClusterId, Generation, Id, Increment, Node, NodeId, Refusal,
+    node::{Availability, NodeDescription, Role},
+};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use tonic::Status;
+
+/// The generated services.
+#[allow(clippy::pedantic, unused_qualifications)]
+pub mod proto {
+    tonic::include_proto!("overnet.manager.v1");
+}
+
+pub use proto::Payload;
+
+/// Largest message in bytes; a full set of 100,000 endpoints stays below.
+pub const MESSAGE_LIMIT: usize = 256 << 20;
+
+/// Answer of `Root`. It comes over an unverified connection: the token vouches for the root,
+/// nothing for the rest.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RootReply {
+    pub root_pem: String,
+    /// Nanoseconds since the Unix epoch.
+    pub now: i64,
+}
+
+/// Asks for a certificate: with a token as a newcomer, without one as a member that renews.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct IssueRequest {
+    pub csr_pem: String,
+    pub token: Option<String>,
+    pub description: NodeDescription,
+    pub availability: Availability,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct IssueReply {
+    pub node_id: NodeId,
+    pub cluster_id: ClusterId,
+    pub role: Role,
+    pub chain_pem: String,
+    pub root_pem: String,
+    pub managers: Vec<(NodeId, SocketAddr)>,
+    pub data_path_port: u16,
+    /// Nanoseconds since the Unix epoch.
+    pub now: i64,
+}
+
+/// Opens a session.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Register {
+    pub description: NodeDescription,
+    /// What the node's ledger has.
+    pub generation: Generation,
+}
+
+/// What a session says, in this order: one welcome, one full set, then anything but a welcome.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum SessionMessage {
+    Welcome(Box<Welcome>),
+    Full(Box<Assignments>),
+    Increment(Increment),
+    Managers(Vec<(NodeId, SocketAddr)>),
+    /// The node's own object changed.
+    Node(Box<Node>),
+    HeartbeatPeriod(Duration),
+    /// The node was removed from the cluster; there is no coming back under this identity.
+    Removed,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Welcome {
+    pub session: Id,
+    pub heartbeat_period: Duration,
+    pub managers: Vec<(NodeId, SocketAddr)>,
+    pub node: Node,
+    pub data_path_port: u16,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Beat {
+    pub session: Id,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum BeatReply {
+    Fine,
+    /// The session is over on the manager's side; open another.
+    UnknownSession,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Acknowledge {
+    pub session: Id,
+    pub generation: Generation,
+}
+
+/// Every answer: what was asked, or why not.
+pub type Reply<T> = Result<T, Refusal>;
+
+/// Packs a message.
+pub fn pack<T: Serialize>(message: &T) -> Result<Payload, Status> {
+    let body = rmp_serde::to_vec_named(message)
+        .map_err(|error| Status::internal(format!("a message cannot be written: {error}")))?;
+    Ok(Payload { body })
+}
+
+/// Unpacks a message.
+pub fn unpack<T: DeserializeOwned>(payload: &Payload) -> Result<T, Status> {
+    rmp_serde::from_slice(&payload.body).map_err(|error| {
+        Status::invalid_argument(format!(
+            "a message cannot be read ({error}); are both sides of the same version?"
+        ))
+    })
+}
