@@ -1,7 +1,10 @@
 //! A blocking HTTP/1.1 client of one request per connection, over any stream: the API's Unix
 //! socket, or TCP from inside a host's namespace. Tests send what no proper client would.
 
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::{
+    fmt::Write as _,
+    io::{self, BufRead, BufReader, Read, Write},
+};
 
 /// Status line, headers and whole body of an answer.
 #[derive(Debug, Clone)]
@@ -40,9 +43,9 @@ pub fn request<S: Read + Write>(
 ) -> io::Result<Response> {
     let mut head = format!("{method} {path} HTTP/1.1\r\nHost: lab\r\nConnection: close\r\n");
     for (name, value) in headers {
-        head.push_str(&format!("{name}: {value}\r\n"));
+        let _ = write!(head, "{name}: {value}\r\n");
     }
-    head.push_str(&format!("Content-Length: {}\r\n\r\n", body.len()));
+    let _ = write!(head, "Content-Length: {}\r\n\r\n", body.len());
     stream.write_all(head.as_bytes())?;
     stream.write_all(body)?;
     stream.flush()?;

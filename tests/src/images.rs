@@ -268,7 +268,7 @@ fn install(program: &Path, root: &Path, at: &str) -> Result<()> {
         let libc = libraries(&String::from_utf8_lossy(&output.stdout))
             .iter()
             .find(|library| library.ends_with("/libc.so.6"))
-            .map(|library| library.to_string());
+            .map(|library| (*library).to_owned());
         for name in ["libnss_dns.so.2", "libnss_files.so.2", "libresolv.so.2"] {
             let Some(folder) = libc.as_deref().and_then(|libc| Path::new(libc).parent()) else {
                 break;

@@ -1,6 +1,9 @@
 //! Who is in a lab, and with which addresses: a pure function of two numbers.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::{
+    fmt::Write,
+    net::{Ipv4Addr, Ipv6Addr},
+};
 
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
@@ -96,10 +99,10 @@ pub fn members(managers: u8, workers: u8) -> Result<Vec<Member>> {
 pub fn hosts_file(members: &[Member], own: &str) -> String {
     let mut text = "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n".to_owned();
     for member in members {
-        text.push_str(&format!("{} {}\n", member.address(), member.name));
+        let _ = writeln!(text, "{} {}", member.address(), member.name);
     }
     if !members.iter().any(|member| member.name == own) {
-        text.push_str(&format!("127.0.1.1 {own}\n"));
+        let _ = writeln!(text, "127.0.1.1 {own}");
     }
     text
 }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeSet,
+    fmt::Write,
     path::Path,
     process::Command,
     time::{Duration, Instant},
@@ -142,7 +143,7 @@ fn rules(pairs: &[String]) -> String {
         .to_owned();
     for pair in pairs {
         let (from, to) = pair.split_once(' ').unwrap_or_default();
-        text.push_str(&format!("  ether saddr {from} ether daddr {to} drop\n"));
+        let _ = writeln!(text, "  ether saddr {from} ether daddr {to} drop");
     }
     text.push_str(" }\n}\n");
     text

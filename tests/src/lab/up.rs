@@ -1,6 +1,7 @@
 //! A lab as a whole: up, down, partitions.
 
 use std::{
+    fmt::Write,
     fs,
     path::{Path, PathBuf},
     time::Instant,
@@ -248,7 +249,7 @@ impl Lab {
             };
             let up = if host.is_up() { "up" } else { "down" };
             let (name, address) = (host.name(), member.address().to_string());
-            text.push_str(&format!("{name:<12}{address:<16}{up:<7}{daemon}\n"));
+            let _ = writeln!(text, "{name:<12}{address:<16}{up:<7}{daemon}");
         }
         let parted = fs::read_to_string(self.dir.join(switch::NAME).join("partitions"));
         for pair in parted.unwrap_or_default().lines() {
@@ -257,7 +258,7 @@ impl Lab {
                 of.map_or("?", |member| &member.name)
             };
             let (from, to) = pair.split_once(' ').unwrap_or_default();
-            text.push_str(&format!("partition: {} to {}\n", name(from), name(to)));
+            let _ = writeln!(text, "partition: {} to {}", name(from), name(to));
         }
         text
     }
