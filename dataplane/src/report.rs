@@ -1,0 +1,75 @@
+//! What the dataplane says back: failures, drift, and why it could not start.
+
+use std::{fmt, io, path::PathBuf, time::SystemTime};
+
+use serde::Serialize;
+
+/// Why the dataplane did not start or does not answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("dataplane: cannot prepare {}: {source}", path.display())]
+    Folder { path: PathBuf, source: io::Error },
+    #[error("dataplane: cannot open the host's network namespace: {0}; is ovnd run as root?")]
+    Host(io::Error),
+    #[error("dataplane: {0}")]
+    Dns(#[from] crate::dns::Error),
+    #[error("dataplane: cannot start its thread: {0}")]
+    Thread(io::Error),
+    #[error("dataplane: cannot look at the kernel: {0}")]
+    Observe(io::Error),
+    #[error("dataplane: it has been shut down")]
+    Down,
+}
+
+/// One thing that could not be done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Failure {
+    /// The object: a network's id, a sandbox's id, or `host`.
+    pub scope: String,
+    /// A sentence: what was tried, why it failed, and the way out where one is known.
+    pub sentence: String,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(&self.sentence)
+    }
+}
+
+/// The end of one request: the kernel is programmed, except for what failed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Report {
+    pub failures: Vec<Failure>,
+}
+
+impl Report {
+    pub fn is_clean(&self) -> bool {
+        self.failures.is_empty()
+    }
+
+    /// What failed for one sandbox or network.
+    pub fn of<'a>(&'a self, scope: &'a str) -> impl Iterator<Item = &'a Failure> {
+        self.failures
+            .iter()
+            .filter(move |failure| failure.scope == scope)
+    }
+}
+
+/// A failure that lasts; it is tried again with a growing pause.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Standing {
+    pub failure: Failure,
+    pub since: SystemTime,
+}
+
+/// How well the kernel follows the wish.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Status {
+    /// Requests carried out since the start.
+    pub requests: u64,
+    pub failed: Vec<Standing>,
+    /// Differences that somebody else made and that were put right, since the start.
+    pub drifts: u64,
+    /// The newest of them as sentences, oldest first, at most 32.
+    pub drift: Vec<String>,
+}

@@ -1,0 +1,254 @@
+//! Our nftables rules, as values: rendered to text for people and to netlink for the kernel.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ipnetwork::IpNetwork;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    desired::{Desired, NetworkKind},
+    dns,
+    view::{Table, bridge_name, tag},
+};
+
+/// The table's name in every namespace.
+pub const TABLE: &str = "overnet";
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ruleset {
+    /// By name: bytes of a key, nftables' number of its type, elements.
+    pub sets: BTreeMap<String, Set>,
+    pub chains: Vec<Chain>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Set {
+    pub key_type: u32,
+    pub key_length: u32,
+    pub elements: BTreeSet<Vec<u8>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Chain {
+    pub name: String,
+    /// `filter` or `nat`.
+    pub kind: String,
+    /// Of netfilter: 0 prerouting, 1 input, 2 forward, 3 output, 4 postrouting.
+    pub hook: u32,
+    pub priority: i32,
+    pub rules: Vec<Vec<Part>>,
+}
+
+/// One piece of a rule.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Part {
+    Ipv4,
+    Ipv6,
+    /// Transport protocol and destination port.
+    UdpTo(u16),
+    TcpTo(u16),
+    /// The VXLAN network identifier (RFC 7348, section 5) is in the set.
+    VniIn(String),
+    /// The source address is not in the set; 4 or 6 by the family named before.
+    SourceNotIn {
+        set: String,
+        ipv6: bool,
+    },
+    From(IpNetwork),
+    To(IpNetwork),
+    In(String),
+    Out(String),
+    NotOut(String),
+    /// Output device is one of ours (`ovtb*`).
+    OutOurs,
+    InOurs,
+    Established,
+    Count,
+    Accept,
+    Drop,
+    Notrack,
+    Masquerade,
+    DnatDns,
+}
+
+impl Ruleset {
+    /// What reading this ruleset back gives.
+    pub fn table(&self) -> Table {
+        Table {
+            chains: self
+                .chains
+                .iter()
+                .map(|chain| {
+                    (
+                        chain.name.clone(),
+                        chain.rules.iter().map(|r| comment(r)).collect(),
+                    )
+                })
+                .collect(),
+            sets: self
+                .sets
+                .iter()
+                .map(|(name, set)| (name.clone(), set.elements.clone()))
+                .collect(),
+        }
+    }
+}
+
+/// The comment by which a rule is known again: its text, at most 120 bytes.
+pub fn comment(rule: &[Part]) -> String {
+    let text = rule.iter().map(Part::text).collect::<Vec<_>>().join(" ");
+    if text.len() <= 120 {
+        text
+    } else {
+        format!("{} {}", &text[..100], tag(&text))
+    }
+}
+
+impl Part {
+    fn text(&self) -> String {
+        match self {
+            Self::Ipv4 => "ip".into(),
+            Self::Ipv6 => "ip6".into(),
+            Self::UdpTo(port) => format!("udp dport {port}"),
+            Self::TcpTo(port) => format!("tcp dport {port}"),
+            Self::VniIn(set) => format!("vni @{set}"),
+            Self::SourceNotIn { set, .. } => format!("saddr != @{set}"),
+            Self::From(net) => format!("saddr {net}"),
+            Self::To(net) => format!("daddr {net}"),
+            Self::In(device) => format!("iifname {device}"),
+            Self::Out(device) => format!("oifname {device}"),
+            Self::NotOut(device) => format!("oifname != {device}"),
+            Self::InOurs => "iifname ovtb*".into(),
+            Self::OutOurs => "oifname ovtb*".into(),
+            Self::Established => "ct state established,related".into(),
+            Self::Count => "counter".into(),
+            Self::Accept => "accept".into(),
+            Self::Drop => "drop".into(),
+            Self::Notrack => "notrack".into(),
+            Self::Masquerade => "masquerade".into(),
+            Self::DnatDns => format!("dnat ip to {}:{}", dns::ADDRESS, dns::PORT),
+        }
+    }
+}
+
+/// The host's table; none on a host that has no network of ours.
+pub fn host(desired: &Desired) -> Option<Ruleset> {
+    let mut rules = Ruleset::default();
+    let (mut input, mut raw_in, mut raw_out) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut forward, mut nat) = (Vec::new(), Vec::new());
+    if let Some(underlay) = &desired.underlay {
+        let vnis = desired
+            .networks
+            .values()
+            .filter_map(|network| match network.kind {
+                NetworkKind::Overlay { vni } => Some(vni.to_be_bytes()[1..].to_vec()),
+                NetworkKind::Bridge { .. } => None,
+            });
+        let peers = |ipv6: bool| -> BTreeSet<Vec<u8>> {
+            let known = underlay
+                .peers
+                .keys()
+                .filter(|address| address.is_ipv6() == ipv6);
+            known.map(octets).collect()
+        };
+        let set = |key_type, key_length, elements| Set {
+            key_type,
+            key_length,
+            elements,
+        };
+        rules.sets.insert("vnis".into(), set(4, 3, vnis.collect()));
+        rules.sets.insert("peers4".into(), set(7, 4, peers(false)));
+        rules.sets.insert("peers6".into(), set(8, 16, peers(true)));
+        let port = underlay.port;
+        for (family, ipv6, set) in [(Part::Ipv4, false, "peers4"), (Part::Ipv6, true, "peers6")] {
+            input.push(vec![
+                family,
+                Part::UdpTo(port),
+                Part::VniIn("vnis".into()),
+                Part::SourceNotIn {
+                    set: set.into(),
+                    ipv6,
+                },
+                Part::Count,
+                Part::Drop,
+            ]);
+        }
+        raw_in.push(vec![Part::UdpTo(port), Part::Notrack]);
+        raw_out.push(vec![Part::UdpTo(port), Part::Notrack]);
+    }
+    for (id, network) in &desired.networks {
+        let NetworkKind::Bridge { masquerade, .. } = network.kind else {
+            continue;
+        };
+        let device = bridge_name(&tag(id));
+        forward.push(vec![
+            Part::In(device.clone()),
+            Part::Out(device.clone()),
+            Part::Accept,
+        ]);
+        if masquerade {
+            for subnet in &network.subnets {
+                let family = if subnet.subnet.is_ipv6() {
+                    Part::Ipv6
+                } else {
+                    Part::Ipv4
+                };
+                nat.push(vec![
+                    family,
+                    Part::From(subnet.subnet),
+                    Part::NotOut(device.clone()),
+                    Part::Masquerade,
+                ]);
+            }
+        }
+    }
+    if !forward.is_empty() {
+        // Networks do not reach each other, and nobody outside opens a connection into them.
+        forward.push(vec![Part::OutOurs, Part::Established, Part::Accept]);
+        forward.push(vec![Part::OutOurs, Part::Count, Part::Drop]);
+    }
+    let chain = |name: &str, kind: &str, hook, priority, rules: Vec<Vec<Part>>| {
+        (!rules.is_empty()).then(|| Chain {
+            name: name.into(),
+            kind: kind.into(),
+            hook,
+            priority,
+            rules,
+        })
+    };
+    rules.chains = [
+        chain("tunnels", "filter", 1, 0, input),
+        chain("untracked-in", "filter", 0, -300, raw_in),
+        chain("untracked-out", "filter", 3, -300, raw_out),
+        chain("forward", "filter", 2, 0, forward),
+        chain("egress", "nat", 4, 100, nat),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    (!rules.chains.is_empty()).then_some(rules)
+}
+
+/// The table of a sandbox with a resolver: port 53 leads to the port we listen on, so that the
+/// container may run a name server of its own.
+pub fn sandbox() -> Ruleset {
+    let to = IpNetwork::from(std::net::IpAddr::V4(dns::ADDRESS));
+    let rule = |part| vec![Part::Ipv4, Part::To(to), part, Part::DnatDns];
+    Ruleset {
+        sets: BTreeMap::new(),
+        chains: vec![Chain {
+            name: "resolver".into(),
+            kind: "nat".into(),
+            hook: 3,
+            priority: -100,
+            rules: vec![rule(Part::UdpTo(53)), rule(Part::TcpTo(53))],
+        }],
+    }
+}
+
+pub fn octets(address: &std::net::IpAddr) -> Vec<u8> {
+    match address {
+        std::net::IpAddr::V4(address) => address.octets().to_vec(),
+        std::net::IpAddr::V6(address) => address.octets().to_vec(),
+    }
+}

@@ -1,0 +1,215 @@
+//! What the kernel holds and bears our mark: the same shape for the wanted and the seen.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    net::IpAddr,
+    path::PathBuf,
+};
+
+use ipnetwork::IpNetwork;
+use serde::{Deserialize, Serialize};
+
+/// A hardware address; written `02:42:0a:00:00:02`.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Mac(pub [u8; 6]);
+
+/// One look at this host.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Observed {
+    pub facts: Facts,
+    pub view: View,
+}
+
+/// What we need to know of the host and do not own.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Facts {
+    /// The host's addresses with their devices' MTU in bytes.
+    pub addresses: BTreeMap<IpAddr, u32>,
+    /// MTU of the device of the default route.
+    pub default_mtu: Option<u32>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct View {
+    /// By tag, see [`tag`].
+    pub segments: BTreeMap<String, Segment>,
+    /// By the path that the namespace is bound at.
+    pub sandboxes: BTreeMap<PathBuf, Sandbox>,
+    pub forwarding: Forwarding,
+    /// The table `inet overnet` of the host's namespace.
+    pub table: Option<Table>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Forwarding {
+    pub ipv4: bool,
+    pub ipv6: bool,
+}
+
+/// A bridge and what hangs on it: an overlay network in a namespace of its own, or a local one.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Segment {
+    /// In a namespace of its own (overlay) or in the host's (local bridge).
+    pub own_namespace: bool,
+    pub bridge: Option<Bridge>,
+    pub vxlan: Option<Vxlan>,
+    /// The host ends of the containers' veth pairs, by device name.
+    pub ports: BTreeMap<String, Port>,
+    /// Remote MACs and their tunnel endpoints, on the VXLAN device and on the bridge.
+    pub forwards: BTreeMap<Mac, IpAddr>,
+    /// MACs that stand in only one of these two places; never wanted.
+    pub strays: BTreeSet<Mac>,
+    /// MACs behind ports.
+    pub locals: BTreeMap<Mac, String>,
+    /// Permanent neighbours of the bridge, from which it answers ARP and ND.
+    pub neighbours: BTreeMap<IpAddr, Mac>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bridge {
+    pub mac: Mac,
+    pub mtu: u32,
+    pub up: bool,
+    pub addresses: BTreeSet<IpNetwork>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Vxlan {
+    pub id: u32,
+    pub udp_port: u16,
+    pub local: IpAddr,
+    pub learning: bool,
+    pub port: Port,
+}
+
+/// A device enslaved to a bridge.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Port {
+    pub mtu: u32,
+    pub up: bool,
+    /// Enslaved to the bridge of its segment.
+    pub attached: bool,
+    pub flags: PortFlags,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortFlags {
+    pub learning: bool,
+    /// Of unknown unicast.
+    pub flood: bool,
+    pub multicast_flood: bool,
+    pub broadcast_flood: bool,
+    pub neigh_suppress: bool,
+    pub isolated: bool,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sandbox {
+    pub loopback_up: bool,
+    /// By name; only those that are wanted are compared.
+    pub interfaces: BTreeMap<String, Interface>,
+    /// Default routes: next hop and device.
+    pub routes: BTreeSet<(IpAddr, String)>,
+    /// The table `inet overnet` of the sandbox.
+    pub table: Option<Table>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Interface {
+    pub mac: Mac,
+    pub mtu: u32,
+    pub up: bool,
+    pub addresses: BTreeSet<IpNetwork>,
+}
+
+/// A table of ours as it can be read back cheaply: the rules by their comments.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Table {
+    /// By chain, in order. A rule without a comment of ours reads as an empty string.
+    pub chains: BTreeMap<String, Vec<String>>,
+    /// Elements in network byte order.
+    pub sets: BTreeMap<String, BTreeSet<Vec<u8>>>,
+}
+
+/// Where a device lives.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Place {
+    Host,
+    /// The namespace of the overlay network with this tag.
+    Overlay(String),
+    Sandbox(PathBuf),
+}
+
+impl Segment {
+    pub fn place(&self, tag: &str) -> Place {
+        if self.own_namespace {
+            Place::Overlay(tag.to_owned())
+        } else {
+            Place::Host
+        }
+    }
+}
+
+/// The mark in device and file names: 11 hexadecimal digits of FNV-1a over an id, since a
+/// device name has room for 15 characters and ids are longer.
+pub fn tag(id: &str) -> String {
+    let hash = id.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    format!("{:011x}", (hash ^ (hash >> 44)) & 0xfff_ffff_ffff)
+}
+
+pub fn bridge_name(tag: &str) -> String {
+    format!("ovtb{tag}")
+}
+
+pub fn vxlan_name(tag: &str) -> String {
+    format!("ovtv{tag}")
+}
+
+/// The host end of an endpoint's veth pair.
+pub fn port_name(endpoint: &str) -> String {
+    format!("ovtp{}", tag(endpoint))
+}
+
+/// Stays the same when ports come and go; an own one would be the lowest of the ports'.
+pub fn bridge_mac(tag: &str) -> Mac {
+    let hash = u64::from_str_radix(tag, 16).unwrap_or_default();
+    let bytes = hash.to_be_bytes();
+    Mac([0x02, 0x6f, bytes[4], bytes[5], bytes[6], bytes[7]])
+}
+
+impl fmt::Display for Mac {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, f] = self.0;
+        write!(out, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}")
+    }
+}
+
+impl fmt::Debug for Mac {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, out)
+    }
+}
+
+impl Serialize for Mac {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Mac {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let bytes: Vec<u8> = text
+            .split(':')
+            .map(|part| u8::from_str_radix(part, 16))
+            .collect::<Result<_, _>>()
+            .map_err(serde::de::Error::custom)?;
+        bytes
+            .try_into()
+            .map(Mac)
+            .map_err(|_| serde::de::Error::custom(format!("{text:?} is not a MAC address")))
+    }
+}
