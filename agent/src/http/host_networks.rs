@@ -1,0 +1,55 @@
+//! The network glue as the HTTP edge sees it.
+
+use std::collections::BTreeMap;
+
+use futures_util::future::BoxFuture;
+
+use super::{HostEndpoint, HostNetwork, HostNetworks};
+use crate::network::{
+    Networks,
+    local::{GATEWAY_BRIDGE, LocalNetwork},
+};
+
+impl HostNetworks for Networks {
+    fn list(&self) -> Vec<HostNetwork> {
+        self.local_networks().iter().map(shown).collect()
+    }
+
+    fn endpoints<'a>(&'a self, network_id: &'a str) -> BoxFuture<'a, Vec<HostEndpoint>> {
+        Box::pin(async move {
+            let attachments = self.attachments(network_id).await;
+            attachments
+                .into_iter()
+                .map(|attachment| HostEndpoint {
+                    container_id: attachment.container.to_string(),
+                    container_name: attachment.name,
+                    endpoint_id: attachment.endpoint.endpoint_id,
+                    mac: attachment.endpoint.mac,
+                    addresses: attachment.endpoint.addresses,
+                })
+                .collect()
+        })
+    }
+}
+
+/// The options are those that Docker shows of its own two bridges.
+fn shown(network: &LocalNetwork) -> HostNetwork {
+    let isolated = network.name == GATEWAY_BRIDGE;
+    let option =
+        |key: &str, value: &str| (format!("com.docker.network.bridge.{key}"), value.to_owned());
+    let mut options = BTreeMap::from([
+        option("enable_icc", if isolated { "false" } else { "true" }),
+        option("enable_ip_masquerade", "true"),
+        option("name", &network.name),
+    ]);
+    if !isolated {
+        options.extend([option("default_bridge", "true")]);
+    }
+    HostNetwork {
+        id: network.id.clone(),
+        name: network.name.clone(),
+        subnets: vec![(network.subnet.into(), network.gateway.into())],
+        created_at: network.created_at,
+        options,
+    }
+}
