@@ -3,3 +3,4 @@
 pub mod images;
 pub mod engine;
 pub mod network;
+pub mod oci;

@@ -1,8 +1,14 @@
 //! What happened to containers and volumes, in Docker's words.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Mutex,
+};
 
 use serde::Serialize;
+use tokio::sync::broadcast;
+
+use super::{Engine, now, record::Record};
 
 /// One entry of `GET /events`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -24,4 +30,73 @@ pub struct Event {
 pub enum EventKind {
     Container,
     Volume,
+}
+
+/// Events kept for who asks late, as many as Docker keeps.
+const KEPT: usize = 256;
+
+pub(super) struct EventLog {
+    past: Mutex<VecDeque<Event>>,
+    sender: broadcast::Sender<Event>,
+}
+
+impl EventLog {
+    pub fn new() -> Self {
+        Self {
+            past: Mutex::new(VecDeque::with_capacity(KEPT)),
+            sender: broadcast::channel(1024).0,
+        }
+    }
+
+    pub fn add(&self, event: Event) {
+        let mut past = self.past.lock().expect("no panic under this lock");
+        if past.len() == KEPT {
+            past.pop_front();
+        }
+        past.push_back(event.clone());
+        // Nobody may be listening.
+        let _ = self.sender.send(event);
+    }
+}
+
+impl Engine {
+    /// From now on; a receiver that lags loses the oldest.
+    pub fn events(&self) -> broadcast::Receiver<Event> {
+        self.events.sender.subscribe()
+    }
+
+    /// The last 256 events with `since <= time`, oldest first, for `since=` in the past.
+    pub fn past_events(&self, since: i64) -> Vec<Event> {
+        let past = self.events.past.lock().expect("no panic under this lock");
+        past.iter()
+            .filter(|event| event.time >= since)
+            .cloned()
+            .collect()
+    }
+
+    pub(super) fn tell(&self, record: &Record, action: impl Into<String>, more: &[(&str, String)]) {
+        let mut attributes = record.effective.labels.clone();
+        attributes.insert("image".into(), record.spec.image.clone());
+        attributes.insert("name".into(), record.name.clone());
+        for (name, value) in more {
+            attributes.insert((*name).to_owned(), value.clone());
+        }
+        self.events.add(Event {
+            kind: EventKind::Container,
+            action: action.into(),
+            id: record.id.to_string(),
+            attributes,
+            time: now(),
+        });
+    }
+
+    pub(super) fn tell_volume(&self, name: &str, action: &str) {
+        self.events.add(Event {
+            kind: EventKind::Volume,
+            action: action.to_owned(),
+            id: name.to_owned(),
+            attributes: BTreeMap::from([("driver".into(), "local".into())]),
+            time: now(),
+        });
+    }
 }

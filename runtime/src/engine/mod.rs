@@ -5,31 +5,69 @@
 //! of their monitors (conmon), not of this process: the engine may be killed at any moment and
 //! the next one adopts what runs.
 
+mod adopt;
+mod attach;
+mod cgroup;
+mod container;
+mod create;
 pub mod events;
+mod exec;
+mod files;
+mod health;
+mod listing;
+mod logs;
+mod machine;
+mod record;
+mod run;
 pub mod spec;
+mod stop;
 pub mod streams;
 pub mod view;
+mod volumes;
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    any::Any,
+    collections::{BTreeMap, HashMap},
+    path::PathBuf,
+    sync::{Arc, Mutex, RwLock, Weak},
+    time::Duration,
+};
 
-use bytes::Bytes;
-use futures_util::{future::BoxFuture, stream::BoxStream};
+use futures_util::future::BoxFuture;
 use model::{ContainerId, Refusal};
-use tokio::sync::broadcast;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+use self::{container::Table, events::EventLog, exec::Exec};
 pub use self::{
     events::{Event, EventKind},
     spec::*,
     streams::*,
     view::*,
 };
-use crate::network::Network;
+use crate::{
+    images::ImageStore,
+    network::Network,
+    oci::{Executor, OciError},
+};
 
 /// What the engine asks of the image store.
 pub trait Images: Send + Sync + 'static {
     /// Finds an image on this host by name, digest, id or unique id prefix; never pulls.
     /// Not there: `No such image: x` (404).
     fn resolve<'a>(&'a self, reference: &'a str) -> BoxFuture<'a, Result<ResolvedImage, Refusal>>;
+
+    /// Keeps the layers on this host until the answer is dropped.
+    fn pin(&self, layers: &[PathBuf]) -> Result<Box<dyn Any + Send + Sync>, Refusal>;
+}
+
+impl Images for ImageStore {
+    fn resolve<'a>(&'a self, reference: &'a str) -> BoxFuture<'a, Result<ResolvedImage, Refusal>> {
+        Box::pin(async move { Ok(create::resolved(&ImageStore::resolve(self, reference)?)) })
+    }
+
+    fn pin(&self, layers: &[PathBuf]) -> Result<Box<dyn Any + Send + Sync>, Refusal> {
+        Ok(Box::new(ImageStore::pin(self, layers)?))
+    }
 }
 
 /// An unpacked image.
@@ -154,262 +192,65 @@ pub struct PathStat {
     pub link_target: String,
 }
 
-/// The handle; share it.
-pub struct Engine;
+/// The handle; share it. Every `reference` its methods take is a full id, a name (with or
+/// without the slash) or a unique id prefix.
+pub struct Engine {
+    config: EngineConfig,
+    executor: Executor,
+    /// The kernel's boot: processes noted in another one are gone.
+    boot: String,
+    table: RwLock<Table>,
+    execs: Mutex<HashMap<String, Arc<Exec>>>,
+    volumes: Mutex<()>,
+    events: EventLog,
+    stopping: CancellationToken,
+    tasks: TaskTracker,
+    this: Weak<Engine>,
+}
 
-/// Every `reference` is a full id, a name (with or without the slash) or a unique id prefix.
 impl Engine {
-    /// Opens the state, adopts what still runs, notices what ended meanwhile, takes back what
-    /// is left over, starts what the restart policies ask for.
-    pub async fn start(config: EngineConfig) -> Result<Arc<Self>, Refusal> {
-        let _ = config;
-        todo!()
-    }
+    /// Seconds until SIGKILL where nobody says otherwise.
+    pub const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
     /// Ends all tasks of the engine and leaves the containers running.
     pub async fn shutdown(&self) {
-        todo!()
+        self.stopping.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
     }
 
-    /// From now on; a receiver that lags loses the oldest.
-    pub fn events(&self) -> broadcast::Receiver<Event> {
-        todo!()
+    /// Runs until it ends or the engine does.
+    fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let stopping = self.stopping.clone();
+        self.tasks.spawn(async move {
+            tokio::select! {
+                () = stopping.cancelled() => {}
+                () = work => {}
+            }
+        });
     }
 
-    /// The last 256 events with `since <= time`, oldest first, for `since=` in the past.
-    pub fn past_events(&self, since: i64) -> Vec<Event> {
-        let _ = since;
-        todo!()
+    fn arc(&self) -> Arc<Self> {
+        self.this.upgrade().expect("a method runs on a live engine")
     }
 
-    pub async fn create(&self, spec: ContainerSpec) -> Result<Created, Refusal> {
-        let _ = spec;
-        todo!()
-    }
-
-    /// `Ok(false)`: it ran already (Docker's 304).
-    pub async fn start_container(&self, reference: &str) -> Result<bool, Refusal> {
-        let _ = reference;
-        todo!()
-    }
-
-    /// `Ok(false)`: it did not run (Docker's 304).
-    pub async fn stop(&self, reference: &str, options: StopOptions) -> Result<bool, Refusal> {
-        let _ = (reference, options);
-        todo!()
-    }
-
-    pub async fn restart(&self, reference: &str, options: StopOptions) -> Result<(), Refusal> {
-        let _ = (reference, options);
-        todo!()
-    }
-
-    /// Absent signal: SIGKILL. Not running: 409.
-    pub async fn kill(&self, reference: &str, signal: Option<&str>) -> Result<(), Refusal> {
-        let _ = (reference, signal);
-        todo!()
-    }
-
-    pub async fn pause(&self, reference: &str) -> Result<(), Refusal> {
-        let _ = reference;
-        todo!()
-    }
-
-    pub async fn unpause(&self, reference: &str) -> Result<(), Refusal> {
-        let _ = reference;
-        todo!()
-    }
-
-    pub async fn rename(&self, reference: &str, name: &str) -> Result<(), Refusal> {
-        let _ = (reference, name);
-        todo!()
-    }
-
-    pub async fn remove(&self, reference: &str, options: RemoveOptions) -> Result<(), Refusal> {
-        let _ = (reference, options);
-        todo!()
-    }
-
-    /// Registers at once (so it may be called before the start); the inner future ends with
-    /// the condition and may be dropped.
-    pub fn wait(
+    /// Runs blocking work beside the runtime programs, in a private mount namespace.
+    async fn private<T: Send + 'static>(
         &self,
-        reference: &str,
-        condition: WaitCondition,
-    ) -> Result<BoxFuture<'static, Exit>, Refusal> {
-        let _ = (reference, condition);
-        todo!()
+        work: impl FnOnce(Executor) -> Result<T, OciError> + Send + 'static,
+    ) -> Result<T, OciError> {
+        let executor = self.executor.clone();
+        crate::oci::private::in_private_mounts(executor.hide_unified, move || work(executor)).await
     }
+}
 
-    /// Newest first.
-    pub fn list(&self, options: &ListOptions) -> Result<Vec<ContainerView>, Refusal> {
-        let _ = options;
-        todo!()
-    }
+/// Nanoseconds since the Unix epoch.
+fn now() -> i64 {
+    std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |passed| passed.as_nanos() as i64)
+}
 
-    pub fn inspect(&self, reference: &str) -> Result<ContainerView, Refusal> {
-        let _ = reference;
-        todo!()
-    }
-
-    /// Bytes of the writable layer (`SizeRw`) and of everything (`SizeRootFs`). Walks the disk.
-    pub async fn size(&self, reference: &str) -> Result<(u64, u64), Refusal> {
-        let _ = reference;
-        todo!()
-    }
-
-    pub fn logs(&self, reference: &str, options: LogOptions) -> Result<LogStream, Refusal> {
-        let _ = (reference, options);
-        todo!()
-    }
-
-    /// May be called before the start: nothing of the output is missed.
-    pub async fn attach(
-        &self,
-        reference: &str,
-        options: AttachOptions,
-    ) -> Result<Attached, Refusal> {
-        let _ = (reference, options);
-        todo!()
-    }
-
-    /// Sets the terminal's size; before the start it is kept for it.
-    pub async fn resize(&self, reference: &str, rows: u16, columns: u16) -> Result<(), Refusal> {
-        let _ = (reference, rows, columns);
-        todo!()
-    }
-
-    /// Returns the exec's id.
-    pub async fn exec_create(&self, reference: &str, spec: ExecSpec) -> Result<String, Refusal> {
-        let _ = (reference, spec);
-        todo!()
-    }
-
-    /// Runs it and hands over its streams; `console_size` as in `ExecStart`.
-    pub async fn exec_start(
-        &self,
-        exec: &str,
-        console_size: Option<(u16, u16)>,
-    ) -> Result<Attached, Refusal> {
-        let _ = (exec, console_size);
-        todo!()
-    }
-
-    /// Runs it without streams (`Detach: true`).
-    pub async fn exec_start_detached(&self, exec: &str) -> Result<(), Refusal> {
-        let _ = exec;
-        todo!()
-    }
-
-    pub fn exec_inspect(&self, exec: &str) -> Result<ExecView, Refusal> {
-        let _ = exec;
-        todo!()
-    }
-
-    pub async fn exec_resize(&self, exec: &str, rows: u16, columns: u16) -> Result<(), Refusal> {
-        let _ = (exec, rows, columns);
-        todo!()
-    }
-
-    /// `ps_args` empty: `-ef`.
-    pub async fn top(&self, reference: &str, ps_args: &str) -> Result<Processes, Refusal> {
-        let _ = (reference, ps_args);
-        todo!()
-    }
-
-    /// One reading; all zero when it does not run.
-    pub async fn stats(&self, reference: &str) -> Result<Stats, Refusal> {
-        let _ = reference;
-        todo!()
-    }
-
-    pub async fn changes(&self, reference: &str) -> Result<Vec<Change>, Refusal> {
-        let _ = reference;
-        todo!()
-    }
-
-    pub async fn path_stat(&self, reference: &str, path: &str) -> Result<PathStat, Refusal> {
-        let _ = (reference, path);
-        todo!()
-    }
-
-    /// A tar of the path, its last component as the first entry (`docker cp` out of it).
-    pub async fn archive_get(
-        &self,
-        reference: &str,
-        path: &str,
-    ) -> Result<(PathStat, BoxStream<'static, std::io::Result<Bytes>>), Refusal> {
-        let _ = (reference, path);
-        todo!()
-    }
-
-    /// Unpacks a plain tar into a directory of the container.
-    pub async fn archive_put(
-        &self,
-        reference: &str,
-        path: &str,
-        tar: BoxStream<'static, std::io::Result<Bytes>>,
-    ) -> Result<(), Refusal> {
-        let _ = (reference, path, tar);
-        todo!()
-    }
-
-    /// Removes all that do not run; filters `label`, `until`.
-    pub async fn prune(&self, filters: &BTreeMap<String, Vec<String>>) -> Result<Pruned, Refusal> {
-        let _ = filters;
-        todo!()
-    }
-
-    /// Absent name: an anonymous one. An existing one of that name is given back.
-    pub async fn volume_create(
-        &self,
-        name: Option<&str>,
-        labels: BTreeMap<String, String>,
-        options: BTreeMap<String, String>,
-    ) -> Result<VolumeView, Refusal> {
-        let _ = (name, labels, options);
-        todo!()
-    }
-
-    /// Filters `name`, `label`, `dangling`, `driver`.
-    pub fn volume_list(
-        &self,
-        filters: &BTreeMap<String, Vec<String>>,
-    ) -> Result<Vec<VolumeView>, Refusal> {
-        let _ = filters;
-        todo!()
-    }
-
-    pub fn volume_inspect(&self, name: &str) -> Result<VolumeView, Refusal> {
-        let _ = name;
-        todo!()
-    }
-
-    /// In use: 409, with the users named.
-    pub async fn volume_remove(&self, name: &str, force: bool) -> Result<(), Refusal> {
-        let _ = (name, force);
-        todo!()
-    }
-
-    /// Unused anonymous volumes; with filter `all=true` named ones too.
-    pub async fn volume_prune(
-        &self,
-        filters: &BTreeMap<String, Vec<String>>,
-    ) -> Result<Pruned, Refusal> {
-        let _ = filters;
-        todo!()
-    }
-
-    /// Image ids with the containers that use them, for `rmi` and prune.
-    pub fn images_in_use(&self) -> BTreeMap<String, Vec<ContainerId>> {
-        todo!()
-    }
-
-    /// Name, version and path of the OCI runtime, for `docker info` and `version`.
-    pub fn runtime_version(&self) -> (String, String, PathBuf) {
-        todo!()
-    }
-
-    /// Default seconds until SIGKILL where nobody says otherwise.
-    pub const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+fn random_id() -> ContainerId {
+    ContainerId::from_random(rand::random())
 }

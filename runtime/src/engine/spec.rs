@@ -178,7 +178,7 @@ pub enum MountKind {
     },
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeviceSpec {
     pub host: PathBuf,
     pub container: PathBuf,

@@ -1,0 +1,737 @@
+//! Starting containers and looking after them: carrying out what `machine::next` says.
+
+use std::{
+    fs,
+    os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use futures_util::future::BoxFuture;
+use model::{ContainerId, Refusal};
+
+use super::{
+    Engine, Exit, MountKind, RemoveOptions,
+    container::Container,
+    create::clean,
+    machine::{Action, Observed, Phase, next},
+    now,
+    record::Record,
+};
+use crate::{
+    network::{Connected, NetworkMode},
+    oci::{
+        Executor, Launch, OciError, ProcessId,
+        attach::{connect_in, resize},
+        bundle::{self, Device, Facts, Mount},
+        ended, read_pid,
+        rootfs::{Layers, copy_into, ensure_dir, mount_overlay, open_root, read_in},
+        user,
+    },
+};
+
+/// What a start hands to the thread that does it.
+struct Plan {
+    record: Record,
+    directory: PathBuf,
+    bundle: PathBuf,
+    cgroup: String,
+    netns: Option<PathBuf>,
+    shared: Vec<(&'static str, PathBuf)>,
+    init: Option<PathBuf>,
+    cgroup_v2: bool,
+}
+
+impl Engine {
+    /// `Ok(false)`: it ran already (Docker's 304).
+    pub async fn start_container(&self, reference: &str) -> Result<bool, Refusal> {
+        let container = self.find(reference)?;
+        let this = self.arc();
+        // On its own task: a client that goes away must not leave a start half done.
+        let work = self.tasks.spawn(async move {
+            let _turn = container.turn.lock().await;
+            match container.phase() {
+                Phase::Running => return Ok(false),
+                Phase::Paused => {
+                    return Err(Refusal::conflict(
+                        "cannot start a paused container, try unpause instead",
+                    ));
+                }
+                Phase::Removing => {
+                    return Err(Refusal::conflict(
+                        "container is marked for removal and cannot be started",
+                    ));
+                }
+                Phase::Created | Phase::Restarting | Phase::Exited => {}
+            }
+            container.change(|record| {
+                record.life.restart_count = 0;
+                record.life.restart_delay = 0;
+            })?;
+            this.run(&container).await.map(|()| true)
+        });
+        flatten(work.await)
+    }
+
+    /// Starts a container whose turn is held. On failure nothing is left running.
+    pub(super) async fn run(&self, container: &Arc<Container>) -> Result<(), Refusal> {
+        let keep_network = container.phase() == Phase::Restarting;
+        if container.record().life.dirty {
+            self.clean_up(container, keep_network).await?;
+        }
+        let result = self.run_clean(container).await;
+        if let Err(refusal) = &result {
+            // Attached clients learn by the end of their streams.
+            container
+                .early
+                .lock()
+                .expect("no panic under this lock")
+                .clear();
+            self.clean_up(container, false).await?;
+            let code = exit_code_of(&refusal.message);
+            container.change(|record| {
+                record.error.clone_from(&refusal.message);
+                record.life.exit_code = code;
+                record.life.finished_at = now();
+                if record.life.phase != Phase::Created {
+                    record.life.phase = Phase::Exited;
+                }
+            })?;
+            container.signal.send_modify(|signal| {
+                signal.exits += 1;
+                signal.last = Exit {
+                    code,
+                    error: Some(refusal.message.clone()),
+                };
+            });
+            if container.record().life.auto_remove {
+                self.remove_held(
+                    container,
+                    RemoveOptions {
+                        force: true,
+                        volumes: true,
+                    },
+                )
+                .await?;
+            }
+        }
+        result
+    }
+
+    async fn run_clean(&self, container: &Arc<Container>) -> Result<(), Refusal> {
+        container.change(|record| {
+            record.life.dirty = true;
+            record.life.stopped_by_hand = false;
+            record.error.clear();
+            record.oom_killed = false;
+            record.boot.clone_from(&self.boot);
+        })?;
+        let request = container.connect_request();
+        let connected = self.config.network.connect(&request).await?;
+        let plan = self.plan(container, &connected)?;
+        let early = container.bundle.clone();
+        let (process, monitor) = self
+            .private(move |executor| launch(&executor, &plan))
+            .await
+            .map_err(|error| start_refusal(container, &error))?;
+        for waiting in container
+            .early
+            .lock()
+            .expect("no panic under this lock")
+            .drain(..)
+        {
+            if let Ok(connection) = connect_in(&early) {
+                // The client may have gone.
+                let _ = waiting.send(connection);
+            }
+        }
+        let size = *container.size.lock().expect("no panic under this lock");
+        if let Some((rows, columns)) = size {
+            let _ = resize(&container.bundle, rows, columns);
+        }
+        let id = container.id.clone();
+        self.private(move |executor| executor.start(id.as_str()))
+            .await
+            .map_err(|error| start_refusal(container, &error))?;
+        container.change(|record| {
+            record.network = connected;
+            record.process = Some(process);
+            record.monitor = Some(monitor);
+            record.life.phase = Phase::Running;
+            record.life.ran = true;
+            record.life.started_at = now();
+            record.health = record
+                .effective
+                .health
+                .as_ref()
+                .map(|_| super::HealthView::default());
+        })?;
+        self.tell(&container.record(), "start", &[]);
+        self.config.network.started(&container.id).await;
+        self.look_after(container);
+        Ok(())
+    }
+
+    fn plan(&self, container: &Container, connected: &Connected) -> Result<Plan, Refusal> {
+        let record = container.record().clone();
+        write_files(&container.directory, &record, connected).map_err(|error| {
+            Refusal::internal(format!("writing the container's files: {error}"))
+        })?;
+        let mut shared = Vec::new();
+        for (kind, mode, file) in [
+            ("pid", &record.spec.host.pid_mode, "pid"),
+            ("ipc", &record.spec.host.ipc_mode, "ipc"),
+        ] {
+            if let Some(other) = mode.strip_prefix("container:") {
+                let other = self.find(other)?;
+                other.must_run()?;
+                let pid = other.record().process.map_or(0, |process| process.pid);
+                shared.push((kind, PathBuf::from(format!("/proc/{pid}/ns/{file}"))));
+            }
+        }
+        let init = if record.spec.host.init {
+            Some(self.init_program()?)
+        } else {
+            None
+        };
+        Ok(Plan {
+            directory: container.directory.clone(),
+            bundle: container.bundle.clone(),
+            cgroup: format!(
+                "/{}/{}",
+                self.config.cgroup_parent.trim_matches('/'),
+                record.id
+            ),
+            netns: connected.netns.clone(),
+            shared,
+            init,
+            cgroup_v2: super::cgroup::version() == super::cgroup::Version::V2,
+            record,
+        })
+    }
+
+    fn init_program(&self) -> Result<PathBuf, Refusal> {
+        const PLACES: &[&str] = &[
+            "/usr/bin/docker-init",
+            "/usr/libexec/docker/docker-init",
+            "/usr/bin/tini-static",
+            "/usr/bin/catatonit",
+            "/usr/libexec/podman/catatonit",
+        ];
+        self.config
+            .init
+            .clone()
+            .or_else(|| PLACES.iter().map(PathBuf::from).find(|path| path.exists()))
+            .ok_or_else(|| {
+                Refusal::invalid(
+                    "--init needs an init program: install the package tini or catatonit",
+                )
+            })
+    }
+
+    /// Waits for the end of a running container, then sees to what follows.
+    pub(super) fn look_after(&self, container: &Arc<Container>) {
+        let this = self.arc();
+        let container = container.clone();
+        let record = container.record().clone();
+        super::health::watch(self, &container);
+        self.spawn(async move {
+            if let Some(monitor) = record.monitor.filter(|monitor| monitor.pid > 0) {
+                ended(monitor).await;
+            }
+            if let Observed::Alive = this.observe(&container) {
+                // Nobody would read its output or its exit code any more.
+                this.kill_lost(&container).await;
+            }
+            let code = match this.observe(&container) {
+                Observed::Ended { code } => code,
+                Observed::Alive | Observed::Gone => super::machine::LOST,
+            };
+            // Who stops it holds the turn until it has ended, so this comes first.
+            this.note_exit(&container, code);
+            let _turn = container.turn.lock().await;
+            this.settle(&container).await;
+        });
+    }
+
+    /// Carries out steps until there is nothing to do; the turn is held.
+    pub(super) fn settle<'a>(&'a self, container: &'a Arc<Container>) -> BoxFuture<'a, ()> {
+        Box::pin(self.settle_steps(container))
+    }
+
+    async fn settle_steps(&self, container: &Arc<Container>) {
+        loop {
+            let observed = self.observe(container);
+            let action = next(&container.record().life, observed, now());
+            let result = match action {
+                Action::Nothing => return,
+                Action::NoteExit { code } => {
+                    self.note_exit(container, code);
+                    Ok(())
+                }
+                Action::Kill => {
+                    self.kill_lost(container).await;
+                    self.clean_up(container, false).await
+                }
+                Action::CleanUp { keep_network } => self.clean_up(container, keep_network).await,
+                Action::Start => self.run(container).await,
+                Action::WakeAt(at) => {
+                    self.wake_at(container, at);
+                    return;
+                }
+                Action::Remove => {
+                    let options = RemoveOptions {
+                        force: true,
+                        volumes: container.record().life.auto_remove,
+                    };
+                    self.remove_held(container, options).await
+                }
+            };
+            if let Err(refusal) = result {
+                tracing::warn!(container = %container.id.short(), %refusal, ?action, "a step failed");
+                return;
+            }
+            if container.signal.borrow().removed {
+                return;
+            }
+        }
+    }
+
+    fn wake_at(&self, container: &Arc<Container>, at: i64) {
+        let this = self.arc();
+        let container = container.clone();
+        self.spawn(async move {
+            tokio::time::sleep(Duration::from_nanos((at - now()).max(0) as u64)).await;
+            let _turn = container.turn.lock().await;
+            if container.phase() == Phase::Restarting {
+                this.settle(&container).await;
+            }
+        });
+    }
+
+    /// What is there of a container's process.
+    pub(super) fn observe(&self, container: &Container) -> Observed {
+        let record = container.record();
+        let id = record.id.clone();
+        if let Some(code) = read_pid(&self.executor.exit_dir.join(id.as_str())) {
+            return Observed::Ended { code: code.into() };
+        }
+        if record.boot != self.boot {
+            return Observed::Gone;
+        }
+        let running = matches!(record.life.phase, Phase::Running | Phase::Paused);
+        let process = if running {
+            record.process
+        } else if record.life.dirty {
+            read_pid(&container.bundle.join("init.pid")).and_then(ProcessId::of)
+        } else {
+            None
+        };
+        match process {
+            Some(process) if process.alive() => Observed::Alive,
+            _ => Observed::Gone,
+        }
+    }
+
+    async fn kill_lost(&self, container: &Arc<Container>) {
+        let process = container
+            .record()
+            .process
+            .or_else(|| read_pid(&container.bundle.join("init.pid")).and_then(ProcessId::of));
+        let id = container.id.clone();
+        let _ = self
+            .private(move |executor| executor.kill(id.as_str(), libc::SIGKILL))
+            .await;
+        if let Some(process) = process {
+            let _ = tokio::time::timeout(Duration::from_secs(10), ended(process)).await;
+        }
+    }
+
+    /// Notes an end once; those who wait are woken.
+    pub(super) fn note_exit(&self, container: &Arc<Container>, code: i64) {
+        let oom = super::cgroup::oom_killed(&self.cgroup_of(&container.id));
+        let changed = container.change(|record| {
+            if !matches!(record.life.phase, Phase::Running | Phase::Paused) {
+                return false;
+            }
+            record.oom_killed = oom;
+            record.life.note_exit(code, now());
+            true
+        });
+        match changed {
+            Ok(false) => return,
+            Ok(true) => {}
+            Err(refusal) => {
+                tracing::warn!(container = %container.id.short(), %refusal, "noting an exit")
+            }
+        }
+        let record = container.record().clone();
+        if oom {
+            self.tell(&record, "oom", &[]);
+        }
+        let ran = (record.life.finished_at - record.life.started_at).max(0) / 1_000_000_000;
+        self.tell(
+            &record,
+            "die",
+            &[
+                ("exitCode", code.to_string()),
+                ("execDuration", ran.to_string()),
+            ],
+        );
+        container.signal.send_modify(|signal| {
+            signal.phase = record.life.phase;
+            signal.exits += 1;
+            signal.last = Exit { code, error: None };
+        });
+    }
+
+    pub(super) fn cgroup_of(&self, id: &ContainerId) -> String {
+        format!("{}/{id}", self.config.cgroup_parent.trim_matches('/'))
+    }
+
+    /// Takes back what a run left. Idempotent.
+    pub(super) async fn clean_up(
+        &self,
+        container: &Arc<Container>,
+        keep_network: bool,
+    ) -> Result<(), Refusal> {
+        let id = container.id.clone();
+        let exit_file = self.executor.exit_dir.join(id.as_str());
+        let link = self.executor.socket_dir.join(id.as_str());
+        let bundle = container.bundle.clone();
+        let cgroup = self.cgroup_of(&id);
+        self.private(move |executor| {
+            executor.delete(id.as_str())?;
+            let _ = fs::remove_file(&link);
+            match fs::remove_dir_all(&bundle) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(OciError::io(format!("removing {}", bundle.display()))(
+                        error,
+                    ));
+                }
+                _ => {}
+            }
+            let _ = fs::remove_file(&exit_file);
+            super::cgroup::remove(&cgroup);
+            Ok(())
+        })
+        .await
+        .map_err(|error| Refusal::internal(error.to_string()))?;
+        self.drop_execs(&container.id);
+        if keep_network {
+            return container.change(|record| {
+                record.process = None;
+                record.monitor = None;
+                record.life.dirty = false;
+            });
+        }
+        self.config.network.disconnect(&container.id).await?;
+        container.change(|record| {
+            record.life.dirty = false;
+            record.process = None;
+            record.monitor = None;
+            for endpoint in &mut record.network.endpoints {
+                endpoint.addresses.clear();
+                endpoint.gateways.clear();
+                endpoint.mac.clear();
+            }
+        })
+    }
+}
+
+/// A panicked task is our fault; say so instead of panicking on.
+pub(super) fn flatten<T>(
+    result: Result<Result<T, Refusal>, tokio::task::JoinError>,
+) -> Result<T, Refusal> {
+    result.unwrap_or_else(|error| Err(Refusal::internal(format!("the operation died: {error}"))))
+}
+
+/// Docker's exit codes for what could not be started.
+fn exit_code_of(message: &str) -> i64 {
+    if message.contains("executable file not found")
+        || message.contains("no such file or directory")
+    {
+        127
+    } else if message.contains("permission denied") || message.contains("is a directory") {
+        126
+    } else {
+        128
+    }
+}
+
+/// The runtime's reason in the words that Docker's clients look for.
+fn start_refusal(container: &Container, error: &OciError) -> Refusal {
+    let text = error.to_string();
+    let program = container
+        .record()
+        .effective
+        .argv
+        .first()
+        .cloned()
+        .unwrap_or_default();
+    let lower = text.to_lowercase();
+    let because = |reason: &str| {
+        Refusal::invalid(format!(
+            "failed to create task for container: OCI runtime create failed: exec: \"{program}\": {reason}: unknown"
+        ))
+    };
+    let about_program = lower.contains("executable file")
+        || lower.contains(&format!("`{}`", program.to_lowercase()))
+        || lower.contains("exec:")
+        || lower.contains("open executable");
+    if about_program && lower.contains("permission denied") {
+        return because("permission denied");
+    }
+    if lower.contains("executable file") && lower.contains("not found") {
+        return because(if program.contains('/') {
+            "stat: no such file or directory"
+        } else {
+            "executable file not found in $PATH"
+        });
+    }
+    if about_program && lower.contains("no such file") {
+        return because("no such file or directory");
+    }
+    Refusal::internal(format!(
+        "failed to create task for container: OCI runtime create failed: {text}"
+    ))
+}
+
+/// On the private thread: mounts, looks up, writes `config.json`, starts the monitor.
+fn launch(executor: &Executor, plan: &Plan) -> Result<(ProcessId, ProcessId), OciError> {
+    let record = &plan.record;
+    let spec = &record.spec;
+    let _ = fs::remove_dir_all(&plan.bundle);
+    fs::create_dir_all(&plan.bundle).map_err(OciError::io("making the bundle"))?;
+    let _ = fs::remove_file(executor.exit_dir.join(record.id.as_str()));
+    let rootfs = plan.directory.join("rootfs");
+    mount_overlay(
+        &Layers {
+            lower: record.layers.clone(),
+            writable: plan.directory.clone(),
+        },
+        &rootfs,
+    )?;
+    let root = open_root(&rootfs).map_err(OciError::io("opening the root file system"))?;
+    let user = user::resolve(
+        &record.effective.user,
+        &spec.host.group_add,
+        &read_in(&root, "/etc/passwd"),
+        &read_in(&root, "/etc/group"),
+    )
+    .map_err(|refusal| OciError::Refused(refusal.message))?;
+    if !record.effective.working_dir.is_empty() {
+        ensure_dir(&root, &record.effective.working_dir).map_err(|error| {
+            OciError::Refused(format!(
+                "making the working directory {}: {error}",
+                record.effective.working_dir
+            ))
+        })?;
+    }
+    let mounts = mounts(plan, &root)?;
+    let devices = devices(record)?;
+    let config = bundle::config(&Facts {
+        spec,
+        effective: &record.effective,
+        user: &user,
+        rootfs: &rootfs,
+        cgroup: &plan.cgroup,
+        netns: plan.netns.as_deref(),
+        shared: &plan.shared,
+        mounts: &mounts,
+        init: plan.init.as_deref(),
+        devices: &devices,
+        cgroup_v2: plan.cgroup_v2,
+    })
+    .map_err(|refusal| OciError::Refused(refusal.message))?;
+    fs::write(plan.bundle.join("config.json"), config.to_string())
+        .map_err(OciError::io("writing config.json"))?;
+    let log = plan.directory.join("container.log");
+    let log_max = spec
+        .host
+        .log
+        .options
+        .get("max-size")
+        .and_then(|text| super::logs::parse_size(text));
+    executor.create(&Launch {
+        container: record.id.as_str(),
+        bundle: &plan.bundle,
+        tty: spec.tty,
+        stdin: spec.open_stdin,
+        leave_stdin_open: spec.open_stdin && !spec.stdin_once,
+        log: (spec.host.log.driver != "none").then_some(log.as_path()),
+        log_max,
+    })
+}
+
+fn mounts(plan: &Plan, root: &impl std::os::fd::AsFd) -> Result<Vec<Mount>, OciError> {
+    let record = &plan.record;
+    let mut list = Vec::new();
+    for (target, file) in [
+        ("/etc/resolv.conf", "resolv.conf"),
+        ("/etc/hostname", "hostname"),
+        ("/etc/hosts", "hosts"),
+    ] {
+        if !record
+            .mounts
+            .iter()
+            .any(|point| point.destination == target)
+        {
+            list.push(Mount {
+                target: target.into(),
+                kind: "bind",
+                source: plan.directory.join(file).display().to_string(),
+                options: vec!["rbind".into(), "rprivate".into(), "rw".into()],
+            });
+        }
+    }
+    for point in &record.mounts {
+        let wish = record
+            .spec
+            .host
+            .mounts
+            .iter()
+            .find(|mount| clean(&mount.target) == point.destination)
+            .map(|mount| &mount.kind);
+        let access = if point.writable { "rw" } else { "ro" }.to_owned();
+        let source = point.source.display().to_string();
+        let (kind, options) = match wish {
+            Some(MountKind::Bind {
+                create_source,
+                non_recursive,
+                ..
+            }) => {
+                if *create_source && !point.source.exists() {
+                    fs::create_dir_all(&point.source)
+                        .map_err(OciError::io(format!("making {source}")))?;
+                }
+                let bind = if *non_recursive { "bind" } else { "rbind" };
+                (
+                    "bind",
+                    vec![bind.to_owned(), access, point.propagation.clone()],
+                )
+            }
+            Some(MountKind::Tmpfs {
+                size,
+                mode,
+                options,
+            }) => {
+                let mut all = vec!["nosuid".to_owned(), "nodev".into(), "noexec".into()];
+                all.retain(|option| {
+                    let opposite = option.strip_prefix("no").unwrap_or_default();
+                    !options.iter().any(|own| own == opposite)
+                });
+                all.extend(options.iter().cloned());
+                all.extend(size.map(|size| format!("size={size}")));
+                all.extend(mode.map(|mode| format!("mode={mode:o}")));
+                all.push(access);
+                list.push(Mount {
+                    target: point.destination.clone(),
+                    kind: "tmpfs",
+                    source: "tmpfs".into(),
+                    options: all,
+                });
+                continue;
+            }
+            Some(MountKind::Volume { no_copy, .. }) => {
+                super::volumes::fill(&point.source, *no_copy, |volume| {
+                    copy_into(root, &point.destination, volume)
+                })?;
+                ("bind", vec!["rbind".to_owned(), "rprivate".into(), access])
+            }
+            None => {
+                super::volumes::fill(&point.source, false, |volume| {
+                    copy_into(root, &point.destination, volume)
+                })?;
+                ("bind", vec!["rbind".to_owned(), "rprivate".into(), access])
+            }
+        };
+        list.push(Mount {
+            target: point.destination.clone(),
+            kind,
+            source,
+            options,
+        });
+    }
+    list.sort_by_key(|mount| mount.target.matches('/').count());
+    Ok(list)
+}
+
+fn devices(record: &Record) -> Result<Vec<Device>, OciError> {
+    record
+        .spec
+        .host
+        .devices
+        .iter()
+        .map(|wish| {
+            let facts = fs::metadata(&wish.host).map_err(OciError::io(format!(
+                "error gathering device information while adding custom device \"{}\"",
+                wish.host.display()
+            )))?;
+            let kind = facts.file_type();
+            if !kind.is_block_device() && !kind.is_char_device() {
+                return Err(OciError::Refused(format!(
+                    "{} is not a device node",
+                    wish.host.display()
+                )));
+            }
+            Ok(Device {
+                wish: wish.clone(),
+                block: kind.is_block_device(),
+                major: nix::sys::stat::major(facts.rdev()),
+                minor: nix::sys::stat::minor(facts.rdev()),
+                mode: facts.permissions().mode(),
+                uid: facts.uid(),
+                gid: facts.gid(),
+            })
+        })
+        .collect()
+}
+
+/// `/etc/hosts`, `/etc/hostname`, `/etc/resolv.conf` of the container.
+fn write_files(directory: &Path, record: &Record, connected: &Connected) -> std::io::Result<()> {
+    let name = &record.effective.hostname;
+    let mut hosts = if matches!(record.spec.network, NetworkMode::Host) {
+        fs::read_to_string("/etc/hosts").unwrap_or_default()
+    } else {
+        "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::\tip6-localnet\n\
+         ff00::\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n"
+            .to_owned()
+    };
+    for extra in &record.spec.extra_hosts {
+        if let Some((name, address)) = extra.split_once([':', '=']) {
+            let gateway = || {
+                let gateway = connected
+                    .endpoints
+                    .iter()
+                    .flat_map(|end| &end.gateways)
+                    .next();
+                gateway.map_or_else(|| "127.0.0.1".to_owned(), ToString::to_string)
+            };
+            let address = match address.trim_matches(['[', ']']) {
+                "host-gateway" => gateway(),
+                address => address.to_owned(),
+            };
+            hosts.push_str(&format!("{address}\t{name}\n"));
+        }
+    }
+    for (address, names) in &connected.hosts {
+        hosts.push_str(&format!("{address}\t{names}\n"));
+    }
+    let full = if record.effective.domainname.is_empty() {
+        name.clone()
+    } else {
+        format!("{name}.{}", record.effective.domainname)
+    };
+    for (file, text) in [
+        ("hosts", hosts.as_str()),
+        ("hostname", &format!("{full}\n")),
+        ("resolv.conf", &connected.resolv_conf),
+    ] {
+        let path = directory.join(file);
+        fs::write(&path, text)?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644))?;
+    }
+    Ok(())
+}
