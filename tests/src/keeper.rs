@@ -583,6 +583,7 @@ fn spawn(
     // before, and ends in execve or _exit.
     match unsafe { libc::fork() } {
         -1 => bail!("fork: {}", Errno::last()),
+        // SAFETY: as above: system calls on memory that was laid out before.
         0 => unsafe {
             libc::setsid();
             let mut none = std::mem::zeroed();

@@ -1,5 +1,7 @@
 //! What a user gets wrong: one clear sentence, the right status code, nothing half made.
 
+#![allow(clippy::unwrap_used)] // all of it is tests
+
 use std::{
     fs,
     path::PathBuf,

@@ -1,6 +1,8 @@
 //! What breaks: daemons die, hosts go, someone deletes what is ours. Containers keep talking,
 //! and everything is as it was once the daemon is back.
 
+#![allow(clippy::unwrap_used)] // all of it is tests
+
 use std::{
     process::{Child, Command, Stdio},
     time::{Duration, Instant},

@@ -1,6 +1,8 @@
 //! The story a user is told, as typed: once with ovnctl, once with the stock docker command
 //! line, each in a cluster of four hosts.
 
+#![allow(clippy::unwrap_used)] // all of it is tests
+
 use std::time::Duration;
 
 use tests::{Host, Lab, Options, Output, wait};

@@ -1,6 +1,8 @@
 //! Packages stand on three floors and arrows go down only (docs/architecture.md): a decision
 //! cannot touch a host, and the command line speaks the wire API alone.
 
+#![allow(clippy::unwrap_used)] // all of it is tests
+
 use std::collections::BTreeSet;
 
 use serde_json::Value;

@@ -1,5 +1,7 @@
 //! The lab itself, without daemons: hosts, cables, partitions, and nothing left behind.
 
+#![allow(clippy::unwrap_used)] // all of it is tests
+
 use std::{fs, path::Path};
 
 use tests::{Lab, Options};
