@@ -2,9 +2,9 @@
 
 #![allow(clippy::unwrap_used)] // all of it is tests
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, time::Duration};
 
-use tests::{Lab, Options};
+use tests::{Lab, Options, wait};
 
 fn bare(name: &str, workers: u8) -> Lab {
     let options = Options {
@@ -92,7 +92,12 @@ fn a_crashed_host_keeps_its_disk_only() {
     assert!(!one.is_up());
     assert!(!ping(&lab, "client", "worker01"));
     one.start().unwrap();
-    assert!(ping(&lab, "client", "worker01"));
+    // The client's neighbour entry still says that nobody is there.
+    wait::until("the host answers again", Duration::from_secs(10), || {
+        ping(&lab, "client", "worker01")
+            .then_some(())
+            .ok_or("no answer")
+    });
     assert_eq!(one.exec(["cat", "/var/lib/overnet/a"]).ok(), "disk");
     one.exec(["test", "-e", "/run/overnet/b"]).failed();
     lab.down().unwrap();

@@ -59,11 +59,14 @@ fn serve() -> Result<()> {
         tokio::spawn(answer_datagrams(udp, host.clone()));
         loop {
             let (stream, peer) = tokio::select! {
-                accepted = tcp.accept() => match accepted {
-                    Ok(accepted) => accepted,
-                    // Out of descriptors, or the peer was gone already.
-                    Err(_) => { tokio::time::sleep(Duration::from_millis(10)).await; continue }
-                },
+                accepted = tcp.accept() => {
+                    let Ok(accepted) = accepted else {
+                        // Out of descriptors, or the peer was gone already.
+                        tokio::time::sleep(Duration::from_millis(10)).await;
+                        continue;
+                    };
+                    accepted
+                }
                 _ = term.recv() => break,
                 _ = interrupt.recv() => break,
             };
@@ -106,7 +109,7 @@ fn whoami(peer: SocketAddr, host: &str) -> String {
 }
 
 async fn answer_datagrams(socket: UdpSocket, host: String) {
-    let mut packet = [0; 65536];
+    let mut packet = vec![0; 1 << 16];
     loop {
         if let Ok((_, peer)) = socket.recv_from(&mut packet).await {
             let _ = socket.send_to(whoami(peer, &host).as_bytes(), peer).await;
