@@ -6,7 +6,12 @@
 pub mod ca;
 pub mod client;
 pub mod clock;
+pub mod control;
+pub mod dispatcher;
+pub mod ipam;
+pub mod leader;
 pub mod raft;
+pub mod server;
 pub mod store;
 pub mod tls;
 pub mod wire;

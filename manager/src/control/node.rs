@@ -1,0 +1,173 @@
+//! Nodes and the cluster's own object.
+
+use std::collections::BTreeSet;
+
+use model::{
+    ClusterSpec, Meta, Node, NodeId, NodeSpec, Refusal,
+    control::TokenRotation,
+    node::{Availability, NodeDescription, NodeState, NodeStatus, Role},
+};
+
+use crate::{
+    ca,
+    store::{Tables, Transaction},
+};
+
+/// A new member; it is down until its first session.
+pub fn admit(
+    tx: &mut Transaction,
+    id: NodeId,
+    role: Role,
+    description: NodeDescription,
+    availability: Availability,
+) -> Node {
+    let taken: BTreeSet<u32> = tx.tables().nodes().map(|node| node.number).collect();
+    // Fewer nodes than numbers exist, so one is free.
+    let number = (1..)
+        .find(|number| !taken.contains(number))
+        .unwrap_or(u32::MAX);
+    let node = Node {
+        id,
+        meta: Meta::default(),
+        spec: NodeSpec {
+            name: None,
+            labels: std::collections::BTreeMap::default(),
+            role,
+            availability,
+        },
+        number,
+        status: NodeStatus {
+            state: NodeState::Unknown,
+            message: "has joined, no session yet".to_owned(),
+            address: description.advertise,
+        },
+        description,
+        manager: None,
+    };
+    tx.set_node(node.clone());
+    node
+}
+
+/// By full id, exact host name, or unique id prefix.
+pub fn find_node<'a>(tables: &'a Tables, reference: &str) -> Result<&'a Node, Refusal> {
+    if let Some(node) = tables.node(&reference.into()) {
+        return Ok(node);
+    }
+    let unique =
+        |mut found: Box<dyn Iterator<Item = &'a Node> + 'a>| match (found.next(), found.next()) {
+            (Some(node), None) => Ok(Some(node)),
+            (None, _) => Ok(None),
+            (Some(_), Some(_)) => Err(Refusal::invalid(format!(
+                "node {reference} is ambiguous (2 matches found); use its full id"
+            ))),
+        };
+    let wanted = reference.to_owned();
+    let named = tables
+        .nodes()
+        .filter(move |node| node.description.hostname == wanted);
+    if let Some(node) = unique(Box::new(named))? {
+        return Ok(node);
+    }
+    let prefix = reference.to_owned();
+    let begun = tables
+        .nodes()
+        .filter(move |node| !prefix.is_empty() && node.id.as_str().starts_with(&prefix));
+    unique(Box::new(begun))?
+        .ok_or_else(|| Refusal::not_found(format!("node {reference} not found")))
+}
+
+fn in_sequence(seen: u64, current: u64) -> Result<(), Refusal> {
+    if seen == current {
+        return Ok(());
+    }
+    Err(Refusal::out_of_sequence(format!(
+        "update out of sequence: version {seen} was seen, {current} is current; read the object again"
+    )))
+}
+
+pub fn node_update(
+    tx: &mut Transaction,
+    reference: &str,
+    version: u64,
+    spec: NodeSpec,
+) -> Result<(), Refusal> {
+    let mut node = find_node(tx.tables(), reference)?.clone();
+    in_sequence(version, node.meta.version)?;
+    if spec.role != node.spec.role {
+        return Err(match spec.role {
+            Role::Manager => {
+                Refusal::not_implemented("promotion is not there yet: a cluster has one manager")
+            }
+            Role::Worker => Refusal::invalid(
+                "the last manager cannot be demoted: nobody would hold the cluster's state",
+            ),
+        });
+    }
+    node.spec = spec;
+    tx.set_node(node);
+    Ok(())
+}
+
+/// Removes a node and what it held; it has to be down unless forced.
+pub fn node_remove(tx: &mut Transaction, reference: &str, force: bool) -> Result<Node, Refusal> {
+    let node = find_node(tx.tables(), reference)?.clone();
+    if node.spec.role == Role::Manager {
+        return Err(Refusal::invalid(format!(
+            "node {} is a manager and holds the cluster's state; it cannot be removed",
+            node.description.hostname
+        )));
+    }
+    if node.status.state == NodeState::Ready && !force {
+        return Err(Refusal::invalid(format!(
+            "node {} is not down and can't be removed; run `swarm leave` on it first, or use --force",
+            node.description.hostname
+        )));
+    }
+    let held: Vec<_> = tx
+        .tables()
+        .endpoints_at(&node.id)
+        .map(|e| e.id.clone())
+        .collect();
+    for endpoint in held {
+        tx.remove_endpoint(&endpoint);
+    }
+    tx.remove_node(&node.id);
+    Ok(node)
+}
+
+pub fn cluster_update(
+    tx: &mut Transaction,
+    version: u64,
+    spec: ClusterSpec,
+    rotate: TokenRotation,
+) -> Result<(), Refusal> {
+    let mut record = tx
+        .tables()
+        .cluster()
+        .ok_or_else(|| Refusal::unavailable("the cluster is not ready; try again in a moment"))?
+        .clone();
+    in_sequence(version, record.public.meta.version)?;
+    if spec.autolock || rotate.unlock_key {
+        return Err(Refusal::not_implemented(
+            "autolock is not there yet; leave --autolock out",
+        ));
+    }
+    let digest = ca::root_digest(&record.public.root_ca_pem)
+        .map_err(|error| Refusal::internal(error.to_string()))?;
+    let token = || {
+        ca::Token {
+            digest: digest.clone(),
+            secret: ca::new_secret(),
+        }
+        .to_string()
+    };
+    if rotate.worker {
+        record.public.join_tokens.worker = token();
+    }
+    if rotate.manager {
+        record.public.join_tokens.manager = token();
+    }
+    record.public.spec = spec;
+    tx.set_cluster(record);
+    Ok(())
+}

@@ -1,0 +1,7 @@
+//! Subnets, network identifiers and addresses: pure choices over the tables.
+
+mod address;
+mod subnet;
+
+pub use address::{Choice, choose};
+pub use subnet::{choose_vni, resolve_subnets};

@@ -1,0 +1,266 @@
+//! The subnets of a network: what the user fixed is checked, the rest is chosen.
+
+use std::{collections::BTreeSet, net::IpAddr};
+
+use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
+use model::{
+    Cluster, NetworkSpec, Refusal,
+    network::{IpamConfig, OPTION_VNI_LIST, Subnet, VNI_FIRST, VNI_LAST},
+};
+
+use crate::store::Tables;
+
+/// Prefix length of an automatic IPv6 subnet.
+const IPV6_SUBNET: u8 = 64;
+
+/// Every choice made: IPv4 first, then IPv6 where asked for.
+pub fn resolve_subnets(
+    tables: &Tables,
+    cluster: &Cluster,
+    spec: &NetworkSpec,
+) -> Result<Vec<Subnet>, Refusal> {
+    let mut subnets: Vec<Subnet> = Vec::new();
+    let (with_subnet, without): (Vec<&IpamConfig>, Vec<&IpamConfig>) =
+        spec.ipam.iter().partition(|config| config.subnet.is_some());
+    if let Some(config) = without.iter().find(|config| {
+        config.ip_range.is_some() || config.gateway.is_some() || !config.aux_addresses.is_empty()
+    }) {
+        let given = config.ip_range.map(|r| r.to_string());
+        let given = given
+            .or(config.gateway.map(|g| g.to_string()))
+            .unwrap_or_default();
+        return Err(Refusal::invalid(format!(
+            "no subnet contains {given}: name the subnet too (--subnet)"
+        )));
+    }
+    for config in with_subnet {
+        let subnet = fixed(config)?;
+        if subnet.subnet.is_ipv6() && !spec.ipv6 {
+            return Err(Refusal::invalid(format!(
+                "subnet {} is IPv6; ask for it with --ipv6",
+                subnet.subnet
+            )));
+        }
+        if let Some(twin) = subnets
+            .iter()
+            .find(|other| overlap(other.subnet, subnet.subnet))
+        {
+            return Err(Refusal::invalid(format!(
+                "subnets {} and {} of network {} overlap; choose others",
+                twin.subnet, subnet.subnet, spec.name
+            )));
+        }
+        if let Some(what) = collision(tables, subnet.subnet) {
+            return Err(Refusal::forbidden(format!(
+                "subnet {} overlaps with {what}; choose another, or leave --subnet out to have a free one chosen",
+                subnet.subnet
+            )));
+        }
+        subnets.push(subnet);
+    }
+    if !subnets.iter().any(|subnet| subnet.subnet.is_ipv4()) {
+        subnets.insert(0, automatic_ipv4(tables, cluster, spec, &subnets)?);
+    }
+    if spec.ipv6 && !subnets.iter().any(|subnet| subnet.subnet.is_ipv6()) {
+        subnets.push(automatic_ipv6(tables, cluster)?);
+    }
+    subnets.sort_by_key(|subnet| subnet.subnet.is_ipv6());
+    Ok(subnets)
+}
+
+fn fixed(config: &IpamConfig) -> Result<Subnet, Refusal> {
+    let asked = config
+        .subnet
+        .ok_or_else(|| Refusal::invalid("a subnet is missing"))?;
+    let most = if asked.is_ipv4() { 30 } else { 126 };
+    if asked.prefix() > most || asked.prefix() == 0 {
+        return Err(Refusal::invalid(format!(
+            "subnet {asked} has no room for containers; use a prefix of at most /{most}"
+        )));
+    }
+    let subnet = whole(asked)?;
+    let inside = |address: IpAddr, what: &str| {
+        if !subnet.contains(address) {
+            return Err(Refusal::invalid(format!(
+                "{what} {address} is outside subnet {subnet}"
+            )));
+        }
+        if address == subnet.network() || (subnet.is_ipv4() && address == subnet.broadcast()) {
+            return Err(Refusal::invalid(format!(
+                "{what} {address} is the network or broadcast address of {subnet}"
+            )));
+        }
+        Ok(())
+    };
+    let range = match config.ip_range {
+        None => subnet,
+        Some(range) => {
+            let range = whole(range)?;
+            if !subnet.contains(range.network()) || range.prefix() < subnet.prefix() {
+                return Err(Refusal::invalid(format!(
+                    "ip-range {range} is outside subnet {subnet}"
+                )));
+            }
+            range
+        }
+    };
+    let gateway = match config.gateway {
+        Some(gateway) => gateway,
+        None => first_host(subnet, &config.aux_addresses.values().copied().collect()),
+    };
+    inside(gateway, "gateway")?;
+    for (name, address) in &config.aux_addresses {
+        inside(*address, &format!("aux-address {name}"))?;
+    }
+    Ok(Subnet {
+        subnet,
+        range,
+        gateway,
+        aux_addresses: config.aux_addresses.clone(),
+    })
+}
+
+fn first_host(subnet: IpNetwork, taken: &BTreeSet<IpAddr>) -> IpAddr {
+    let mut number = to_number(subnet.network()) + 1;
+    while taken.contains(&to_ip(number, subnet.is_ipv4())) {
+        number += 1;
+    }
+    to_ip(number, subnet.is_ipv4())
+}
+
+pub(super) fn to_number(ip: IpAddr) -> u128 {
+    match ip {
+        IpAddr::V4(v4) => u128::from(u32::from(v4)),
+        IpAddr::V6(v6) => u128::from(v6),
+    }
+}
+
+pub(super) fn to_ip(number: u128, v4: bool) -> IpAddr {
+    if v4 {
+        IpAddr::from((number as u32).to_be_bytes())
+    } else {
+        IpAddr::from(number.to_be_bytes())
+    }
+}
+
+fn whole(network: IpNetwork) -> Result<IpNetwork, Refusal> {
+    IpNetwork::new(network.network(), network.prefix())
+        .map_err(|error| Refusal::invalid(format!("subnet {network}: {error}")))
+}
+
+fn overlap(one: IpNetwork, other: IpNetwork) -> bool {
+    one.is_ipv4() == other.is_ipv4()
+        && (one.contains(other.network()) || other.contains(one.network()))
+}
+
+/// What stands in the way of a subnet, in words.
+fn collision(tables: &Tables, subnet: IpNetwork) -> Option<String> {
+    for network in tables.networks() {
+        if let Some(other) = network
+            .subnets
+            .iter()
+            .find(|other| overlap(other.subnet, subnet))
+        {
+            return Some(format!("{} of network {}", other.subnet, network.spec.name));
+        }
+    }
+    for node in tables.nodes() {
+        if let Some(route) = node
+            .description
+            .routes
+            .iter()
+            .find(|route| overlap(**route, subnet))
+        {
+            return Some(format!(
+                "route {route} of host {}",
+                node.description.hostname
+            ));
+        }
+    }
+    None
+}
+
+fn automatic_ipv4(
+    tables: &Tables,
+    cluster: &Cluster,
+    spec: &NetworkSpec,
+    beside: &[Subnet],
+) -> Result<Subnet, Refusal> {
+    let size = if spec.ingress {
+        cluster.ingress_size
+    } else {
+        cluster.subnet_size
+    };
+    for pool in &cluster.address_pools {
+        let IpNetwork::V4(pool) = pool else { continue };
+        let step = 1u64 << (32 - u32::from(size));
+        let end = u64::from(u32::from(pool.broadcast())) + 1;
+        let mut base = u64::from(u32::from(pool.network()));
+        while base + step <= end {
+            let candidate = Ipv4Network::new((base as u32).into(), size)
+                .map_err(|error| Refusal::internal(error.to_string()))?;
+            let candidate = IpNetwork::from(candidate);
+            let free = collision(tables, candidate).is_none()
+                && !beside.iter().any(|other| overlap(other.subnet, candidate));
+            if free {
+                return fixed(&IpamConfig {
+                    subnet: Some(candidate),
+                    ..IpamConfig::default()
+                });
+            }
+            base += step;
+        }
+    }
+    let pools: Vec<String> = cluster
+        .address_pools
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    Err(Refusal::invalid(format!(
+        "no free /{size} is left in the address pool {}: networks and routes of hosts take all of it; name a subnet (--subnet) or remove networks",
+        pools.join(", ")
+    )))
+}
+
+fn automatic_ipv6(tables: &Tables, cluster: &Cluster) -> Result<Subnet, Refusal> {
+    let base = u128::from(cluster.ipv6_pool.network());
+    (0..=u128::from(u16::MAX))
+        .filter_map(|index| Ipv6Network::new((base + (index << 64)).into(), IPV6_SUBNET).ok())
+        .map(IpNetwork::from)
+        .find(|candidate| collision(tables, *candidate).is_none())
+        .map(|subnet| {
+            fixed(&IpamConfig {
+                subnet: Some(subnet),
+                ..IpamConfig::default()
+            })
+        })
+        .unwrap_or_else(|| {
+            Err(Refusal::invalid(format!(
+                "no free /64 is left in {}; name an IPv6 subnet (--subnet)",
+                cluster.ipv6_pool
+            )))
+        })
+}
+
+/// The network's VNI: the user's, or the lowest free one.
+pub fn choose_vni(tables: &Tables, spec: &NetworkSpec) -> Result<u32, Refusal> {
+    let taken: BTreeSet<u32> = tables.networks().map(|network| network.vni).collect();
+    let Some(list) = spec.options.get(OPTION_VNI_LIST) else {
+        return (VNI_FIRST..=VNI_LAST)
+            .find(|vni| !taken.contains(vni))
+            .ok_or_else(|| Refusal::conflict("all VXLAN network identifiers are in use"));
+    };
+    let first = list.split(',').next().unwrap_or_default().trim();
+    let vni: u32 = first.parse().ok().filter(|vni| (1..=VNI_LAST).contains(vni)).ok_or_else(|| {
+        Refusal::invalid(format!(
+            "option {OPTION_VNI_LIST}={list}: {first:?} is no VXLAN network identifier (1 to {VNI_LAST})"
+        ))
+    })?;
+    match tables.networks().find(|network| network.vni == vni) {
+        Some(other) => Err(Refusal::invalid(format!(
+            "option {OPTION_VNI_LIST}: {vni} is in use by network {}; choose another",
+            other.spec.name
+        ))),
+        None => Ok(vni),
+    }
+}

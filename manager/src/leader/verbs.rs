@@ -1,0 +1,229 @@
+//! One place that answers every verb.
+
+use std::time::{Duration, Instant};
+
+use model::{
+    Generation, NodeId, Refusal,
+    control::{Answer, AttachRequest, Attached, Verb},
+    node::Role,
+};
+
+use super::Manager;
+use crate::{
+    ca::Member,
+    clock,
+    control::{self, Attempt},
+    store::{Rest, Tables},
+};
+
+/// How long an address rests before it is given again.
+const REST: Duration = Duration::from_secs(5);
+/// How long hosts of a network are waited for before they are named as late.
+const LATE: Duration = Duration::from_secs(2);
+/// How often a wait for a resting address looks at the clock.
+const LOOK: Duration = Duration::from_millis(100);
+
+impl Manager {
+    /// Carries out a verb for a member; its role and identity decide what it may.
+    pub async fn call(&self, caller: &Member, verb: Verb) -> Result<Answer, Refusal> {
+        allowed(caller, &verb)?;
+        let store = self.store();
+        let own = (caller.role == Role::Worker).then(|| caller.node.clone());
+        match verb {
+            Verb::ClusterInspect => self
+                .cluster()
+                .map(|cluster| Answer::Cluster(Box::new(cluster)))
+                .ok_or_else(|| {
+                    Refusal::unavailable("the cluster is not ready; try again in a moment")
+                }),
+            Verb::ClusterUpdate {
+                version,
+                spec,
+                rotate,
+            } => {
+                let change = move |tx: &mut crate::store::Transaction| {
+                    control::cluster_update(tx, version, *spec, rotate)
+                };
+                store.update(change).await?;
+                Ok(Answer::Done)
+            }
+            Verb::NodeList => Ok(Answer::Nodes(store.view().nodes().cloned().collect())),
+            Verb::NodeInspect { reference } => {
+                let node = control::find_node(&store.view(), &reference)?.clone();
+                Ok(Answer::Node(Box::new(node)))
+            }
+            Verb::NodeUpdate {
+                reference,
+                version,
+                spec,
+            } => {
+                store
+                    .update(move |tx| control::node_update(tx, &reference, version, spec))
+                    .await?;
+                Ok(Answer::Done)
+            }
+            Verb::NodeRemove { reference, force } => {
+                let removed = store.update(move |tx| control::node_remove(tx, &reference, force));
+                let (node, _) = removed.await?;
+                self.sessions().forget(&node.id);
+                Ok(Answer::Done)
+            }
+            Verb::NetworkCreate { spec } => {
+                let made = store.update(move |tx| control::network_create(tx, *spec));
+                let (network, tables) = made.await?;
+                let network = tables.network(&network.id).cloned().unwrap_or(network);
+                Ok(Answer::Network(Box::new(network)))
+            }
+            Verb::NetworkList => Ok(Answer::Networks(store.view().networks().cloned().collect())),
+            Verb::NetworkInspect { reference } => {
+                let network = control::find_network(&store.view(), &reference)?.clone();
+                Ok(Answer::Network(Box::new(network)))
+            }
+            Verb::NetworkRemove { reference } => {
+                store
+                    .update(move |tx| control::network_remove(tx, &reference))
+                    .await?;
+                Ok(Answer::Done)
+            }
+            Verb::Attach(request) => self.attach(*request).await,
+            Verb::EndpointAdvance { endpoint, state } => {
+                let moved = store.update(move |tx| {
+                    control::endpoint_advance(tx, own.as_ref(), &endpoint, state)
+                });
+                moved.await?;
+                Ok(Answer::Done)
+            }
+            Verb::Detach { endpoint } => {
+                store
+                    .update(move |tx| control::detach(tx, own.as_ref(), &endpoint))
+                    .await?;
+                Ok(Answer::Done)
+            }
+            Verb::EndpointList { network } => {
+                let view = store.view();
+                Ok(Answer::Endpoints(
+                    view.endpoints_on(&network).cloned().collect(),
+                ))
+            }
+            Verb::NodeEndpoints { node } => {
+                let view = store.view();
+                Ok(Answer::Endpoints(
+                    view.endpoints_at(&node).cloned().collect(),
+                ))
+            }
+        }
+    }
+
+    async fn attach(&self, request: AttachRequest) -> Result<Answer, Refusal> {
+        let deadline = Instant::now() + request.patience;
+        let mut moved = self.sessions().moved();
+        let (attached, tables) = loop {
+            let (view, asked) = (self.store().view(), request.clone());
+            let free = self.rested_ones(&view, &asked.network);
+            let attempt = self
+                .store()
+                .update(move |tx| control::attach(tx, &asked, &|rest: &Rest| free(rest)));
+            match attempt.await? {
+                (Attempt::Attached(attached), tables) => break (*attached, tables),
+                (Attempt::Resting { network }, _) if Instant::now() >= deadline => {
+                    return Err(Refusal::conflict(format!(
+                        "network {network} has only addresses that rest after their last use (up to {} s); try again in a moment, or make a network with a larger --subnet",
+                        REST.as_secs()
+                    )));
+                }
+                (Attempt::Resting { .. }, _) => {
+                    moved.mark_unchanged();
+                    // The end of a rest is a moment, not an event; an acknowledgement is one.
+                    let _ = tokio::time::timeout(LOOK, moved.changed()).await;
+                }
+            }
+        };
+        let (endpoint, network) = attached;
+        let endpoint = tables.endpoint(&endpoint.id).cloned().unwrap_or(endpoint);
+        let index = endpoint.meta.version;
+        let late = self
+            .wait_for_hosts(&tables.hosts_of(&network.id), index)
+            .await;
+        let name = |node: &NodeId| {
+            tables
+                .node(node)
+                .map_or(node.to_string(), |node| node.description.hostname.clone())
+        };
+        Ok(Answer::Attached(Box::new(Attached {
+            generation: Generation {
+                epoch: tables.cluster().map_or(0, |record| record.epoch),
+                index,
+            },
+            late: late.iter().map(name).collect(),
+            endpoint,
+            network,
+        })))
+    }
+
+    /// Waits until all hosts with a session have reached the index; names those that have not.
+    async fn wait_for_hosts(&self, hosts: &[NodeId], index: u64) -> Vec<NodeId> {
+        let mut moved = self.sessions().moved();
+        let wait = async {
+            loop {
+                moved.mark_unchanged();
+                if self.sessions().behind(hosts, index).is_empty() {
+                    return;
+                }
+                if moved.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        match tokio::time::timeout(LATE, wait).await {
+            Ok(()) => Vec::new(),
+            Err(_) => self.sessions().behind(hosts, index),
+        }
+    }
+
+    /// Tells of the addresses of a network that rest now whether their rest is over: the time
+    /// has passed, and no host still forwards to the old owner.
+    fn rested_ones(&self, view: &Tables, network: &str) -> impl Fn(&Rest) -> bool + Send + 'static {
+        let now = clock::now();
+        let rest = i64::try_from(REST.as_nanos()).unwrap_or(i64::MAX);
+        let over: Vec<u64> = control::find_network(view, network)
+            .map(|network| {
+                view.resting(&network.id)
+                    .filter(|(_, r)| now.saturating_sub(r.since) >= rest)
+                    .filter(|(_, r)| self.sessions().behind(&r.hosts, r.released).is_empty())
+                    .map(|(_, r)| r.released)
+                    .collect()
+            })
+            .unwrap_or_default();
+        move |rest: &Rest| over.contains(&rest.released)
+    }
+}
+
+/// What a worker may: read networks, and what concerns its own containers.
+fn allowed(caller: &Member, verb: &Verb) -> Result<(), Refusal> {
+    if caller.role == Role::Manager {
+        return Ok(());
+    }
+    let fine = match verb {
+        Verb::NetworkList
+        | Verb::NetworkInspect { .. }
+        | Verb::EndpointList { .. }
+        | Verb::EndpointAdvance { .. }
+        | Verb::Detach { .. } => true,
+        Verb::Attach(request) => request.node == caller.node,
+        Verb::NodeEndpoints { node } => *node == caller.node,
+        Verb::ClusterInspect
+        | Verb::ClusterUpdate { .. }
+        | Verb::NodeList
+        | Verb::NodeInspect { .. }
+        | Verb::NodeUpdate { .. }
+        | Verb::NodeRemove { .. }
+        | Verb::NetworkCreate { .. }
+        | Verb::NetworkRemove { .. } => false,
+    };
+    if fine {
+        return Ok(());
+    }
+    Err(Refusal::forbidden(
+        "this node is a worker and may not do that; run the command on a manager",
+    ))
+}

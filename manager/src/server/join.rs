@@ -1,0 +1,131 @@
+//! For those who are not members yet.
+
+use std::sync::Arc;
+
+use model::{
+    Refusal,
+    node::{NodeDescription, Role},
+};
+use time::OffsetDateTime;
+use tonic::{Request, Response, Status};
+
+use super::caller;
+use crate::{
+    ca::{Authority, Member, Subject, Token},
+    clock, control,
+    leader::Manager,
+    wire::{
+        IssueReply, IssueRequest, Payload, Reply, RootReply, pack, proto::join_server::Join, unpack,
+    },
+};
+
+pub(super) struct Newcomers(pub Arc<Manager>);
+
+#[tonic::async_trait]
+impl Join for Newcomers {
+    async fn root(&self, _request: Request<Payload>) -> Result<Response<Payload>, Status> {
+        let identity = self.0.identity().current();
+        let reply: Reply<RootReply> = Ok(RootReply {
+            root_pem: identity.root_pem().to_owned(),
+            now: clock::now(),
+        });
+        Ok(Response::new(pack(&reply)?))
+    }
+
+    async fn issue(&self, request: Request<Payload>) -> Result<Response<Payload>, Status> {
+        let asked: IssueRequest = unpack(request.get_ref())?;
+        let reply: Reply<IssueReply> = match &asked.token {
+            Some(token) => match self.role_of(token) {
+                Ok(role) => self.admit(&asked, role, super::address_of(&request)).await,
+                Err(refusal) => Err(refusal),
+            },
+            None => {
+                let member = caller(&self.0, &request)?;
+                self.renew(&asked, &member)
+            }
+        };
+        Ok(Response::new(pack(&reply)?))
+    }
+}
+
+impl Newcomers {
+    fn role_of(&self, token: &str) -> Result<Role, Refusal> {
+        let token = Token::parse(token)?;
+        let cluster = self.0.cluster().ok_or_else(not_ready)?;
+        if token.equals(&cluster.join_tokens.worker) {
+            return Ok(Role::Worker);
+        }
+        if token.equals(&cluster.join_tokens.manager) {
+            return Err(Refusal::not_implemented(
+                "several managers are not there yet; join with the worker token (`ovnctl swarm join-token worker`)",
+            ));
+        }
+        Err(Refusal::invalid(
+            "the join token is not valid (any more): it may have been rotated; ask a manager for the present one with `ovnctl swarm join-token worker`",
+        ))
+    }
+
+    async fn admit(
+        &self,
+        asked: &IssueRequest,
+        role: Role,
+        from: Option<std::net::SocketAddr>,
+    ) -> Result<IssueReply, Refusal> {
+        let id = control::new_id();
+        let mut description: NodeDescription = asked.description.clone();
+        description.advertise = description.advertise.or(from.map(|from| from.ip()));
+        description.data_path = description.data_path.or(description.advertise);
+        let cluster = self.0.cluster().ok_or_else(not_ready)?;
+        let member = Member {
+            node: id.clone(),
+            role,
+            cluster: cluster.id,
+        };
+        let reply = self.renew(asked, &member)?;
+        let availability = asked.availability;
+        self.0
+            .store()
+            .update(move |tx| {
+                control::admit(tx, id, role, description, availability);
+                Ok(())
+            })
+            .await?;
+        self.0
+            .sessions()
+            .expect(&member.node, std::time::Instant::now());
+        Ok(reply)
+    }
+
+    fn renew(&self, asked: &IssueRequest, member: &Member) -> Result<IssueReply, Refusal> {
+        let view = self.0.store().view();
+        let record = view.cluster().ok_or_else(not_ready)?;
+        let internal = |error: crate::ca::CaError| Refusal::internal(error.to_string());
+        let authority = Authority::from_pem(&record.public.root_ca_pem, &record.ca_key_pem)
+            .map_err(internal)?;
+        let subject = Subject {
+            node: member.node.clone(),
+            role: member.role,
+            cluster: record.public.id.clone(),
+        };
+        let expiry = record.public.spec.node_cert_expiry;
+        let chain_pem = authority
+            .issue(&asked.csr_pem, &subject, expiry, OffsetDateTime::now_utc())
+            .map_err(|error| {
+                Refusal::invalid(format!("the certificate request is refused: {error}"))
+            })?;
+        Ok(IssueReply {
+            node_id: subject.node,
+            cluster_id: subject.cluster,
+            role: subject.role,
+            chain_pem,
+            root_pem: record.public.root_ca_pem.clone(),
+            managers: self.0.managers(),
+            data_path_port: record.public.data_path_port,
+            now: clock::now(),
+        })
+    }
+}
+
+fn not_ready() -> Refusal {
+    Refusal::unavailable("the cluster is not ready; try again in a moment")
+}

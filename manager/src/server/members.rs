@@ -1,0 +1,239 @@
+//! For members: verbs, sessions, heartbeats, acknowledgements.
+
+use std::{pin::Pin, sync::Arc, time::Instant};
+
+use futures_util::Stream;
+use model::{
+    Id, NodeId, Refusal,
+    control::{Answer, Verb},
+    node::{NodeDescription, NodeState, Role},
+};
+use tonic::{Request, Response, Status};
+
+use super::{address_of, caller};
+use crate::{
+    control,
+    dispatcher::{assignments, increment},
+    leader::Manager,
+    store::{StoreChange, Watched},
+    wire::{
+        Acknowledge, Beat, BeatReply, Payload, Register, Reply, SessionMessage, Welcome, pack,
+        proto::members_server::Members as Service, unpack,
+    },
+};
+
+pub(super) struct Members(pub Arc<Manager>);
+
+#[tonic::async_trait]
+impl Service for Members {
+    async fn call(&self, request: Request<Payload>) -> Result<Response<Payload>, Status> {
+        let member = caller(&self.0, &request)?;
+        let verb: Verb = unpack(request.get_ref())?;
+        let reply: Reply<Answer> = self.0.call(&member, verb).await;
+        Ok(Response::new(pack(&reply)?))
+    }
+
+    type SessionStream = Pin<Box<dyn Stream<Item = Result<Payload, Status>> + Send>>;
+
+    async fn session(
+        &self,
+        request: Request<Payload>,
+    ) -> Result<Response<Self::SessionStream>, Status> {
+        let member = caller(&self.0, &request)?;
+        let register: Register = unpack(request.get_ref())?;
+        let from = address_of(&request).map(|address| address.ip());
+        self.set_description(&member.node, register.description, Some(from))
+            .await
+            .map_err(|refusal| Status::unavailable(refusal.message))?;
+        Ok(Response::new(Box::pin(messages(
+            Arc::clone(&self.0),
+            member.node,
+        ))))
+    }
+
+    async fn describe(&self, request: Request<Payload>) -> Result<Response<Payload>, Status> {
+        let member = caller(&self.0, &request)?;
+        let description: NodeDescription = unpack(request.get_ref())?;
+        let reply: Reply<()> = self.set_description(&member.node, description, None).await;
+        Ok(Response::new(pack(&reply)?))
+    }
+
+    async fn beat(&self, request: Request<Payload>) -> Result<Response<Payload>, Status> {
+        let member = caller(&self.0, &request)?;
+        let beat: Beat = unpack(request.get_ref())?;
+        let known = self
+            .0
+            .sessions()
+            .beat(&member.node, &beat.session, Instant::now());
+        let view = self.0.store().view();
+        let down = view
+            .node(&member.node)
+            .is_some_and(|n| n.status.state == NodeState::Down);
+        let reply: Reply<BeatReply> = Ok(if known && !down {
+            BeatReply::Fine
+        } else {
+            BeatReply::UnknownSession
+        });
+        Ok(Response::new(pack(&reply)?))
+    }
+
+    async fn acknowledge(&self, request: Request<Payload>) -> Result<Response<Payload>, Status> {
+        let member = caller(&self.0, &request)?;
+        let said: Acknowledge = unpack(request.get_ref())?;
+        self.0
+            .sessions()
+            .acknowledge(&member.node, &said.session, said.generation);
+        let reply: Reply<()> = Ok(());
+        Ok(Response::new(pack(&reply)?))
+    }
+
+    async fn leave(&self, request: Request<Payload>) -> Result<Response<Payload>, Status> {
+        let member = caller(&self.0, &request)?;
+        let reply: Reply<()> = self.part(member.node, member.role).await;
+        Ok(Response::new(pack(&reply)?))
+    }
+}
+
+impl Members {
+    /// Stores what a node says of itself; with `from` it is a registration, which makes it ready.
+    async fn set_description(
+        &self,
+        id: &NodeId,
+        description: NodeDescription,
+        from: Option<Option<std::net::IpAddr>>,
+    ) -> Result<(), Refusal> {
+        let id = id.clone();
+        let set = self.0.store().update(move |tx| {
+            let Some(old) = tx.tables().node(&id) else {
+                return Err(Refusal::not_found(format!("node {id} was removed")));
+            };
+            let mut node = old.clone();
+            node.description = description;
+            if let Some(address) = from {
+                node.status.state = NodeState::Ready;
+                node.status.message = String::new();
+                // A manager's own session comes from loopback, which is nobody's address.
+                let address = address.filter(|address| !address.is_loopback());
+                node.status.address = node.description.advertise.or(address);
+            }
+            if node != *old {
+                tx.set_node(node);
+            }
+            Ok(())
+        });
+        set.await.map(|_| ())
+    }
+
+    /// A node that left holds nothing any more; it stays listed as down until it is removed.
+    async fn part(&self, id: NodeId, role: Role) -> Result<(), Refusal> {
+        if role == Role::Manager {
+            return Err(Refusal::invalid(
+                "a manager leaves by `swarm leave --force`",
+            ));
+        }
+        let node = id.clone();
+        let parted = self.0.store().update(move |tx| {
+            let held: Vec<_> = tx
+                .tables()
+                .endpoints_at(&id)
+                .map(|e| e.id.clone())
+                .collect();
+            for endpoint in held {
+                tx.remove_endpoint(&endpoint);
+            }
+            if let Some(node) = tx.tables().node(&id) {
+                let mut node = node.clone();
+                node.status.state = NodeState::Down;
+                node.status.message = "the node has left".to_owned();
+                tx.set_node(node);
+            }
+            Ok(())
+        });
+        parted.await?;
+        self.0.sessions().forget(&node);
+        Ok(())
+    }
+}
+
+/// Ends the session when the stream is dropped, however that comes about.
+struct Open {
+    manager: Arc<Manager>,
+    node: NodeId,
+    session: Id,
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.manager.sessions().close(&self.node, &self.session);
+    }
+}
+
+/// What a session says: welcome, full set, increments.
+fn messages(
+    manager: Arc<Manager>,
+    node: NodeId,
+) -> impl Stream<Item = Result<Payload, Status>> + Send {
+    async_stream::stream! {
+        let (mut tables, mut watch) = manager.store().view_and_watch();
+        let session = control::new_id();
+        manager.sessions().open(&node, session.clone(), model::Generation::default(), Instant::now());
+        let open = Open { manager: Arc::clone(&manager), node: node.clone(), session: session.clone() };
+        let Some(own) = tables.node(&node).cloned() else {
+            yield pack(&SessionMessage::Removed);
+            return;
+        };
+        let mut period = heartbeat(&tables);
+        yield pack(&SessionMessage::Welcome(Box::new(Welcome {
+            session,
+            heartbeat_period: period,
+            managers: manager.managers(),
+            node: own,
+            data_path_port: tables.cluster().map_or(0, |record| record.public.data_path_port),
+        })));
+        let mut sent = assignments(&tables, &node);
+        yield pack(&SessionMessage::Full(Box::new(sent.clone())));
+        loop {
+            let watched = tokio::select! {
+                watched = watch.next() => watched,
+                () = manager.ending().cancelled() => break,
+            };
+            match watched {
+                Watched::StartOver(state) => {
+                    tables = state;
+                    sent = assignments(&tables, &node);
+                    yield pack(&SessionMessage::Full(Box::new(sent.clone())));
+                }
+                Watched::Commit(commit) => {
+                    tables = Arc::clone(&commit.tables);
+                    if tables.node(&node).is_none() {
+                        yield pack(&SessionMessage::Removed);
+                        break;
+                    }
+                    if let Some(step) = increment(&mut sent, &tables, &commit.changes, &node) {
+                        yield pack(&SessionMessage::Increment(step));
+                    }
+                    for change in &commit.changes {
+                        if let StoreChange::SetNode(changed) = change && changed.id == node
+                            && let Some(stored) = tables.node(&node) {
+                            yield pack(&SessionMessage::Node(Box::new(stored.clone())));
+                        }
+                    }
+                    let now = heartbeat(&tables);
+                    if now != period {
+                        period = now;
+                        yield pack(&SessionMessage::HeartbeatPeriod(period));
+                    }
+                }
+            }
+        }
+        drop(open);
+    }
+}
+
+fn heartbeat(tables: &crate::store::Tables) -> std::time::Duration {
+    tables
+        .cluster()
+        .map_or(std::time::Duration::from_secs(1), |r| {
+            r.public.spec.heartbeat_period
+        })
+}

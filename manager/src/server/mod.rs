@@ -1,0 +1,126 @@
+//! The one port of a manager: newcomers join, members call. Mutual TLS from the first packet.
+
+mod join;
+mod members;
+
+use std::{net::SocketAddr, sync::Arc};
+
+use model::Refusal;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::mpsc,
+};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{
+    Request, Status,
+    transport::{
+        Server,
+        server::{TcpConnectInfo, TlsConnectInfo},
+    },
+};
+
+use crate::{
+    ca::{Member, member_of},
+    leader::Manager,
+    tls,
+    wire::{
+        MESSAGE_LIMIT,
+        proto::{join_server::JoinServer, members_server::MembersServer},
+    },
+};
+
+/// Handshakes that may be under way; a flood of strangers waits behind.
+const HANDSHAKES: usize = 256;
+/// A stranger who does not finish the handshake is cut off.
+const HANDSHAKE_LIMIT: std::time::Duration = std::time::Duration::from_secs(10);
+
+/// The task that serves the port until the manager ends.
+pub(crate) fn serve(
+    manager: Arc<Manager>,
+    listener: TcpListener,
+) -> Result<impl Future<Output = ()> + Send + 'static, Refusal> {
+    let config =
+        tls::server(&manager.identity()).map_err(|error| Refusal::internal(error.to_string()))?;
+    let acceptor = TlsAcceptor::from(config);
+    let join = JoinServer::new(join::Newcomers(Arc::clone(&manager)));
+    let members = MembersServer::new(members::Members(Arc::clone(&manager)))
+        .max_decoding_message_size(MESSAGE_LIMIT)
+        .max_encoding_message_size(MESSAGE_LIMIT);
+    Ok(async move {
+        let (ready, incoming) = mpsc::channel(HANDSHAKES);
+        let ending = manager.ending().clone();
+        let accepting = accept(listener, acceptor, ready);
+        let serving = Server::builder()
+            .tcp_nodelay(true)
+            .http2_keepalive_interval(Some(std::time::Duration::from_secs(5)))
+            .add_service(join)
+            .add_service(members)
+            .serve_with_incoming(ReceiverStream::new(incoming));
+        tokio::select! {
+            () = accepting => {}
+            served = serving => if let Err(error) = served {
+                tracing::error!(%error, "the manager's port is no longer served");
+            },
+            () = ending.cancelled() => {}
+        }
+    })
+}
+
+async fn accept(
+    listener: TcpListener,
+    acceptor: TlsAcceptor,
+    ready: mpsc::Sender<std::io::Result<TlsStream<TcpStream>>>,
+) {
+    loop {
+        let (stream, peer) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // Too many open files, mostly: it passes when connections end.
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let (acceptor, ready) = (acceptor.clone(), ready.clone());
+        tokio::spawn(async move {
+            let _ = stream.set_nodelay(true);
+            match tokio::time::timeout(HANDSHAKE_LIMIT, acceptor.accept(stream)).await {
+                Ok(Ok(stream)) => {
+                    // The server is gone when the manager ends; so is the reason to hand over.
+                    let _ = ready.send(Ok(stream)).await;
+                }
+                Ok(Err(error)) => tracing::debug!(%peer, %error, "a handshake failed"),
+                Err(_) => tracing::debug!(%peer, "a handshake took too long"),
+            }
+        });
+    }
+}
+
+type Info = TlsConnectInfo<TcpConnectInfo>;
+
+fn address_of<T>(request: &Request<T>) -> Option<SocketAddr> {
+    request.extensions().get::<Info>()?.get_ref().remote_addr()
+}
+
+/// Who calls: a certificate of this cluster whose node still exists.
+fn caller<T>(manager: &Manager, request: &Request<T>) -> Result<Member, Status> {
+    let certificates = request
+        .extensions()
+        .get::<Info>()
+        .and_then(TlsConnectInfo::peer_certs);
+    let certificate = certificates
+        .as_ref()
+        .and_then(|all| all.first())
+        .ok_or_else(|| {
+            Status::unauthenticated("this call needs a certificate of the cluster; join it first")
+        })?;
+    let member =
+        member_of(certificate).map_err(|error| Status::unauthenticated(error.to_string()))?;
+    if manager.store().view().node(&member.node).is_none() {
+        return Err(Status::permission_denied(
+            "this node was removed from the cluster; leave it and join again",
+        ));
+    }
+    Ok(member)
+}
