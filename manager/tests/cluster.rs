@@ -1,0 +1,320 @@
+//! A manager and members in one process, over real mutual TLS on loopback.
+
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use manager::{
+    ca::{self, Identity, Member},
+    client::Connection,
+    leader::{Manager, NewCluster},
+    tls::{self, LiveIdentity},
+    wire::{IssueRequest, Register, SessionMessage},
+};
+use model::{
+    Assignments, ClusterSpec, ContainerId, EndpointState, Generation, NetworkSpec, RefusalKind,
+    control::{Answer, AttachRequest, Attached, TokenRotation, Verb},
+    node::{Availability, NodeDescription, NodeState, Role},
+};
+use tokio::sync::watch;
+
+const LIMIT: Duration = Duration::from_secs(20);
+
+fn description(name: &str, address: &str) -> NodeDescription {
+    NodeDescription {
+        hostname: name.into(),
+        advertise: Some(address.parse().unwrap()),
+        data_path: Some(address.parse().unwrap()),
+        ..NodeDescription::default()
+    }
+}
+
+fn new_cluster() -> NewCluster {
+    let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
+    NewCluster {
+        description: description("manager01", "192.0.2.1"),
+        spec: ClusterSpec {
+            heartbeat_period: Duration::from_millis(200),
+            ..ClusterSpec::default()
+        },
+        address_pools: Vec::new(),
+        subnet_size: 24,
+        ingress_size: 20,
+        data_path_port: 4789,
+        availability: Availability::Active,
+        listen: any,
+        advertise: any,
+    }
+}
+
+struct Lab {
+    folder: tempfile::TempDir,
+    manager: Arc<Manager>,
+    identity: Identity,
+}
+
+impl Lab {
+    async fn up() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let begun = Instant::now();
+        let (manager, identity) = Manager::create(folder.path(), new_cluster()).await.unwrap();
+        println!("init: {:?}", begun.elapsed());
+        Self { folder, manager, identity }
+    }
+
+    fn root(&self) -> Member {
+        self.identity.member().clone()
+    }
+
+    fn worker_token(&self) -> String {
+        self.manager.cluster().unwrap().join_tokens.worker
+    }
+
+    async fn call(&self, verb: Verb) -> Result<Answer, model::Refusal> {
+        self.manager.call(&self.root(), verb).await
+    }
+
+    async fn network(&self, name: &str) -> Result<Answer, model::Refusal> {
+        let spec = NetworkSpec {
+            name: name.into(),
+            driver: "overlay".into(),
+            attachable: true,
+            ..NetworkSpec::default()
+        };
+        self.call(Verb::NetworkCreate { spec: Box::new(spec) }).await
+    }
+
+    async fn node(&self, name: &str) -> model::Node {
+        match self.call(Verb::NodeInspect { reference: name.into() }).await.unwrap() {
+            Answer::Node(node) => *node,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    async fn wait_node(&self, name: &str, state: NodeState) {
+        let begun = Instant::now();
+        while self.node(name).await.status.state != state {
+            assert!(begun.elapsed() < LIMIT, "{name} is not {state:?}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        println!("{name} {state:?}: {:?}", begun.elapsed());
+    }
+}
+
+async fn join(
+    address: SocketAddr,
+    token: &str,
+    name: &str,
+    own: &str,
+) -> Result<Arc<LiveIdentity>, model::Refusal> {
+    let stranger = Connection::open(address, tls::stranger().unwrap()).await.unwrap();
+    let root = stranger.root().await.unwrap().unwrap();
+    let newcomer = Connection::open(address, tls::newcomer(&root.root_pem).unwrap()).await.unwrap();
+    let (key, csr_pem) = ca::certificate_request().unwrap();
+    let request = IssueRequest {
+        csr_pem,
+        token: Some(token.to_owned()),
+        description: description(name, own),
+        availability: Availability::Active,
+    };
+    let reply = newcomer.issue(&request).await.unwrap()?;
+    let identity = Identity::new(key, reply.chain_pem, reply.root_pem).unwrap();
+    Ok(LiveIdentity::new(identity).unwrap())
+}
+
+/// A host that acknowledges whatever it is told.
+struct Host {
+    connection: Connection,
+    identity: Arc<LiveIdentity>,
+    told: watch::Receiver<Assignments>,
+    session: tokio::task::JoinHandle<()>,
+    beats: tokio::task::JoinHandle<()>,
+}
+
+impl Host {
+    async fn start(address: SocketAddr, identity: Arc<LiveIdentity>, name: &str, own: &str) -> Self {
+        let connection =
+            Connection::open(address, tls::member(&identity).unwrap()).await.unwrap();
+        let register =
+            Register { description: description(name, own), generation: Generation::default() };
+        let mut stream = connection.session(&register).await.unwrap();
+        let SessionMessage::Welcome(welcome) = stream.next().await.unwrap() else {
+            panic!("no welcome")
+        };
+        let (publish, told) = watch::channel(Assignments::default());
+        let (line, id) = (connection.clone(), welcome.session.clone());
+        let session = tokio::spawn(async move {
+            while let Ok(message) = stream.next().await {
+                match message {
+                    SessionMessage::Full(full) => {
+                        publish.send_replace(*full);
+                    }
+                    SessionMessage::Increment(step) => {
+                        publish.send_modify(|told| told.apply(&step));
+                    }
+                    _ => continue,
+                }
+                let generation = publish.borrow().generation;
+                line.acknowledge(&id, generation).await.unwrap().unwrap();
+            }
+        });
+        let (line, id) = (connection.clone(), welcome.session.clone());
+        let beats = tokio::spawn(async move {
+            while line.beat(&id).await.is_ok() {
+                tokio::time::sleep(welcome.heartbeat_period).await;
+            }
+        });
+        Self { connection, identity, told, session, beats }
+    }
+
+    fn stop(&self) {
+        self.session.abort();
+        self.beats.abort();
+    }
+
+    async fn attach(&self, network: &str, container: u8) -> Result<Attached, model::Refusal> {
+        let request = AttachRequest {
+            network: network.into(),
+            node: self.identity.current().member().node.clone(),
+            container: ContainerId::from_random([container; 32]),
+            container_name: format!("c{container}"),
+            aliases: vec!["web".into()],
+            addresses: Vec::new(),
+            patience: Duration::from_secs(2),
+        };
+        match self.connection.call(&Verb::Attach(Box::new(request))).await.unwrap()? {
+            Answer::Attached(attached) => Ok(*attached),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hosts_join_attach_and_learn_of_each_other() {
+    let lab = Lab::up().await;
+    let address = lab.manager.listen_address();
+    let token = lab.worker_token();
+    let begun = Instant::now();
+    let one = join(address, &token, "worker01", "192.0.2.11").await.unwrap();
+    let one = Host::start(address, one, "worker01", "192.0.2.11").await;
+    println!("join: {:?}", begun.elapsed());
+    let two = join(address, &token, "worker02", "192.0.2.12").await.unwrap();
+    let two = Host::start(address, two, "worker02", "192.0.2.12").await;
+    lab.wait_node("worker01", NodeState::Ready).await;
+    let refused = one.attach("ch03", 1).await.unwrap_err();
+    assert_eq!(refused.kind, RefusalKind::NotFound);
+    lab.network("ch03").await.unwrap();
+    assert_eq!(lab.network("ch03").await.unwrap_err().kind, RefusalKind::Conflict);
+
+    let begun = Instant::now();
+    let first = one.attach("ch03", 1).await.unwrap();
+    println!("attach: {:?}", begun.elapsed());
+    let second = two.attach("ch03", 2).await.unwrap();
+    assert!(first.late.is_empty() && second.late.is_empty());
+    assert_eq!(first.endpoint.addresses[0].to_string(), "10.0.16.2/24");
+    assert_eq!(second.endpoint.addresses[0].to_string(), "10.0.16.3/24");
+    assert_eq!(one.attach("ch03", 1).await.unwrap().endpoint, first.endpoint);
+    // The answer came after both hosts had acknowledged, so both know both.
+    for host in [&one, &two] {
+        let told = host.told.borrow();
+        assert_eq!(told.endpoints.len(), 2);
+        assert_eq!(told.peers.len(), 2);
+        assert!(told.generation >= second.generation);
+    }
+    let refused = lab.call(Verb::NetworkRemove { reference: "ch03".into() }).await.unwrap_err();
+    assert!(refused.message.contains("c1 on worker01"), "{refused}");
+
+    let active = EndpointState::Active;
+    let advance = Verb::EndpointAdvance { endpoint: first.endpoint.id.clone(), state: active };
+    one.connection.call(&advance).await.unwrap().unwrap();
+    let mut told = two.told.clone();
+    let learnt = told.wait_for(|told| told.endpoints[&first.endpoint.id].state == active);
+    tokio::time::timeout(LIMIT, learnt).await.unwrap().unwrap();
+
+    // Another host's endpoint is not a worker's to take.
+    let foreign = Verb::Detach { endpoint: second.endpoint.id.clone() };
+    let refused = one.connection.call(&foreign).await.unwrap().unwrap_err();
+    assert_eq!(refused.kind, RefusalKind::Forbidden);
+    let created = one.connection.call(&Verb::NodeList).await.unwrap();
+    assert_eq!(created.unwrap_err().kind, RefusalKind::Forbidden);
+
+    for (host, endpoint) in [(&one, &first), (&two, &second)] {
+        let verb = Verb::Detach { endpoint: endpoint.endpoint.id.clone() };
+        host.connection.call(&verb).await.unwrap().unwrap();
+    }
+    let mut told = one.told.clone();
+    let empty = told.wait_for(|told| told.networks.is_empty() && told.endpoints.is_empty());
+    tokio::time::timeout(LIMIT, empty).await.unwrap().unwrap();
+    // Addresses rest: the next one is new.
+    assert_eq!(one.attach("ch03", 3).await.unwrap().endpoint.addresses[0].to_string(), "10.0.16.4/24");
+    lab.manager.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tokens_are_checked_and_rotate() {
+    let lab = Lab::up().await;
+    let other = Lab::up().await;
+    let address = lab.manager.listen_address();
+    let old = lab.worker_token();
+    for (token, words) in [
+        ("nonsense", "SWMTKN-1-"),
+        (other.worker_token().as_str(), "not valid"),
+        (lab.manager.cluster().unwrap().join_tokens.manager.as_str(), "several managers"),
+    ] {
+        let refused = join(address, token, "w", "192.0.2.9").await.unwrap_err();
+        assert!(refused.message.contains(words), "{refused}");
+    }
+    let cluster = lab.manager.cluster().unwrap();
+    let rotate = TokenRotation { worker: true, ..TokenRotation::default() };
+    let verb = Verb::ClusterUpdate {
+        version: cluster.meta.version,
+        spec: Box::new(cluster.spec.clone()),
+        rotate,
+    };
+    lab.call(verb.clone()).await.unwrap();
+    assert_eq!(lab.call(verb).await.unwrap_err().kind, RefusalKind::OutOfSequence);
+    assert!(join(address, &old, "w", "192.0.2.9").await.unwrap_err().message.contains("rotated"));
+    join(address, &lab.worker_token(), "w", "192.0.2.9").await.unwrap();
+    lab.manager.shutdown().await;
+    other.manager.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn silent_hosts_are_down_and_come_back() {
+    let lab = Lab::up().await;
+    let address = lab.manager.listen_address();
+    let identity = join(address, &lab.worker_token(), "worker01", "192.0.2.11").await.unwrap();
+    let host = Host::start(address, Arc::clone(&identity), "worker01", "192.0.2.11").await;
+    lab.wait_node("worker01", NodeState::Ready).await;
+    let kept = Verb::NodeRemove { reference: "worker01".into(), force: false };
+    assert_eq!(lab.call(kept.clone()).await.unwrap_err().kind, RefusalKind::Invalid);
+    host.stop();
+    lab.wait_node("worker01", NodeState::Down).await;
+    let again = Host::start(address, Arc::clone(&identity), "worker01", "192.0.2.11").await;
+    lab.wait_node("worker01", NodeState::Ready).await;
+    again.stop();
+    lab.wait_node("worker01", NodeState::Down).await;
+    lab.call(kept).await.unwrap();
+    // A removed node's certificate is worth nothing.
+    let line = Connection::open(address, tls::member(&identity).unwrap()).await.unwrap();
+    assert!(line.call(&Verb::NetworkList).await.is_err());
+    lab.manager.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_manager_goes_on_from_its_disk() {
+    let lab = Lab::up().await;
+    lab.network("ch03").await.unwrap();
+    let (nodes, member) = (lab.call(Verb::NodeList).await.unwrap(), lab.root());
+    assert_eq!(member.role, Role::Manager);
+    let listen = lab.manager.listen_address();
+    lab.manager.shutdown().await;
+    let live = LiveIdentity::new(lab.identity.clone()).unwrap();
+    let again = Manager::open(lab.folder.path(), live, listen).await.unwrap();
+    assert_eq!(again.call(&member, Verb::NodeList).await.unwrap(), nodes);
+    let found = again.call(&member, Verb::NetworkInspect { reference: "ch03".into() }).await;
+    assert!(matches!(found, Ok(Answer::Network(_))));
+    again.shutdown().await;
+}
