@@ -86,8 +86,9 @@ impl Engine {
     /// One reading; all zero when it does not run.
     pub async fn stats(&self, reference: &str) -> Result<Stats, Refusal> {
         let container = self.find(reference)?;
-        let process = container.record().process.filter(|_| container.running());
-        let Some(process) = process else {
+        let running = container.running();
+        let process = container.record().process;
+        let Some(process) = process.filter(|_| running) else {
             return Ok(Stats {
                 read_at: now(),
                 ..Stats::default()

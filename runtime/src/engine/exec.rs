@@ -211,7 +211,8 @@ impl Engine {
             format!("exec_start: {text}"),
             &[("execID", exec.id.clone())],
         );
-        let description = describe(&container, &exec.spec)?;
+        let size = *exec.size.lock().expect("no panic under this lock");
+        let description = describe(&container, &exec.spec, size)?;
         let executor = self.executor.clone();
         let work = exec.clone();
         let handle = tokio::runtime::Handle::current();
@@ -223,12 +224,6 @@ impl Engine {
             })
             .await
             .map_err(|error| refused(exec, &error))?;
-        if let (Some((rows, columns)), true) = (
-            *exec.size.lock().expect("no panic under this lock"),
-            exec.spec.tty,
-        ) {
-            let _ = resize(&exec.dir, rows, columns);
-        }
         let begun = tokio::task::spawn_blocking(move || prepared.run().map(|pid| (pid, prepared)))
             .await
             .map_err(|error| Refusal::internal(format!("the exec died: {error}")))?;
@@ -277,7 +272,11 @@ impl Engine {
 }
 
 /// The OCI process object of an exec.
-fn describe(container: &Container, spec: &ExecSpec) -> Result<String, Refusal> {
+fn describe(
+    container: &Container,
+    spec: &ExecSpec,
+    size: Option<(u16, u16)>,
+) -> Result<String, Refusal> {
     let record = container.record().clone();
     let host = &record.spec.host;
     let pid = record.process.map_or(0, |process| process.pid);
@@ -309,9 +308,12 @@ fn describe(container: &Container, spec: &ExecSpec) -> Result<String, Refusal> {
         env.push(format!("HOME={}", user.home));
     }
     let privileged = host.privileged || spec.privileged;
-    let capabilities = capability::effective(privileged, &host.cap_add, &host.cap_drop)?;
+    let capabilities = capability::within(
+        capability::effective(privileged, &host.cap_add, &host.cap_drop)?,
+        capability::held(),
+    );
     let mut host = host.clone();
-    host.console_size = spec.console_size;
+    host.console_size = size;
     Ok(process(&Process {
         argv: &spec.command,
         env,

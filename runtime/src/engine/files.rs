@@ -4,7 +4,7 @@ use std::{
     fs,
     io::{self, Read},
     os::{
-        fd::{AsRawFd as _, OwnedFd},
+        fd::OwnedFd,
         unix::fs::{FileTypeExt as _, MetadataExt as _},
     },
     path::{Path, PathBuf},
@@ -14,14 +14,14 @@ use std::{
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream::BoxStream};
 use model::Refusal;
-use nix::fcntl::OFlag;
+use nix::unistd::{chdir, chroot, fchdir};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::{Change, ChangeKind, Engine, PathStat, container::Container, create::clean};
 use crate::oci::{
     OciError,
-    rootfs::{Layers, mount_overlay, open_in, open_root},
+    rootfs::{Layers, mount_overlay, open_root},
 };
 
 impl Engine {
@@ -42,8 +42,7 @@ impl Engine {
     pub async fn path_stat(&self, reference: &str, path: &str) -> Result<PathStat, Refusal> {
         let container = self.find(reference)?;
         let path = path.to_owned();
-        let root = self.view_of(&container).await?;
-        stat(&root, &path)
+        self.in_root_of(&container, move || stat(&path)).await?
     }
 
     /// A tar of the path, its last component as the first entry (`docker cp` out of it).
@@ -53,8 +52,7 @@ impl Engine {
         path: &str,
     ) -> Result<(PathStat, BoxStream<'static, io::Result<Bytes>>), Refusal> {
         let container = self.find(reference)?;
-        let root = self.view_of(&container).await?;
-        let found = stat(&root, path)?;
+        let found = self.path_stat(reference, path).await?;
         // `/x/.` means what is in it, under the name `.`.
         let name = if path.ends_with("/.") || clean(path) == "/" {
             ".".to_owned()
@@ -63,10 +61,19 @@ impl Engine {
         };
         let path = clean(path);
         let (sender, receiver) = mpsc::channel(16);
-        tokio::task::spawn_blocking(move || {
-            if let Err(error) = pack(&root, &path, &name, &sender) {
-                let _ = sender.blocking_send(Err(error));
-            }
+        let this = self.arc();
+        self.spawn(async move {
+            let failures = sender.clone();
+            let packed = this
+                .in_root_of(&container, move || pack(&path, &name, &sender))
+                .await;
+            let error = match packed {
+                Ok(Ok(())) => return,
+                Ok(Err(error)) => error,
+                Err(refusal) => io::Error::other(refusal.message),
+            };
+            // The reader may have gone.
+            let _ = failures.send(Err(error)).await;
         });
         Ok((found, Box::pin(ReceiverStream::new(receiver))))
     }
@@ -82,14 +89,6 @@ impl Engine {
         if container.record().spec.host.read_only {
             return Err(Refusal::forbidden("container rootfs is marked read-only"));
         }
-        let root = self.view_of(&container).await?;
-        let target =
-            open_in(&root, path, OFlag::O_PATH | OFlag::O_DIRECTORY).map_err(
-                |error| match error {
-                    nix::Error::ENOTDIR => Refusal::invalid("extraction point is not a directory"),
-                    _ => no_such_path(path),
-                },
-            )?;
         let (sender, receiver) = mpsc::channel::<io::Result<Bytes>>(16);
         let feed = tokio::spawn(async move {
             while let Some(chunk) = tar.next().await {
@@ -98,39 +97,73 @@ impl Engine {
                 }
             }
         });
-        let unpacked = tokio::task::spawn_blocking(move || {
-            // The whole mount stays while its root is open.
-            let _root = root;
-            unpack(&target, receiver)
-        })
-        .await
-        .map_err(|error| Refusal::internal(format!("unpacking died: {error}")))?;
+        let target = path.to_owned();
+        let unpacked = self
+            .in_root_of(&container, move || {
+                let target = Path::new("/").join(&target);
+                match fs::metadata(&target) {
+                    Err(_) => Err(no_such_path(&target.to_string_lossy())),
+                    Ok(facts) if !facts.is_dir() => {
+                        Err(Refusal::invalid("extraction point is not a directory"))
+                    }
+                    Ok(_) => unpack(&target, receiver).map_err(|error| {
+                        Refusal::invalid(format!("unpacking into {}: {error}", target.display()))
+                    }),
+                }
+            })
+            .await;
         feed.abort();
-        unpacked.map_err(|error| Refusal::invalid(format!("unpacking into {path}: {error}")))
+        unpacked?
     }
 
-    /// The container's root as it sees it, or as its layers give it when it does not run.
-    async fn view_of(&self, container: &Arc<Container>) -> Result<OwnedFd, Refusal> {
-        let record = container.record().clone();
-        if let Some(process) = record.process.filter(|_| container.running()) {
-            return open_root(&PathBuf::from(format!("/proc/{}/root", process.pid))).map_err(
-                |error| Refusal::internal(format!("opening the container's root: {error}")),
-            );
-        }
-        let directory = container.directory.clone();
-        self.private(move |_| {
-            let at = directory.join("rootfs");
-            mount_overlay(
-                &Layers {
-                    lower: record.layers,
-                    writable: directory,
-                },
-                &at,
-            )?;
-            open_root(&at).map_err(OciError::io("opening the root file system"))
-        })
-        .await
-        .map_err(|error| Refusal::internal(error.to_string()))
+    /// Works on a thread whose root is the container's: as it sees it, or as its layers give it
+    /// when it does not run. No link in there leads out. One that does not run cannot be
+    /// started meanwhile.
+    async fn in_root_of<T: Send + 'static>(
+        &self,
+        container: &Arc<Container>,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Refusal> {
+        let enter = |root: OwnedFd| -> Result<(), OciError> {
+            fchdir(&root)
+                .and_then(|()| chroot("."))
+                .and_then(|()| chdir("/"))
+                .map_err(|error| OciError::Io {
+                    doing: "entering the container's root".into(),
+                    source: error.into(),
+                })
+        };
+        let open =
+            |path: &Path| open_root(path).map_err(OciError::io("opening the container's root"));
+        let running = container.running();
+        let process = container.record().process;
+        let result = if let Some(process) = process.filter(|_| running) {
+            self.private(move |_| {
+                enter(open(&PathBuf::from(format!("/proc/{}/root", process.pid)))?)?;
+                Ok(work())
+            })
+            .await
+        } else {
+            let _turn = container.turn.lock().await;
+            if container.running() {
+                return Err(Refusal::conflict(format!(
+                    "container {} has just been started; try again",
+                    container.id
+                )));
+            }
+            let layers = Layers {
+                lower: container.record().layers.clone(),
+                writable: container.directory.clone(),
+            };
+            self.private(move |_| {
+                let at = layers.writable.join("rootfs");
+                mount_overlay(&layers, &at)?;
+                enter(open(&at)?)?;
+                Ok(work())
+            })
+            .await
+        };
+        result.map_err(|error| Refusal::internal(error.to_string()))
     }
 }
 
@@ -138,25 +171,12 @@ fn no_such_path(path: &str) -> Refusal {
     Refusal::not_found(format!("Could not find the file {path} in container"))
 }
 
-/// A path below a directory descriptor, for calls that take paths.
-fn through(fd: &OwnedFd) -> PathBuf {
-    PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()))
-}
-
-fn stat(root: &OwnedFd, path: &str) -> Result<PathStat, Refusal> {
+fn stat(path: &str) -> Result<PathStat, Refusal> {
     let clean = clean(path);
-    let last = |flags| open_in(root, &clean, OFlag::O_PATH | flags);
-    let fd = last(OFlag::O_NOFOLLOW).map_err(|_| no_such_path(path))?;
-    let held = through(&fd);
-    // The descriptor is of the link itself; following the magic link stats what it stands for.
-    let facts = fs::metadata(&held).map_err(|_| no_such_path(path))?;
-    let link_target = if facts.file_type().is_symlink() {
-        nix::fcntl::readlinkat(&fd, "")
-            .map(|text| text.to_string_lossy().into_owned())
-            .unwrap_or_default()
-    } else {
-        String::new()
-    };
+    let facts = fs::symlink_metadata(&clean).map_err(|_| no_such_path(path))?;
+    let link_target = fs::read_link(&clean)
+        .map(|target| target.display().to_string())
+        .unwrap_or_default();
     Ok(PathStat {
         name: Path::new(&clean).file_name().map_or_else(
             || "/".to_owned(),
@@ -184,27 +204,13 @@ impl io::Write for Sender<'_> {
     }
 }
 
-fn pack(
-    root: &OwnedFd,
-    path: &str,
-    name: &str,
-    sender: &mpsc::Sender<io::Result<Bytes>>,
-) -> io::Result<()> {
+fn pack(path: &str, name: &str, sender: &mpsc::Sender<io::Result<Bytes>>) -> io::Result<()> {
     let mut builder = tar::Builder::new(io::BufWriter::with_capacity(64 << 10, Sender(sender)));
     builder.follow_symlinks(false);
-    let fd = open_in(root, path, OFlag::O_PATH | OFlag::O_NOFOLLOW)?;
-    let facts = fs::metadata(through(&fd))?;
-    if facts.is_dir() {
-        builder.append_dir_all(name, through(&fd))?;
+    if fs::symlink_metadata(path)?.is_dir() {
+        builder.append_dir_all(name, path)?;
     } else {
-        let parent = Path::new(path).parent().unwrap_or(Path::new("/"));
-        let parent = open_in(
-            root,
-            &parent.to_string_lossy(),
-            OFlag::O_PATH | OFlag::O_DIRECTORY,
-        )?;
-        let file = Path::new(path).file_name().unwrap_or_default();
-        builder.append_path_with_name(through(&parent).join(file), name)?;
+        builder.append_path_with_name(path, name)?;
     }
     io::Write::flush(&mut builder.into_inner()?)
 }
@@ -228,7 +234,7 @@ impl Read for Receiver {
     }
 }
 
-fn unpack(target: &OwnedFd, from: mpsc::Receiver<io::Result<Bytes>>) -> io::Result<()> {
+fn unpack(target: &Path, from: mpsc::Receiver<io::Result<Bytes>>) -> io::Result<()> {
     let mut archive = tar::Archive::new(Receiver {
         from,
         rest: Bytes::new(),
@@ -237,7 +243,7 @@ fn unpack(target: &OwnedFd, from: mpsc::Receiver<io::Result<Bytes>>) -> io::Resu
     archive.set_preserve_ownerships(true);
     archive.set_unpack_xattrs(true);
     archive.set_overwrite(true);
-    archive.unpack(through(target))
+    archive.unpack(target)
 }
 
 /// What the writable layer says: whiteouts are character devices 0:0.

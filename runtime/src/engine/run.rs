@@ -25,7 +25,7 @@ use crate::{
         Executor, Launch, OciError, ProcessId,
         attach::{connect_in, resize},
         bundle::{self, Device, Facts, Mount},
-        ended, read_pid,
+        capability, ended, read_pid,
         rootfs::{Layers, copy_into, ensure_dir, mount_overlay, open_root, read_in},
         user,
     },
@@ -543,6 +543,7 @@ fn launch(executor: &Executor, plan: &Plan) -> Result<(ProcessId, ProcessId), Oc
         init: plan.init.as_deref(),
         devices: &devices,
         cgroup_v2: plan.cgroup_v2,
+        capabilities: capability::held(),
     })
     .map_err(|refusal| OciError::Refused(refusal.message))?;
     fs::write(plan.bundle.join("config.json"), config.to_string())

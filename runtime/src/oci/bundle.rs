@@ -27,6 +27,8 @@ pub struct Facts<'a> {
     /// (device, is block, major, minor, mode, uid, gid).
     pub devices: &'a [Device],
     pub cgroup_v2: bool,
+    /// Capabilities that can be given at all, as [`capability::held`].
+    pub capabilities: u64,
 }
 
 /// A mount with its source on the host.
@@ -78,7 +80,10 @@ const SHM_SIZE: u64 = 64 << 20;
 /// The whole `config.json`.
 pub fn config(facts: &Facts<'_>) -> Result<Value, Refusal> {
     let host = &facts.spec.host;
-    let capabilities = capability::effective(host.privileged, &host.cap_add, &host.cap_drop)?;
+    let capabilities = capability::within(
+        capability::effective(host.privileged, &host.cap_add, &host.cap_drop)?,
+        facts.capabilities,
+    );
     let security = Security::parse(host)?;
     let mut linux = json!({
         "namespaces": namespaces(facts),

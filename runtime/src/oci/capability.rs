@@ -110,6 +110,28 @@ pub fn effective(
         .collect())
 }
 
+/// The set without what this process does not have itself and so cannot give.
+pub fn within(mut set: Vec<String>, held: u64) -> Vec<String> {
+    set.retain(|name| {
+        ALL.iter()
+            .position(|known| known == name)
+            .is_some_and(|bit| held & (1 << bit) != 0)
+    });
+    set
+}
+
+/// This process's permitted and bounding set, a bit for each of [`ALL`].
+pub fn held() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    ["CapPrm:", "CapBnd:"]
+        .iter()
+        .filter_map(|field| {
+            let line = status.lines().find_map(|line| line.strip_prefix(field))?;
+            u64::from_str_radix(line.trim(), 16).ok()
+        })
+        .fold(u64::MAX, |all, set| all & set)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -129,6 +151,8 @@ mod tests {
             assert!(!set.iter().any(|name| name == without), "{without}");
         }
         assert!(effective(false, &list(&["FLY"]), &[]).is_err());
-        assert_eq!(effective(true, &[], &[]).unwrap().len(), ALL.len());
+        let all = effective(true, &[], &[]).unwrap();
+        assert_eq!(all.len(), ALL.len());
+        assert_eq!(within(all, 0b10_0001), ["CAP_CHOWN", "CAP_KILL"]);
     }
 }
