@@ -2,6 +2,7 @@
 
 use std::{path::Path, sync::Arc};
 
+use arc_swap::ArcSwapOption;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -43,7 +44,8 @@ pub struct Disk {
 }
 
 struct Inner {
-    database: Database,
+    /// Absent once closed: the file's lock goes with it, whoever still has a handle.
+    database: ArcSwapOption<Database>,
     key: DataKey,
     key_bytes: [u8; KEY_LEN],
     raft_id: u64,
@@ -61,7 +63,7 @@ impl Disk {
             restrict(&path)?;
             let disk = Self {
                 inner: Arc::new(Inner {
-                    database,
+                    database: ArcSwapOption::from_pointee(database),
                     key: data_key,
                     key_bytes,
                     raft_id,
@@ -106,7 +108,7 @@ impl Disk {
                 reason: "it is encrypted under another node key than this node's".to_owned(),
             })?;
         let mut inner = Inner {
-            database,
+            database: ArcSwapOption::from_pointee(database),
             key: data_key,
             key_bytes,
             raft_id: 0,
@@ -118,6 +120,11 @@ impl Disk {
         Ok(Self {
             inner: Arc::new(inner),
         })
+    }
+
+    /// Lets go of the file; later reads and writes fail.
+    pub fn close(&self) {
+        self.inner.database.store(None);
     }
 
     /// This manager's number among the voters.
@@ -229,7 +236,7 @@ impl Disk {
     ) -> Result<Vec<T>, DiskError> {
         let reading = self
             .inner
-            .database
+            .database()?
             .begin_read()
             .map_err(DiskError::storage)?;
         let log = reading.open_table(LOG).map_err(DiskError::storage)?;
@@ -250,7 +257,7 @@ impl Disk {
     pub fn last_entry<T: DeserializeOwned>(&self) -> Result<Option<T>, DiskError> {
         let reading = self
             .inner
-            .database
+            .database()?
             .begin_read()
             .map_err(DiskError::storage)?;
         let log = reading.open_table(LOG).map_err(DiskError::storage)?;
@@ -273,7 +280,7 @@ impl Disk {
     ) -> Result<(), DiskError> {
         let batch = self
             .inner
-            .database
+            .database()?
             .begin_write()
             .map_err(DiskError::storage)?;
         fill(&batch).map_err(DiskError::storage)?;
@@ -290,8 +297,13 @@ impl Disk {
 }
 
 impl Inner {
+    fn database(&self) -> Result<Arc<Database>, DiskError> {
+        let closed = || DiskError::Storage("it has been closed".to_owned());
+        self.database.load_full().ok_or_else(closed)
+    }
+
     fn read_sealed(&self, name: &str) -> Result<Option<Vec<u8>>, DiskError> {
-        let reading = self.database.begin_read().map_err(DiskError::storage)?;
+        let reading = self.database()?.begin_read().map_err(DiskError::storage)?;
         let state = reading.open_table(STATE).map_err(DiskError::storage)?;
         let sealed = state.get(name).map_err(DiskError::storage)?;
         Ok(sealed.map(|value| value.value().to_vec()))

@@ -162,6 +162,7 @@ impl Consensus {
         if let Err(error) = self.raft.shutdown().await {
             tracing::warn!("consensus did not stop cleanly: {error}");
         }
+        self.disk.close();
     }
 }
 
