@@ -61,7 +61,11 @@ impl Lab {
         let begun = Instant::now();
         let (manager, identity) = Manager::create(folder.path(), new_cluster()).await.unwrap();
         println!("init: {:?}", begun.elapsed());
-        Self { folder, manager, identity }
+        Self {
+            folder,
+            manager,
+            identity,
+        }
     }
 
     fn root(&self) -> Member {
@@ -83,11 +87,20 @@ impl Lab {
             attachable: true,
             ..NetworkSpec::default()
         };
-        self.call(Verb::NetworkCreate { spec: Box::new(spec) }).await
+        self.call(Verb::NetworkCreate {
+            spec: Box::new(spec),
+        })
+        .await
     }
 
     async fn node(&self, name: &str) -> model::Node {
-        match self.call(Verb::NodeInspect { reference: name.into() }).await.unwrap() {
+        match self
+            .call(Verb::NodeInspect {
+                reference: name.into(),
+            })
+            .await
+            .unwrap()
+        {
             Answer::Node(node) => *node,
             other => panic!("{other:?}"),
         }
@@ -109,9 +122,13 @@ async fn join(
     name: &str,
     own: &str,
 ) -> Result<Arc<LiveIdentity>, model::Refusal> {
-    let stranger = Connection::open(address, tls::stranger().unwrap()).await.unwrap();
+    let stranger = Connection::open(address, tls::stranger().unwrap())
+        .await
+        .unwrap();
     let root = stranger.root().await.unwrap().unwrap();
-    let newcomer = Connection::open(address, tls::newcomer(&root.root_pem).unwrap()).await.unwrap();
+    let newcomer = Connection::open(address, tls::newcomer(&root.root_pem).unwrap())
+        .await
+        .unwrap();
     let (key, csr_pem) = ca::certificate_request().unwrap();
     let request = IssueRequest {
         csr_pem,
@@ -134,11 +151,19 @@ struct Host {
 }
 
 impl Host {
-    async fn start(address: SocketAddr, identity: Arc<LiveIdentity>, name: &str, own: &str) -> Self {
-        let connection =
-            Connection::open(address, tls::member(&identity).unwrap()).await.unwrap();
-        let register =
-            Register { description: description(name, own), generation: Generation::default() };
+    async fn start(
+        address: SocketAddr,
+        identity: Arc<LiveIdentity>,
+        name: &str,
+        own: &str,
+    ) -> Self {
+        let connection = Connection::open(address, tls::member(&identity).unwrap())
+            .await
+            .unwrap();
+        let register = Register {
+            description: description(name, own),
+            generation: Generation::default(),
+        };
         let mut stream = connection.session(&register).await.unwrap();
         let SessionMessage::Welcome(welcome) = stream.next().await.unwrap() else {
             panic!("no welcome")
@@ -166,7 +191,13 @@ impl Host {
                 tokio::time::sleep(welcome.heartbeat_period).await;
             }
         });
-        Self { connection, identity, told, session, beats }
+        Self {
+            connection,
+            identity,
+            told,
+            session,
+            beats,
+        }
     }
 
     fn stop(&self) {
@@ -184,7 +215,12 @@ impl Host {
             addresses: Vec::new(),
             patience: Duration::from_secs(2),
         };
-        match self.connection.call(&Verb::Attach(Box::new(request))).await.unwrap()? {
+        match self
+            .connection
+            .call(&Verb::Attach(Box::new(request)))
+            .await
+            .unwrap()?
+        {
             Answer::Attached(attached) => Ok(*attached),
             other => panic!("{other:?}"),
         }
@@ -197,16 +233,23 @@ async fn hosts_join_attach_and_learn_of_each_other() {
     let address = lab.manager.listen_address();
     let token = lab.worker_token();
     let begun = Instant::now();
-    let one = join(address, &token, "worker01", "192.0.2.11").await.unwrap();
+    let one = join(address, &token, "worker01", "192.0.2.11")
+        .await
+        .unwrap();
     let one = Host::start(address, one, "worker01", "192.0.2.11").await;
     println!("join: {:?}", begun.elapsed());
-    let two = join(address, &token, "worker02", "192.0.2.12").await.unwrap();
+    let two = join(address, &token, "worker02", "192.0.2.12")
+        .await
+        .unwrap();
     let two = Host::start(address, two, "worker02", "192.0.2.12").await;
     lab.wait_node("worker01", NodeState::Ready).await;
     let refused = one.attach("ch03", 1).await.unwrap_err();
     assert_eq!(refused.kind, RefusalKind::NotFound);
     lab.network("ch03").await.unwrap();
-    assert_eq!(lab.network("ch03").await.unwrap_err().kind, RefusalKind::Conflict);
+    assert_eq!(
+        lab.network("ch03").await.unwrap_err().kind,
+        RefusalKind::Conflict
+    );
 
     let begun = Instant::now();
     let first = one.attach("ch03", 1).await.unwrap();
@@ -215,7 +258,10 @@ async fn hosts_join_attach_and_learn_of_each_other() {
     assert!(first.late.is_empty() && second.late.is_empty());
     assert_eq!(first.endpoint.addresses[0].to_string(), "10.0.16.2/24");
     assert_eq!(second.endpoint.addresses[0].to_string(), "10.0.16.3/24");
-    assert_eq!(one.attach("ch03", 1).await.unwrap().endpoint, first.endpoint);
+    assert_eq!(
+        one.attach("ch03", 1).await.unwrap().endpoint,
+        first.endpoint
+    );
     // The answer came after both hosts had acknowledged, so both know both.
     for host in [&one, &two] {
         let told = host.told.borrow();
@@ -223,32 +269,47 @@ async fn hosts_join_attach_and_learn_of_each_other() {
         assert_eq!(told.peers.len(), 2);
         assert!(told.generation >= second.generation);
     }
-    let refused = lab.call(Verb::NetworkRemove { reference: "ch03".into() }).await.unwrap_err();
+    let refused = lab
+        .call(Verb::NetworkRemove {
+            reference: "ch03".into(),
+        })
+        .await
+        .unwrap_err();
     assert!(refused.message.contains("c1 on worker01"), "{refused}");
 
     let active = EndpointState::Active;
-    let advance = Verb::EndpointAdvance { endpoint: first.endpoint.id.clone(), state: active };
+    let advance = Verb::EndpointAdvance {
+        endpoint: first.endpoint.id.clone(),
+        state: active,
+    };
     one.connection.call(&advance).await.unwrap().unwrap();
     let mut told = two.told.clone();
     let learnt = told.wait_for(|told| told.endpoints[&first.endpoint.id].state == active);
     tokio::time::timeout(LIMIT, learnt).await.unwrap().unwrap();
 
     // Another host's endpoint is not a worker's to take.
-    let foreign = Verb::Detach { endpoint: second.endpoint.id.clone() };
+    let foreign = Verb::Detach {
+        endpoint: second.endpoint.id.clone(),
+    };
     let refused = one.connection.call(&foreign).await.unwrap().unwrap_err();
     assert_eq!(refused.kind, RefusalKind::Forbidden);
     let created = one.connection.call(&Verb::NodeList).await.unwrap();
     assert_eq!(created.unwrap_err().kind, RefusalKind::Forbidden);
 
     for (host, endpoint) in [(&one, &first), (&two, &second)] {
-        let verb = Verb::Detach { endpoint: endpoint.endpoint.id.clone() };
+        let verb = Verb::Detach {
+            endpoint: endpoint.endpoint.id.clone(),
+        };
         host.connection.call(&verb).await.unwrap().unwrap();
     }
     let mut told = one.told.clone();
     let empty = told.wait_for(|told| told.networks.is_empty() && told.endpoints.is_empty());
     tokio::time::timeout(LIMIT, empty).await.unwrap().unwrap();
     // Addresses rest: the next one is new.
-    assert_eq!(one.attach("ch03", 3).await.unwrap().endpoint.addresses[0].to_string(), "10.0.16.4/24");
+    assert_eq!(
+        one.attach("ch03", 3).await.unwrap().endpoint.addresses[0].to_string(),
+        "10.0.16.4/24"
+    );
     lab.manager.shutdown().await;
 }
 
@@ -261,22 +322,39 @@ async fn tokens_are_checked_and_rotate() {
     for (token, words) in [
         ("nonsense", "SWMTKN-1-"),
         (other.worker_token().as_str(), "not valid"),
-        (lab.manager.cluster().unwrap().join_tokens.manager.as_str(), "several managers"),
+        (
+            lab.manager.cluster().unwrap().join_tokens.manager.as_str(),
+            "several managers",
+        ),
     ] {
         let refused = join(address, token, "w", "192.0.2.9").await.unwrap_err();
         assert!(refused.message.contains(words), "{refused}");
     }
     let cluster = lab.manager.cluster().unwrap();
-    let rotate = TokenRotation { worker: true, ..TokenRotation::default() };
+    let rotate = TokenRotation {
+        worker: true,
+        ..TokenRotation::default()
+    };
     let verb = Verb::ClusterUpdate {
         version: cluster.meta.version,
         spec: Box::new(cluster.spec.clone()),
         rotate,
     };
     lab.call(verb.clone()).await.unwrap();
-    assert_eq!(lab.call(verb).await.unwrap_err().kind, RefusalKind::OutOfSequence);
-    assert!(join(address, &old, "w", "192.0.2.9").await.unwrap_err().message.contains("rotated"));
-    join(address, &lab.worker_token(), "w", "192.0.2.9").await.unwrap();
+    assert_eq!(
+        lab.call(verb).await.unwrap_err().kind,
+        RefusalKind::OutOfSequence
+    );
+    assert!(
+        join(address, &old, "w", "192.0.2.9")
+            .await
+            .unwrap_err()
+            .message
+            .contains("rotated")
+    );
+    join(address, &lab.worker_token(), "w", "192.0.2.9")
+        .await
+        .unwrap();
     lab.manager.shutdown().await;
     other.manager.shutdown().await;
 }
@@ -285,11 +363,19 @@ async fn tokens_are_checked_and_rotate() {
 async fn silent_hosts_are_down_and_come_back() {
     let lab = Lab::up().await;
     let address = lab.manager.listen_address();
-    let identity = join(address, &lab.worker_token(), "worker01", "192.0.2.11").await.unwrap();
+    let identity = join(address, &lab.worker_token(), "worker01", "192.0.2.11")
+        .await
+        .unwrap();
     let host = Host::start(address, Arc::clone(&identity), "worker01", "192.0.2.11").await;
     lab.wait_node("worker01", NodeState::Ready).await;
-    let kept = Verb::NodeRemove { reference: "worker01".into(), force: false };
-    assert_eq!(lab.call(kept.clone()).await.unwrap_err().kind, RefusalKind::Invalid);
+    let kept = Verb::NodeRemove {
+        reference: "worker01".into(),
+        force: false,
+    };
+    assert_eq!(
+        lab.call(kept.clone()).await.unwrap_err().kind,
+        RefusalKind::Invalid
+    );
     host.stop();
     lab.wait_node("worker01", NodeState::Down).await;
     let again = Host::start(address, Arc::clone(&identity), "worker01", "192.0.2.11").await;
@@ -298,7 +384,9 @@ async fn silent_hosts_are_down_and_come_back() {
     lab.wait_node("worker01", NodeState::Down).await;
     lab.call(kept).await.unwrap();
     // A removed node's certificate is worth nothing.
-    let line = Connection::open(address, tls::member(&identity).unwrap()).await.unwrap();
+    let line = Connection::open(address, tls::member(&identity).unwrap())
+        .await
+        .unwrap();
     assert!(line.call(&Verb::NetworkList).await.is_err());
     lab.manager.shutdown().await;
 }
@@ -312,9 +400,18 @@ async fn a_manager_goes_on_from_its_disk() {
     let listen = lab.manager.listen_address();
     lab.manager.shutdown().await;
     let live = LiveIdentity::new(lab.identity.clone()).unwrap();
-    let again = Manager::open(lab.folder.path(), live, listen).await.unwrap();
+    let again = Manager::open(lab.folder.path(), live, listen)
+        .await
+        .unwrap();
     assert_eq!(again.call(&member, Verb::NodeList).await.unwrap(), nodes);
-    let found = again.call(&member, Verb::NetworkInspect { reference: "ch03".into() }).await;
+    let found = again
+        .call(
+            &member,
+            Verb::NetworkInspect {
+                reference: "ch03".into(),
+            },
+        )
+        .await;
     assert!(matches!(found, Ok(Answer::Network(_))));
     again.shutdown().await;
 }

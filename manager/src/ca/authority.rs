@@ -168,7 +168,10 @@ mod tests {
             .issue(&request, &subject, Duration::ZERO, now)
             .expect("signed");
         let identity = Identity::new(key, chain, first.root_pem().to_owned()).expect("identity");
-        let life = identity.not_after().duration_since(identity.not_before()).unwrap();
+        let life = identity
+            .not_after()
+            .duration_since(identity.not_before())
+            .unwrap();
         assert!(life >= Duration::from_secs(7200));
     }
 }

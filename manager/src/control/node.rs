@@ -23,7 +23,7 @@ pub fn admit(
 ) -> Node {
     let taken: BTreeSet<u32> = tx.tables().nodes().map(|node| node.number).collect();
     // Fewer nodes than numbers exist, so one is free.
-    let number = (1..)
+    let number = (1..u32::MAX)
         .find(|number| !taken.contains(number))
         .unwrap_or(u32::MAX);
     let node = Node {

@@ -1,6 +1,6 @@
 //! Addresses of one subnet: given serially, so that a used one rests as long as possible.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{collections::BTreeSet, net::IpAddr};
 
 use model::{Network, Refusal, network::Subnet};
 
@@ -93,9 +93,9 @@ fn choose_next(
     } else {
         first
     };
-    let reserved: BTreeMap<u128, ()> = std::iter::once(subnet.gateway)
+    let reserved: BTreeSet<u128> = std::iter::once(subnet.gateway)
         .chain(subnet.aux_addresses.values().copied())
-        .map(|address| (to_number(address), ()))
+        .map(to_number)
         .collect();
     let mut resting = false;
     for (from, to) in [(start, last), (first, start.saturating_sub(1))] {
@@ -120,7 +120,7 @@ fn choose_next(
                     over
                 }
             };
-            if free && !reserved.contains_key(&candidate) {
+            if free && !reserved.contains(&candidate) {
                 return Ok(Choice::Given(address));
             }
             candidate += 1;

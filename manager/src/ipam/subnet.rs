@@ -224,22 +224,20 @@ fn automatic_ipv4(
 
 fn automatic_ipv6(tables: &Tables, cluster: &Cluster) -> Result<Subnet, Refusal> {
     let base = u128::from(cluster.ipv6_pool.network());
-    (0..=u128::from(u16::MAX))
+    let free = (0..=u128::from(u16::MAX))
         .filter_map(|index| Ipv6Network::new((base + (index << 64)).into(), IPV6_SUBNET).ok())
         .map(IpNetwork::from)
-        .find(|candidate| collision(tables, *candidate).is_none())
-        .map(|subnet| {
-            fixed(&IpamConfig {
-                subnet: Some(subnet),
-                ..IpamConfig::default()
-            })
-        })
-        .unwrap_or_else(|| {
-            Err(Refusal::invalid(format!(
-                "no free /64 is left in {}; name an IPv6 subnet (--subnet)",
-                cluster.ipv6_pool
-            )))
-        })
+        .find(|candidate| collision(tables, *candidate).is_none());
+    match free {
+        Some(subnet) => fixed(&IpamConfig {
+            subnet: Some(subnet),
+            ..IpamConfig::default()
+        }),
+        None => Err(Refusal::invalid(format!(
+            "no free /64 is left in {}; name an IPv6 subnet (--subnet)",
+            cluster.ipv6_pool
+        ))),
+    }
 }
 
 /// The network's VNI: the user's, or the lowest free one.

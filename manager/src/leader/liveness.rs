@@ -61,7 +61,7 @@ async fn mark_down(manager: &Manager, id: NodeId) {
             if let Some(node) = tx.tables().node(&id) {
                 let mut node = node.clone();
                 node.status.state = NodeState::Down;
-                node.status.message = "heartbeat failure".to_owned();
+                "heartbeat failure".clone_into(&mut node.status.message);
                 tx.set_node(node);
             }
             Ok(())

@@ -30,7 +30,7 @@ pub struct Machine {
 
 impl Machine {
     /// Starts from the last snapshot on disk; Raft replays what came after.
-    pub async fn load(disk: Disk, store: Store) -> Result<Self, DiskError> {
+    pub fn load(disk: Disk, store: Store) -> Result<Self, DiskError> {
         let mut machine = Self {
             disk,
             store,

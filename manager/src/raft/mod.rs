@@ -110,7 +110,7 @@ impl Consensus {
         let config = config
             .validate()
             .map_err(|error| ConsensusError::Start(error.to_string()))?;
-        let machine = Machine::load(disk.clone(), store).await?;
+        let machine = Machine::load(disk.clone(), store)?;
         let log = LogStore::new(disk.clone());
         let raft = Raft::new(
             disk.raft_id(),

@@ -17,7 +17,7 @@ impl StoreBuilder<TypeConfig, LogStore, Machine, tempfile::TempDir> for OnDisk {
         let (store, writer) = Store::new();
         // Nothing proposes here; the suite writes through Raft's own traits.
         drop(writer);
-        let machine = Machine::load(disk.clone(), store).await.expect("empty");
+        let machine = Machine::load(disk.clone(), store).expect("empty");
         Ok((folder, LogStore::new(disk), machine))
     }
 }
@@ -31,11 +31,7 @@ fn key() -> WrappingKey {
     WrappingKey::from_node_key(b"node key")
 }
 
-async fn run(
-    consensus: Consensus,
-    store: &Store,
-    writer: crate::store::StoreWriter,
-) -> Arc<Consensus> {
+fn run(consensus: Consensus, store: &Store, writer: crate::store::StoreWriter) -> Arc<Consensus> {
     let consensus = Arc::new(consensus);
     let proposer: Arc<dyn Proposer> = Arc::clone(&consensus) as _;
     tokio::spawn(writer.run(store.clone(), proposer));
@@ -73,7 +69,7 @@ async fn what_was_answered_survives_a_restart_with_and_without_snapshot() {
         .await
         .expect("a new cluster");
     println!("Raft of one made in {:?}", begin.elapsed());
-    let consensus = run(consensus, &store, writer).await;
+    let consensus = run(consensus, &store, writer);
     for number in 1..=20 {
         let write = store.update(move |tx| {
             tx.set_node(node(number));
@@ -96,7 +92,7 @@ async fn what_was_answered_survives_a_restart_with_and_without_snapshot() {
         before.nodes().collect::<Vec<_>>()
     );
     let ((consensus, store), writer) = again;
-    let consensus = run(consensus, &store, writer).await;
+    let consensus = run(consensus, &store, writer);
     consensus.add_key(&other).await.expect("a second key");
     consensus.drop_other_keys(&other).await.expect("one key");
     consensus.shutdown().await;
@@ -128,7 +124,7 @@ async fn transactions_that_wait_become_one_entry() {
     let consensus = Consensus::create(&folder.path().join("raft.redb"), &key(), store.clone())
         .await
         .expect("a new cluster");
-    let _consensus = run(consensus, &store, writer).await;
+    let _consensus = run(consensus, &store, writer);
     let first = store.view().index();
     let begin = std::time::Instant::now();
     let writes = (0..1000).map(|number| {

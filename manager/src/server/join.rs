@@ -34,15 +34,14 @@ impl Join for Newcomers {
 
     async fn issue(&self, request: Request<Payload>) -> Result<Response<Payload>, Status> {
         let asked: IssueRequest = unpack(request.get_ref())?;
-        let reply: Reply<IssueReply> = match &asked.token {
-            Some(token) => match self.role_of(token) {
+        let reply: Reply<IssueReply> = if let Some(token) = &asked.token {
+            match self.role_of(token) {
                 Ok(role) => self.admit(&asked, role, super::address_of(&request)).await,
                 Err(refusal) => Err(refusal),
-            },
-            None => {
-                let member = caller(&self.0, &request)?;
-                self.renew(&asked, &member)
             }
+        } else {
+            let member = caller(&self.0, &request)?;
+            self.renew(&asked, &member)
         };
         Ok(Response::new(pack(&reply)?))
     }

@@ -42,9 +42,13 @@ impl Service for Members {
         let member = caller(&self.0, &request)?;
         let register: Register = unpack(request.get_ref())?;
         let from = address_of(&request).map(|address| address.ip());
-        self.set_description(&member.node, register.description, Some(from))
-            .await
-            .map_err(|refusal| Status::unavailable(refusal.message))?;
+        self.set_description(
+            &member.node,
+            register.description,
+            Said::AtRegistration { from },
+        )
+        .await
+        .map_err(|refusal| Status::unavailable(refusal.message))?;
         Ok(Response::new(Box::pin(messages(
             Arc::clone(&self.0),
             member.node,
@@ -54,7 +58,9 @@ impl Service for Members {
     async fn describe(&self, request: Request<Payload>) -> Result<Response<Payload>, Status> {
         let member = caller(&self.0, &request)?;
         let description: NodeDescription = unpack(request.get_ref())?;
-        let reply: Reply<()> = self.set_description(&member.node, description, None).await;
+        let reply: Reply<()> = self
+            .set_description(&member.node, description, Said::Meanwhile)
+            .await;
         Ok(Response::new(pack(&reply)?))
     }
 
@@ -94,13 +100,23 @@ impl Service for Members {
     }
 }
 
+/// When a node describes itself.
+#[derive(Debug, Clone, Copy)]
+enum Said {
+    /// With the address its session comes from.
+    AtRegistration {
+        from: Option<std::net::IpAddr>,
+    },
+    Meanwhile,
+}
+
 impl Members {
-    /// Stores what a node says of itself; with `from` it is a registration, which makes it ready.
+    /// Stores what a node says of itself; a registration makes it ready.
     async fn set_description(
         &self,
         id: &NodeId,
         description: NodeDescription,
-        from: Option<Option<std::net::IpAddr>>,
+        said: Said,
     ) -> Result<(), Refusal> {
         let id = id.clone();
         let set = self.0.store().update(move |tx| {
@@ -109,7 +125,7 @@ impl Members {
             };
             let mut node = old.clone();
             node.description = description;
-            if let Some(address) = from {
+            if let Said::AtRegistration { from: address } = said {
                 node.status.state = NodeState::Ready;
                 node.status.message = String::new();
                 // A manager's own session comes from loopback, which is nobody's address.
@@ -144,7 +160,7 @@ impl Members {
             if let Some(node) = tx.tables().node(&id) {
                 let mut node = node.clone();
                 node.status.state = NodeState::Down;
-                node.status.message = "the node has left".to_owned();
+                "the node has left".clone_into(&mut node.status.message);
                 tx.set_node(node);
             }
             Ok(())
