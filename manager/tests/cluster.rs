@@ -1,5 +1,7 @@
 //! A manager and members in one process, over real mutual TLS on loopback.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::{
     net::SocketAddr,
     sync::Arc,
