@@ -3,15 +3,20 @@
 pub mod desired;
 pub mod dns;
 pub mod firewall;
+mod handle;
 pub mod kernel;
 pub mod netlink;
+pub mod parts;
 pub mod plan;
 pub mod report;
+pub mod rows;
 pub mod rules;
 pub mod view;
 pub mod want;
+mod worker;
 
 pub use desired::{Change, Desired};
+pub use handle::{Config, Dataplane};
 pub use plan::{Plan, Step, plan};
 pub use report::{Error, Failure, Report, Standing, Status};
 pub use view::Observed;

@@ -4,6 +4,10 @@
 use std::{io, ops::ControlFlow};
 
 use netlink_sys::Socket;
+use nix::sys::{
+    socket::{setsockopt, sockopt},
+    time::{TimeVal, TimeValLike},
+};
 
 pub const REQUEST: u16 = 0x1;
 pub const ACK: u16 = 0x4;
@@ -15,6 +19,7 @@ const ERROR: u16 = 2;
 const DONE: u16 = 3;
 const HEADER: usize = 16;
 const NESTED: u16 = 0x8000;
+const REPLY_SECONDS: i64 = 20;
 /// Messages in one send; more gain nothing (measured) and need a larger receive buffer.
 const BATCH: usize = 64;
 
@@ -153,11 +158,31 @@ impl Netlink {
         socket.set_ext_ack(true)?;
         socket.set_cap_ack(true)?;
         socket.set_rx_buf_sz(4_u32 << 20)?;
+        // Without an end a reply that never comes would hold the thread for ever.
+        setsockopt(
+            &socket,
+            sockopt::ReceiveTimeout,
+            &TimeVal::seconds(REPLY_SECONDS),
+        )?;
         Ok(Self {
             socket,
             sequence: 0,
             buffer: Vec::with_capacity(256 << 10),
         })
+    }
+
+    /// Takes what waits on a socket that does not block; answers whether something was lost.
+    pub fn hear(&mut self, mut visit: impl FnMut(Received<'_>)) -> bool {
+        let mut lost = false;
+        loop {
+            self.buffer.clear();
+            match self.socket.recv(&mut self.buffer, libc::MSG_DONTWAIT) {
+                Ok(_) => messages(&self.buffer).for_each(&mut visit),
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => lost = true,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return lost,
+            }
+        }
     }
 
     pub fn request(&mut self, mut message: Message) -> io::Result<()> {
@@ -215,10 +240,18 @@ impl Netlink {
         }
         self.socket.send(&bytes, 0)?;
         let (last, mut first_error) = (self.sequence.wrapping_sub(1), None);
-        self.receive(last, |_, error| {
-            if let Some(error) = error {
-                first_error.get_or_insert(error);
+        // A transaction refused as a whole is answered at its first message alone.
+        let first = self.sequence.wrapping_sub(count as u32 - 1);
+        self.read(|received| {
+            if received.kind == ERROR {
+                if let Some(error) = errno(received.body) {
+                    first_error.get_or_insert(error);
+                }
+                if received.sequence == last || received.sequence == first {
+                    return Ok(ControlFlow::Break(()));
+                }
             }
+            Ok(ControlFlow::Continue(()))
         })?;
         first_error.map_or(Ok(()), Err)
     }

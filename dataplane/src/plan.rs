@@ -167,7 +167,7 @@ impl Plan {
         self.steps.is_empty()
     }
 
-    fn step(&mut self, step: Step, reason: impl Into<String>) {
+    pub(crate) fn step(&mut self, step: Step, reason: impl Into<String>) {
         self.steps.push(step);
         self.reasons.push(reason.into());
     }

@@ -14,6 +14,7 @@ use crate::{
 pub const NEW_LINK: u16 = 16;
 pub const DEL_LINK: u16 = 17;
 pub const GET_LINK: u16 = 18;
+const SET_LINK: u16 = 19;
 pub const NEW_ADDRESS: u16 = 20;
 pub const DEL_ADDRESS: u16 = 21;
 pub const GET_ADDRESS: u16 = 22;
@@ -141,7 +142,7 @@ pub fn set_alias(index: u32, alias: &str) -> Message {
 pub fn set_flags(index: u32, flags: PortFlags) -> Message {
     let mut header = link_header(index, None);
     header[0] = AF_BRIDGE;
-    let mut message = Message::new(NEW_LINK, 0, &header);
+    let mut message = Message::new(SET_LINK, 0, &header);
     message.nest(12, |port| {
         for (kind, on) in [
             (8, flags.learning),

@@ -1,5 +1,9 @@
-//! The kernel of this host: namespaces, rtnetlink messages and how they are read back.
+//! The kernel of this host: namespaces, rtnetlink messages, how they are read back, and deeds.
 
+mod deeds;
 pub mod links;
+mod linux;
 pub mod place;
 pub mod sight;
+
+pub use linux::Linux;

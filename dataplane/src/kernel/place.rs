@@ -12,12 +12,13 @@ use nix::{
     sched::{CloneFlags, setns, unshare},
 };
 
+use super::links::{AF_BRIDGE, DEL_NEIGHBOUR, NEW_NEIGHBOUR};
 use crate::netlink::Netlink;
 
 /// linux/magic.h
 const NSFS_MAGIC: i64 = 0x6e73_6673;
-/// rtnetlink groups: links, neighbours (FDB included), addresses, routes.
-const ROUTE_GROUPS: [u32; 6] = [1, 3, 5, 9, 7, 11];
+/// rtnetlink groups: links, neighbours (FDB included), addresses.
+const ROUTE_GROUPS: [u32; 4] = [1, 3, 5, 9];
 /// NFNLGRP_NFTABLES
 const NFT_GROUP: u32 = 7;
 
@@ -31,16 +32,20 @@ pub struct Sockets {
 
 impl Sockets {
     /// In the namespace of the calling thread.
-    pub fn open_here(firewall: bool) -> io::Result<Self> {
-        let route_events = Netlink::open(libc::NETLINK_ROUTE)?;
-        for group in ROUTE_GROUPS {
-            route_events.socket.add_membership(group)?;
+    pub fn open_here(firewall: bool, listen: bool) -> io::Result<Self> {
+        let mut events = Vec::new();
+        if listen {
+            let route = Netlink::open(libc::NETLINK_ROUTE)?;
+            for group in ROUTE_GROUPS {
+                route.socket.add_membership(group)?;
+            }
+            route.socket.set_non_blocking(true)?;
+            events.push(route);
         }
-        route_events.socket.set_non_blocking(true)?;
-        let mut events = vec![route_events];
-        let mut nft = None;
-        if firewall {
-            nft = Some(Netlink::open(libc::NETLINK_NETFILTER)?);
+        let nft = firewall
+            .then(|| Netlink::open(libc::NETLINK_NETFILTER))
+            .transpose()?;
+        if firewall && listen {
             let changes = Netlink::open(libc::NETLINK_NETFILTER)?;
             changes.socket.add_membership(NFT_GROUP)?;
             changes.socket.set_non_blocking(true)?;
@@ -51,6 +56,23 @@ impl Sockets {
             nft,
             events,
         })
+    }
+
+    /// Takes all events; answers whether one may concern us, and whether some were lost.
+    pub fn hear(&mut self, host: bool) -> (bool, bool) {
+        let (mut heard, mut lost) = (false, false);
+        for events in &mut self.events {
+            let missed = events.hear(|received| {
+                heard |= !host
+                    || match received.kind {
+                        // The host's own neighbours come and go all the time.
+                        NEW_NEIGHBOUR | DEL_NEIGHBOUR => received.body.first() == Some(&AF_BRIDGE),
+                        _ => true,
+                    };
+            });
+            lost |= missed;
+        }
+        (heard, lost)
     }
 }
 

@@ -1,0 +1,535 @@
+//! Carrying out steps: one arm each, and a sentence for every refusal.
+
+use std::{
+    collections::BTreeSet,
+    io,
+    net::IpAddr,
+    os::fd::AsRawFd,
+    path::{Path, PathBuf},
+};
+
+use super::{
+    links::{self, DEL_ADDRESS, DEL_NEIGHBOUR, DEL_ROUTE, NEW_ADDRESS, NEW_NEIGHBOUR, NEW_ROUTE},
+    linux::Linux,
+    place::{inside, open_or_make, set, unbind},
+    sight,
+};
+use crate::{
+    firewall,
+    netlink::{Message, Netlink, u32_at},
+    plan::{Entries, Pair, Step},
+    report::Failure,
+    view::{Interface, Place, Port, Vxlan, bridge_name, vxlan_name},
+};
+
+impl Linux {
+    /// Carries out `steps` in their order. What stands on something that failed is left out: the
+    /// failure of its ground says enough. Scopes are segments' tags and sandboxes' paths.
+    pub fn apply(&mut self, steps: &[Step]) -> Vec<Failure> {
+        let (mut failures, mut broken) = (Vec::new(), BTreeSet::new());
+        for step in steps {
+            let ground = self.ground(step);
+            if ground.iter().any(|object| broken.contains(object)) {
+                continue;
+            }
+            if let Err(error) = self.deed(step) {
+                let scope = scope(step);
+                failures.push(Failure {
+                    scope: scope.clone(),
+                    sentence: format!("cannot {}: {}", what(step), reason(step, &error)),
+                });
+                if matches!(
+                    step,
+                    Step::MakeNamespace { .. }
+                        | Step::MakeBridge { .. }
+                        | Step::MakeVxlan { .. }
+                        | Step::MakeSandbox { .. }
+                ) {
+                    broken.insert(scope);
+                }
+            }
+        }
+        failures
+    }
+
+    /// The place that a step touches, besides the sandbox of a pair.
+    pub fn touches(&self, step: &Step) -> Place {
+        match step {
+            Step::DropTable(place)
+            | Step::DropPort { place, .. }
+            | Step::DropBridge { place, .. }
+            | Step::MakeBridge { place, .. }
+            | Step::SetBridge { place, .. }
+            | Step::SetPort { place, .. }
+            | Step::SetEntries { place, .. }
+            | Step::SetTable { place, .. } => place.clone(),
+            Step::MakePair(pair) => pair.place.clone(),
+            Step::DropSandbox(sandbox)
+            | Step::DropInterface { sandbox, .. }
+            | Step::DropRoutes { sandbox, .. }
+            | Step::MakeSandbox { sandbox, .. }
+            | Step::SetInterface { sandbox, .. }
+            | Step::SetRoutes { sandbox, .. } => Place::Sandbox(sandbox.clone()),
+            Step::DropEntries { segment, .. } | Step::DropAddresses { segment, .. } => {
+                self.place_of(segment)
+            }
+            Step::DropVxlan { segment }
+            | Step::DropNamespace { segment }
+            | Step::MakeNamespace { segment }
+            | Step::MakeVxlan { segment, .. }
+            | Step::SetVxlan { segment, .. } => Place::Overlay(segment.clone()),
+            Step::SetForwarding(_) | Step::SetElements { .. } => Place::Host,
+        }
+    }
+
+    #[allow(clippy::unused_self)] // beside `touches`
+    fn ground(&self, step: &Step) -> Vec<String> {
+        match step {
+            Step::MakePair(pair) => vec![pair.segment.clone(), path(&pair.sandbox)],
+            other => vec![scope(other)],
+        }
+    }
+
+    fn deed(&mut self, step: &Step) -> io::Result<()> {
+        match step {
+            Step::DropTable(place) => firewall::remove(self.nft(place)?),
+            Step::SetTable { place, rules } => firewall::replace(self.nft(place)?, rules),
+            Step::SetElements { set, add, remove } => {
+                firewall::change_set(self.nft(&Place::Host)?, set, add, remove)
+            }
+            Step::DropSandbox(sandbox) => {
+                self.forget(sandbox);
+                if sandbox.parent() == Some(&self.folder) {
+                    unbind(sandbox)?;
+                }
+                Ok(())
+            }
+            Step::MakeSandbox { sandbox, .. } => self.make_sandbox(sandbox),
+            Step::DropNamespace { segment } => {
+                self.overlays.remove(segment);
+                unbind(&self.path(&Place::Overlay(segment.clone())))
+            }
+            Step::MakeNamespace { segment } => self.make_namespace(segment),
+            Step::DropInterface { sandbox, name } => {
+                let route = self.route(&Place::Sandbox(sandbox.clone()))?;
+                gone_is_fine(route.request(links::delete_link(name)))
+            }
+            Step::DropRoutes { sandbox, routes } => self.routes(DEL_ROUTE, sandbox, routes),
+            Step::SetRoutes { sandbox, routes } => self.routes(NEW_ROUTE, sandbox, routes),
+            Step::DropEntries { segment, entries } => self.drop_entries(segment, entries),
+            Step::SetEntries {
+                segment,
+                place,
+                entries,
+            } => self.set_entries(segment, place, entries),
+            Step::DropPort { place, port, .. } => {
+                gone_is_fine(self.route(place)?.request(links::delete_link(port)))
+            }
+            Step::DropAddresses { segment, addresses } => {
+                let route = self.route(&self.place_of(segment))?;
+                let bridge = index(route, &bridge_name(segment))?;
+                addresses.iter().try_for_each(|address| {
+                    gone_is_fine(route.request(links::address(DEL_ADDRESS, bridge, *address)))
+                })
+            }
+            Step::DropVxlan { segment } => {
+                let route = self.route(&Place::Overlay(segment.clone()))?;
+                gone_is_fine(route.request(links::delete_link(&vxlan_name(segment))))
+            }
+            Step::DropBridge { place, segment } => {
+                let route = self.route(place)?;
+                gone_is_fine(route.request(links::delete_link(&bridge_name(segment))))
+            }
+            Step::SetForwarding(wanted) => {
+                if wanted.ipv4 {
+                    set("net/ipv4/ip_forward", "1")?;
+                }
+                if wanted.ipv6 {
+                    set("net/ipv6/conf/all/forwarding", "1")?;
+                }
+                Ok(())
+            }
+            Step::MakeBridge {
+                place,
+                segment,
+                bridge,
+            } => {
+                let route = self.route(place)?;
+                let name = bridge_name(segment);
+                route.request(links::bridge(&name, bridge))?;
+                let index = index(route, &name)?;
+                bridge.addresses.iter().try_for_each(|address| {
+                    route.request(links::address(NEW_ADDRESS, index, *address))
+                })
+            }
+            Step::SetBridge {
+                place,
+                segment,
+                bridge,
+            } => {
+                let route = self.route(place)?;
+                let index = index(route, &bridge_name(segment))?;
+                route.request(links::set_link(
+                    index,
+                    Some(bridge.mtu),
+                    Some(bridge.mac),
+                    None,
+                ))?;
+                bridge.addresses.iter().try_for_each(|address| {
+                    route.request(links::address(NEW_ADDRESS, index, *address))
+                })
+            }
+            Step::MakeVxlan { segment, vxlan } => self.make_vxlan(segment, vxlan),
+            Step::SetVxlan { segment, port } => {
+                let place = Place::Overlay(segment.clone());
+                self.set_port(&place, segment, &vxlan_name(segment), port)
+            }
+            Step::SetPort {
+                place,
+                segment,
+                name,
+                port,
+            } => self.set_port(place, segment, name, port),
+            Step::MakePair(pair) => self.make_pair(pair),
+            Step::SetInterface {
+                sandbox,
+                name,
+                interface,
+            } => self.set_interface(sandbox, name, interface),
+        }
+    }
+
+    fn route(&mut self, place: &Place) -> io::Result<&mut Netlink> {
+        if *place == Place::Host {
+            return Ok(&mut self.host.route);
+        }
+        let space = self.space(place)?.ok_or_else(no_namespace)?;
+        Ok(&mut space.sockets.route)
+    }
+
+    fn nft(&mut self, place: &Place) -> io::Result<&mut Netlink> {
+        let sockets = if *place == Place::Host {
+            &mut self.host
+        } else {
+            &mut self.space(place)?.ok_or_else(no_namespace)?.sockets
+        };
+        sockets
+            .nft
+            .as_mut()
+            .ok_or_else(|| io::Error::other("there is no nftables socket in this namespace"))
+    }
+
+    fn make_namespace(&mut self, segment: &str) -> io::Result<()> {
+        let place = Place::Overlay(segment.to_owned());
+        let namespace = open_or_make(&self.path(&place))?;
+        inside(&namespace, || {
+            // Frames of tenants are not the host's to filter; the module may be absent.
+            for table in ["iptables", "ip6tables", "arptables"] {
+                allow_absent(set(&format!("net/bridge/bridge-nf-call-{table}"), "0"))?;
+            }
+            // The bridge answers for others and has no address of its own.
+            allow_absent(set("net/ipv6/conf/default/addr_gen_mode", "1"))?;
+            quiet_ipv6()
+        })?;
+        self.space(&place)?.ok_or_else(no_namespace)?;
+        Ok(())
+    }
+
+    fn make_sandbox(&mut self, sandbox: &Path) -> io::Result<()> {
+        let namespace = open_or_make(sandbox)?;
+        inside(&namespace, quiet_ipv6)?;
+        let route = self.route(&Place::Sandbox(sandbox.to_owned()))?;
+        let loopback = index(route, "lo")?;
+        route.request(links::set_link(loopback, None, None, None))
+    }
+
+    fn make_vxlan(&mut self, segment: &str, vxlan: &Vxlan) -> io::Result<()> {
+        let name = vxlan_name(segment);
+        let place = Place::Overlay(segment.to_owned());
+        let space = self.space(&place)?.ok_or_else(no_namespace)?;
+        let namespace = space.namespace.as_raw_fd();
+        // Asked of the host's socket, so that the tunnel's UDP socket is the host's.
+        self.host
+            .route
+            .request(links::vxlan(&name, vxlan, namespace))?;
+        let made = self.set_port(&place, segment, &name, &vxlan.port);
+        if made.is_err() {
+            // A device that cannot be opened must not look like one that only is down.
+            let removed = self.route(&place)?.request(links::delete_link(&name));
+            if let Err(error) = removed {
+                tracing::warn!("cannot remove {name} after a failure: {error}");
+            }
+        }
+        made
+    }
+
+    fn set_port(
+        &mut self,
+        place: &Place,
+        segment: &str,
+        name: &str,
+        port: &Port,
+    ) -> io::Result<()> {
+        let route = self.route(place)?;
+        let bridge = index(route, &bridge_name(segment))?;
+        let device = index(route, name)?;
+        for message in links::set_port(device, bridge, port) {
+            route.request(message)?;
+        }
+        Ok(())
+    }
+
+    fn make_pair(&mut self, pair: &Pair) -> io::Result<()> {
+        let sandbox = Place::Sandbox(pair.sandbox.clone());
+        let space = self.space(&sandbox)?.ok_or_else(no_namespace)?;
+        let namespace = space.namespace.as_raw_fd();
+        let route = self.route(&pair.place)?;
+        let bridge = index(route, &bridge_name(&pair.segment))?;
+        route.request(links::pair(
+            &pair.name,
+            pair.port.mtu,
+            bridge,
+            &pair.inner,
+            &pair.interface,
+            namespace,
+        ))?;
+        self.set_port(&pair.place, &pair.segment, &pair.name, &pair.port)?;
+        self.set_interface(&pair.sandbox, &pair.inner, &pair.interface)
+    }
+
+    fn set_interface(&mut self, sandbox: &Path, name: &str, wanted: &Interface) -> io::Result<()> {
+        let route = self.route(&Place::Sandbox(sandbox.to_owned()))?;
+        let device = index(route, name)?;
+        let sight = sight::look(route, false, false)?.sandbox();
+        let found = sight.interfaces.get(name);
+        let same = |held: &Interface| held.mac == wanted.mac;
+        let mac = (!found.is_some_and(same)).then_some(wanted.mac);
+        route.request(links::set_link(device, Some(wanted.mtu), mac, None))?;
+        let none = BTreeSet::new();
+        let held = found.map_or(&none, |interface| &interface.addresses);
+        for address in held.difference(&wanted.addresses) {
+            gone_is_fine(route.request(links::address(DEL_ADDRESS, device, *address)))?;
+        }
+        for address in wanted.addresses.difference(held) {
+            route.request(links::address(NEW_ADDRESS, device, *address))?;
+        }
+        Ok(())
+    }
+
+    fn routes(
+        &mut self,
+        kind: u16,
+        sandbox: &Path,
+        routes: &BTreeSet<(IpAddr, String)>,
+    ) -> io::Result<()> {
+        let route = self.route(&Place::Sandbox(sandbox.to_owned()))?;
+        for (via, device) in routes {
+            let done = index(route, device)
+                .and_then(|index| route.request(links::default_route(kind, index, *via)));
+            if kind == DEL_ROUTE {
+                gone_is_fine(done)?;
+            } else {
+                done?;
+            }
+        }
+        Ok(())
+    }
+
+    fn drop_entries(&mut self, segment: &str, entries: &Entries) -> io::Result<()> {
+        let route = self.route(&self.place_of(segment))?;
+        let mut messages = Vec::new();
+        // With its device the entries are gone, too.
+        if let Ok(tunnel) = index(route, &vxlan_name(segment)) {
+            let forwards = entries.forwards.iter();
+            messages.extend(forwards.flat_map(|(mac, _)| links::drop_forward(tunnel, *mac)));
+        }
+        for (mac, port) in &entries.locals {
+            if let Ok(port) = index(route, port) {
+                messages.push(links::local(DEL_NEIGHBOUR, port, *mac));
+            }
+        }
+        if let Ok(bridge) = index(route, &bridge_name(segment)) {
+            let neighbours = entries.neighbours.iter();
+            messages.extend(
+                neighbours.map(|(at, mac)| links::neighbour(DEL_NEIGHBOUR, bridge, *at, *mac)),
+            );
+        }
+        send(route, messages, true)
+    }
+
+    fn set_entries(&mut self, segment: &str, place: &Place, entries: &Entries) -> io::Result<()> {
+        let route = self.route(place)?;
+        let mut messages = Vec::with_capacity(entries.len());
+        if !entries.forwards.is_empty() {
+            let tunnel = index(route, &vxlan_name(segment))?;
+            let forwards = entries.forwards.iter();
+            messages.extend(forwards.map(|(mac, vtep)| links::set_forward(tunnel, *mac, *vtep)));
+        }
+        for (mac, port) in &entries.locals {
+            let port = index(route, port)?;
+            messages.push(links::local(NEW_NEIGHBOUR, port, *mac));
+        }
+        if !entries.neighbours.is_empty() {
+            let bridge = index(route, &bridge_name(segment))?;
+            let neighbours = entries.neighbours.iter();
+            messages.extend(
+                neighbours.map(|(at, mac)| links::neighbour(NEW_NEIGHBOUR, bridge, *at, *mac)),
+            );
+        }
+        send(route, messages, false)
+    }
+}
+
+/// In namespaces of ours nobody advertises and addresses are unique by the leader's word.
+fn quiet_ipv6() -> io::Result<()> {
+    for name in ["accept_ra", "accept_dad"] {
+        for scope in ["all", "default"] {
+            allow_absent(set(&format!("net/ipv6/conf/{scope}/{name}"), "0"))?;
+        }
+    }
+    Ok(())
+}
+
+fn index(route: &mut Netlink, name: &str) -> io::Result<u32> {
+    let mut found = None;
+    route
+        .dump(links::get_link(name), |_, body| found = u32_at(body, 4))
+        .map_err(|error| io::Error::new(error.kind(), format!("device {name}: {error}")))?;
+    found.ok_or_else(|| io::Error::other(format!("device {name}: the kernel did not say")))
+}
+
+fn send(route: &mut Netlink, messages: Vec<Message>, drop: bool) -> io::Result<()> {
+    let count = messages.len();
+    let mut failures = route.batch(messages)?;
+    failures.retain(|(_, error)| !(drop && is_gone(error)));
+    let refused = failures.len();
+    match failures.into_iter().next() {
+        None => Ok(()),
+        Some((_, first)) => Err(io::Error::new(
+            first.kind(),
+            format!("{refused} of {count} refused, the first: {first}"),
+        )),
+    }
+}
+
+fn is_gone(error: &io::Error) -> bool {
+    let gone = [
+        libc::ENOENT,
+        libc::ENODEV,
+        libc::ESRCH,
+        libc::EADDRNOTAVAIL,
+        libc::ENXIO,
+    ];
+    error
+        .raw_os_error()
+        .is_some_and(|code| gone.contains(&code))
+        || error.kind() == io::ErrorKind::NotFound
+}
+
+fn gone_is_fine(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if !is_gone(&error) => Err(error),
+        _ => Ok(()),
+    }
+}
+
+fn allow_absent(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+fn no_namespace() -> io::Error {
+    io::Error::new(io::ErrorKind::NotFound, "its network namespace is gone")
+}
+
+fn path(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}
+
+fn scope(step: &Step) -> String {
+    let of_place = |place: &Place| match place {
+        Place::Host => "host".to_owned(),
+        Place::Overlay(tag) => tag.clone(),
+        Place::Sandbox(sandbox) => path(sandbox),
+    };
+    match step {
+        Step::DropTable(place) | Step::SetTable { place, .. } => of_place(place),
+        Step::MakePair(pair) => path(&pair.sandbox),
+        Step::DropSandbox(sandbox)
+        | Step::DropInterface { sandbox, .. }
+        | Step::DropRoutes { sandbox, .. }
+        | Step::MakeSandbox { sandbox, .. }
+        | Step::SetInterface { sandbox, .. }
+        | Step::SetRoutes { sandbox, .. } => path(sandbox),
+        Step::DropEntries { segment, .. }
+        | Step::DropPort { segment, .. }
+        | Step::DropAddresses { segment, .. }
+        | Step::DropVxlan { segment }
+        | Step::DropBridge { segment, .. }
+        | Step::DropNamespace { segment }
+        | Step::MakeNamespace { segment }
+        | Step::MakeBridge { segment, .. }
+        | Step::SetBridge { segment, .. }
+        | Step::MakeVxlan { segment, .. }
+        | Step::SetVxlan { segment, .. }
+        | Step::SetPort { segment, .. }
+        | Step::SetEntries { segment, .. } => segment.clone(),
+        Step::SetForwarding(_) | Step::SetElements { .. } => "host".to_owned(),
+    }
+}
+
+fn what(step: &Step) -> String {
+    let at = |sandbox: &PathBuf| sandbox.display().to_string();
+    match step {
+        Step::DropTable(_) => "remove the nftables table overnet".into(),
+        Step::SetTable { .. } => "write the nftables table overnet".into(),
+        Step::SetElements { set, .. } => format!("change the nftables set {set}"),
+        Step::DropSandbox(sandbox) => format!("unbind {}", at(sandbox)),
+        Step::MakeSandbox { sandbox, .. } => format!("make the namespace {}", at(sandbox)),
+        Step::DropInterface { name, .. } => format!("remove the interface {name}"),
+        Step::DropRoutes { .. } => "remove a default route".into(),
+        Step::SetRoutes { .. } => "set the default route".into(),
+        Step::DropEntries { .. } => "remove forwarding or neighbour entries".into(),
+        Step::SetEntries { .. } => "write forwarding or neighbour entries".into(),
+        Step::DropPort { port, .. } => format!("remove the port {port}"),
+        Step::DropAddresses { segment, .. } => {
+            format!("remove addresses of {}", bridge_name(segment))
+        }
+        Step::DropVxlan { segment } => format!("remove {}", vxlan_name(segment)),
+        Step::DropBridge { segment, .. } => format!("remove {}", bridge_name(segment)),
+        Step::DropNamespace { .. } => "unbind the network's namespace".into(),
+        Step::MakeNamespace { .. } => "make the network's namespace".into(),
+        Step::SetForwarding(_) => "turn forwarding on".into(),
+        Step::MakeBridge { segment, .. } => format!("make the bridge {}", bridge_name(segment)),
+        Step::SetBridge { segment, .. } => format!("set the bridge {}", bridge_name(segment)),
+        Step::MakeVxlan { segment, vxlan } => format!(
+            "make the VXLAN device {} (VNI {}, UDP port {}, local {})",
+            vxlan_name(segment),
+            vxlan.id,
+            vxlan.udp_port,
+            vxlan.local
+        ),
+        Step::SetVxlan { segment, .. } => format!("set the VXLAN device {}", vxlan_name(segment)),
+        Step::SetPort { name, .. } => format!("set the port {name}"),
+        Step::MakePair(pair) => format!("connect the interface {} ({})", pair.inner, pair.name),
+        Step::SetInterface { name, .. } => format!("set the interface {name}"),
+    }
+}
+
+fn reason(step: &Step, error: &io::Error) -> String {
+    match (step, error.raw_os_error()) {
+        (Step::MakeVxlan { vxlan, .. }, Some(libc::EEXIST)) => format!(
+            "VNI {} on UDP port {} is occupied by another VXLAN device of this host; find it with \
+             `ip -d link show type vxlan` and remove it, or make the network with another VNI",
+            vxlan.id, vxlan.udp_port
+        ),
+        (Step::MakeVxlan { vxlan, .. }, Some(libc::EADDRINUSE)) => format!(
+            "UDP port {} is occupied by another program; find it with `ss -lunp`, or give the \
+             cluster another data port",
+            vxlan.udp_port
+        ),
+        _ => error.to_string(),
+    }
+}

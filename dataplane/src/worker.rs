@@ -1,0 +1,389 @@
+//! The thread that owns the kernel's sockets: it carries out orders, hears what others change and
+//! puts it right.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    os::fd::AsFd,
+    sync::{
+        Arc,
+        mpsc::{self, Receiver, Sender, TryRecvError},
+    },
+    time::{Duration, Instant, SystemTime},
+};
+
+use nix::{
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::eventfd::{EfdFlags, EventFd},
+};
+use tokio::sync::{oneshot, watch};
+
+use crate::{
+    desired::{Change, Desired},
+    kernel::Linux,
+    parts::{self, Parts},
+    plan::{Plan, Step, plan},
+    report::{Failure, Report, Standing, Status},
+    rows::{Rows, Touched},
+    view::{Observed, Place, tag},
+};
+
+/// Others change things in bursts; one look per burst is enough.
+const DEBOUNCE: Duration = Duration::from_millis(20);
+const FULL_LOOK: Duration = Duration::from_secs(30);
+const FIRST_RETRY: Duration = Duration::from_millis(250);
+const LAST_RETRY: Duration = Duration::from_secs(30);
+const DRIFTS_KEPT: usize = 32;
+
+pub enum Order {
+    Replace(Box<Desired>, oneshot::Sender<Report>),
+    Change(Vec<Change>, oneshot::Sender<Report>),
+    Observe(oneshot::Sender<io::Result<Observed>>),
+    Probe(oneshot::Sender<Vec<String>>),
+    Stop,
+}
+
+/// Where orders are put; an order to a worker that has ended is dropped with its answer.
+pub struct Mailbox {
+    orders: Sender<Order>,
+    bell: Arc<EventFd>,
+}
+
+impl Mailbox {
+    pub fn send(&self, order: Order) {
+        if self.orders.send(order).is_ok()
+            && let Err(error) = self.bell.write(1)
+        {
+            tracing::error!("cannot wake the dataplane's thread: {error}");
+        }
+    }
+}
+
+pub struct Worker {
+    kernel: Linux,
+    orders: Receiver<Order>,
+    bell: Arc<EventFd>,
+    publish: watch::Sender<Status>,
+    status: Status,
+    desired: Desired,
+    /// Whether there has been a wish; before it nothing is removed.
+    told: bool,
+    rows: Rows,
+    seen: Observed,
+    /// Places where `seen` is out of date by our own deeds.
+    dirty: BTreeSet<Place>,
+    /// Places where somebody else did something.
+    pending: BTreeSet<Place>,
+    lost: bool,
+    look_at: Option<Instant>,
+    full_at: Instant,
+    retry_at: Option<Instant>,
+    pause: Duration,
+    failed: BTreeMap<(String, String), SystemTime>,
+}
+
+impl Worker {
+    pub fn new(kernel: Linux, publish: watch::Sender<Status>) -> io::Result<(Mailbox, Self)> {
+        let flags = EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC;
+        let bell = Arc::new(EventFd::from_value_and_flags(0, flags)?);
+        let (sender, orders) = mpsc::channel();
+        let mailbox = Mailbox {
+            orders: sender,
+            bell: Arc::clone(&bell),
+        };
+        let worker = Self {
+            kernel,
+            orders,
+            bell,
+            publish,
+            status: Status::default(),
+            desired: Desired::default(),
+            told: false,
+            rows: Rows::default(),
+            seen: Observed::default(),
+            dirty: BTreeSet::new(),
+            pending: BTreeSet::new(),
+            lost: false,
+            look_at: None,
+            full_at: Instant::now() + FULL_LOOK,
+            retry_at: None,
+            pause: FIRST_RETRY,
+            failed: BTreeMap::new(),
+        };
+        Ok((mailbox, worker))
+    }
+
+    /// Until [`Order::Stop`] or the end of the mailbox.
+    pub fn run(mut self) {
+        loop {
+            self.wait();
+            // Events first: an order's own noise is drained with the order.
+            self.hear();
+            loop {
+                match self.orders.try_recv() {
+                    Ok(Order::Stop) | Err(TryRecvError::Disconnected) => return,
+                    Ok(order) => self.obey(order),
+                    Err(TryRecvError::Empty) => break,
+                }
+            }
+            if self.told {
+                self.when_due();
+            }
+        }
+    }
+
+    fn wait(&self) {
+        let deadlines = [self.look_at, self.retry_at, Some(self.full_at)];
+        let next = deadlines.into_iter().flatten().min();
+        let now = Instant::now();
+        let left = next.map_or(FULL_LOOK, |at| at.saturating_duration_since(now));
+        // Rounded up, so as not to wake just before the time.
+        let timeout = u16::try_from(left.as_millis() + 1).unwrap_or(u16::MAX);
+        let mut sockets = vec![PollFd::new(self.bell.as_fd(), PollFlags::POLLIN)];
+        let events = self.kernel.event_sockets();
+        sockets.extend(events.map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
+        if let Err(error) = poll(&mut sockets, PollTimeout::from(timeout))
+            && error != nix::errno::Errno::EINTR
+        {
+            tracing::error!("cannot wait for the kernel's events: {error}");
+            std::thread::sleep(DEBOUNCE);
+        }
+        // Empty is an error of reading, too, and no matter.
+        let _ = self.bell.read();
+    }
+
+    fn hear(&mut self) {
+        let lost = self.kernel.hear(&mut self.pending);
+        self.lost |= lost;
+        if lost || !self.pending.is_empty() {
+            self.look_at.get_or_insert(Instant::now() + DEBOUNCE);
+        }
+    }
+
+    fn obey(&mut self, order: Order) {
+        match order {
+            Order::Replace(desired, answer) => {
+                self.desired = *desired;
+                self.told = true;
+                self.rows = Rows::new(&self.desired);
+                for sandbox in self.desired.sandboxes.values() {
+                    self.kernel.remember(&sandbox.netns);
+                }
+                self.pause = FIRST_RETRY;
+                let failures = self.pass_all(false);
+                self.answer(answer, failures);
+            }
+            Order::Change(changes, answer) => {
+                let failures = self.change(changes);
+                self.answer(answer, failures);
+            }
+            Order::Observe(answer) => {
+                let _ = answer.send(self.kernel.observe());
+            }
+            Order::Probe(answer) => {
+                let _ = answer.send(self.kernel.probe());
+            }
+            Order::Stop => {}
+        }
+    }
+
+    fn answer(&mut self, answer: oneshot::Sender<Report>, failures: Vec<Failure>) {
+        self.status.requests += 1;
+        self.publish();
+        // The asker may have left; the work stays done.
+        let _ = answer.send(Report { failures });
+    }
+
+    fn change(&mut self, changes: Vec<Change>) -> Vec<Failure> {
+        let (mut parts, mut touched) = (Parts::default(), Touched::default());
+        for change in changes {
+            parts.add(&self.desired, &change);
+            match &change {
+                Change::SetRemote(id, remote) => {
+                    self.release(id, &mut touched);
+                    self.rows.add(id, remote);
+                    touched.add(remote);
+                }
+                Change::RemoveRemote(id) => self.release(id, &mut touched),
+                Change::SetSandbox(_, sandbox) => self.kernel.remember(&sandbox.netns),
+                Change::SetUnderlay(_)
+                | Change::SetNetwork(..)
+                | Change::RemoveNetwork(_)
+                | Change::RemoveSandbox(_) => {}
+            }
+            self.desired.apply(change);
+        }
+        if parts.all {
+            return self.pass_all(false);
+        }
+        let mut failures = Vec::new();
+        let parts = parts.widen(&self.desired);
+        if parts != Parts::default() {
+            failures = self.pass(&parts, false);
+        }
+        let steps = self.rows.steps(&self.desired, &touched, &parts.networks);
+        failures.extend(self.apply(&steps));
+        self.note_failures(&failures, false);
+        failures
+    }
+
+    fn release(&mut self, id: &str, touched: &mut Touched) {
+        if let Some(before) = self.desired.remotes.get(id) {
+            self.rows.remove(id, before);
+            touched.add(before);
+        }
+    }
+
+    fn when_due(&mut self) {
+        let now = Instant::now();
+        let due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
+        if due(Some(self.full_at)) || due(self.retry_at) {
+            self.pass_all(true);
+        } else if due(self.look_at) {
+            self.look_at = None;
+            let pending = std::mem::take(&mut self.pending);
+            let parts = Parts::at(&self.desired, &pending);
+            if self.lost || parts.all {
+                self.pass_all(true);
+            } else {
+                let parts = parts.widen(&self.desired);
+                let failures = self.pass(&parts, true);
+                self.note_failures(&failures, false);
+            }
+        } else {
+            return;
+        }
+        self.publish();
+    }
+
+    /// Looks at everything and puts everything right.
+    fn pass_all(&mut self, drift: bool) -> Vec<Failure> {
+        self.full_at = Instant::now() + FULL_LOOK;
+        self.look_at = None;
+        self.pending.clear();
+        self.lost = false;
+        let failures = match self.kernel.observe() {
+            Ok(observed) => {
+                self.seen = observed;
+                self.dirty.clear();
+                let plan = plan(&self.desired, &self.seen);
+                self.carry_out(&plan, drift)
+            }
+            Err(error) => vec![blind(&error)],
+        };
+        self.note_failures(&failures, true);
+        failures
+    }
+
+    /// Looks at a few places and puts right what hangs on them.
+    fn pass(&mut self, parts: &Parts, drift: bool) -> Vec<Failure> {
+        let mut places = parts.places(&self.desired);
+        places.append(&mut self.dirty);
+        let before = self.seen.facts.clone();
+        let mut look = places.iter();
+        if let Err(error) = look.try_for_each(|at| self.kernel.look(at, &mut self.seen)) {
+            self.dirty = places;
+            return vec![blind(&error)];
+        }
+        let plan = if self.seen.facts == before {
+            parts::diff(&self.desired, parts, &self.seen)
+        } else {
+            // Every MTU hangs on the host's devices.
+            plan(&self.desired, &self.seen)
+        };
+        self.carry_out(&plan, drift)
+    }
+
+    fn carry_out(&mut self, plan: &Plan, drift: bool) -> Vec<Failure> {
+        for reason in &plan.reasons {
+            if drift && self.failed.is_empty() {
+                tracing::warn!("drift: {reason}");
+                self.status.drifts += 1;
+                self.status.drift.push(reason.clone());
+            } else {
+                tracing::debug!("{reason}");
+            }
+        }
+        let extra = self.status.drift.len().saturating_sub(DRIFTS_KEPT);
+        self.status.drift.drain(..extra);
+        self.apply(&plan.steps)
+    }
+
+    fn apply(&mut self, steps: &[Step]) -> Vec<Failure> {
+        if steps.is_empty() {
+            return Vec::new();
+        }
+        let failures = self.kernel.apply(steps);
+        for step in steps {
+            self.dirty.insert(self.kernel.touches(step));
+            if let Step::MakePair(pair) = step {
+                self.dirty.insert(Place::Sandbox(pair.sandbox.clone()));
+            }
+        }
+        // Our own noise, which the next look takes in with everything else.
+        if self.kernel.hear(&mut self.dirty) {
+            self.lost = true;
+            self.look_at.get_or_insert(Instant::now() + DEBOUNCE);
+        }
+        failures.into_iter().map(|f| self.named(f)).collect()
+    }
+
+    /// With the id that the asker knows in place of the tag or the path.
+    fn named(&self, mut failure: Failure) -> Failure {
+        let networks = self.desired.networks.keys();
+        let mut by_tag = networks.filter(|id| tag(id) == failure.scope);
+        let mut by_path = self
+            .desired
+            .sandboxes
+            .iter()
+            .filter(|(_, sandbox)| sandbox.netns.as_os_str() == failure.scope.as_str())
+            .map(|(id, _)| id);
+        if let Some(id) = by_tag.next().or_else(|| by_path.next()) {
+            failure.scope.clone_from(id);
+        }
+        failure
+    }
+
+    fn note_failures(&mut self, failures: &[Failure], all: bool) {
+        let key = |failure: &Failure| (failure.scope.clone(), failure.sentence.clone());
+        if all {
+            let standing: BTreeSet<_> = failures.iter().map(key).collect();
+            self.failed.retain(|failure, _| standing.contains(failure));
+        }
+        for failure in failures {
+            self.failed.entry(key(failure)).or_insert_with(|| {
+                tracing::warn!(scope = failure.scope, "{failure}");
+                SystemTime::now()
+            });
+        }
+        if self.failed.is_empty() {
+            self.retry_at = None;
+            self.pause = FIRST_RETRY;
+        } else if all || self.retry_at.is_none() {
+            self.retry_at = Some(Instant::now() + self.pause);
+            self.pause = (self.pause * 2).min(LAST_RETRY);
+        }
+    }
+
+    fn publish(&mut self) {
+        let standing = self
+            .failed
+            .iter()
+            .map(|((scope, sentence), since)| Standing {
+                failure: Failure {
+                    scope: scope.clone(),
+                    sentence: sentence.clone(),
+                },
+                since: *since,
+            });
+        self.status.failed = standing.collect();
+        self.publish.send_replace(self.status.clone());
+    }
+}
+
+fn blind(error: &io::Error) -> Failure {
+    Failure {
+        scope: "host".into(),
+        sentence: format!("cannot look at the kernel: {error}"),
+    }
+}

@@ -1,0 +1,515 @@
+//! Two hosts as network namespaces, each with a dataplane of its own.
+#![allow(clippy::unwrap_used)] // Helpers of tests are tests: a panic is their failure.
+
+use std::{
+    fs::File,
+    net::IpAddr,
+    os::fd::AsRawFd,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use dataplane::{
+    Change, Config, Dataplane, Desired, Report,
+    desired::{Interface, Network, NetworkKind, PeerFacts, Remote, Sandbox, Subnet, Underlay},
+    dns::{DnsConfig, Forgetful},
+    view::{bridge_name, tag, vxlan_name},
+};
+use nix::sched::{CloneFlags, setns, unshare};
+
+const PATIENCE: Duration = Duration::from_secs(10);
+const OVERLAY: &str = "overlay-network-of-the-test";
+const LOCAL: &str = "local-network-of-the-test";
+const VNI: u32 = 4242;
+const PORT: u16 = 4789;
+
+/// A host: a network namespace, a folder, a runtime whose threads live in it, a dataplane.
+struct Host {
+    number: u8,
+    namespace: File,
+    folder: tempfile::TempDir,
+    runtime: Option<tokio::runtime::Runtime>,
+    dataplane: Option<Dataplane>,
+}
+
+impl Host {
+    fn new(number: u8) -> Self {
+        let namespace = std::thread::spawn(|| {
+            unshare(CloneFlags::CLONE_NEWNET).unwrap();
+            let file = File::open("/proc/thread-self/ns/net").unwrap();
+            run("ip link set lo up").unwrap();
+            file
+        })
+        .join()
+        .unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let mut host = Self {
+            number,
+            namespace,
+            folder,
+            runtime: None,
+            dataplane: None,
+        };
+        let inside = host.namespace.try_clone().unwrap();
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .on_thread_start(move || setns(&inside, CloneFlags::CLONE_NEWNET).unwrap())
+            .build()
+            .unwrap();
+        host.runtime = Some(runtime);
+        host.start();
+        host
+    }
+
+    fn start(&mut self) {
+        let run_dir = self.folder.path().to_owned();
+        self.dataplane = Some(self.runtime().block_on(async {
+            tokio::spawn(async move {
+                Dataplane::start(Config {
+                    run_dir,
+                    dns: DnsConfig {
+                        inherited: Vec::new(),
+                        keeper: Arc::new(Forgetful),
+                    },
+                })
+                .unwrap()
+            })
+            .await
+            .unwrap()
+        }));
+    }
+
+    fn runtime(&self) -> &tokio::runtime::Runtime {
+        self.runtime.as_ref().unwrap()
+    }
+
+    fn dataplane(&self) -> &Dataplane {
+        self.dataplane.as_ref().unwrap()
+    }
+
+    fn address(&self) -> IpAddr {
+        format!("192.168.77.{}", self.number).parse().unwrap()
+    }
+
+    fn netns(&self) -> PathBuf {
+        self.folder.path().join("netns/sandbox")
+    }
+
+    fn overlay(&self) -> PathBuf {
+        let name = format!("netns/overlay-{}", tag(OVERLAY));
+        self.folder.path().join(name)
+    }
+
+    fn replace(&self, desired: Desired) -> Report {
+        self.runtime().block_on(self.dataplane().replace(desired))
+    }
+
+    fn change(&self, changes: Vec<Change>) -> Report {
+        self.runtime().block_on(self.dataplane().change(changes))
+    }
+
+    fn on(&self, command: &str) -> Output {
+        let namespace = self.namespace.try_clone().unwrap();
+        within(&namespace, command)
+    }
+
+    fn in_sandbox(&self, command: &str) -> Output {
+        within(&File::open(self.netns()).unwrap(), command)
+    }
+
+    fn in_overlay(&self, command: &str) -> Output {
+        within(&File::open(self.overlay()).unwrap(), command)
+    }
+
+    fn desired(&self, other: &Self) -> Desired {
+        let mut desired = Desired {
+            underlay: Some(Underlay {
+                address: self.address(),
+                port: PORT,
+                peers: [(other.address(), PeerFacts::default())].into(),
+            }),
+            ..Desired::default()
+        };
+        desired.networks.insert(
+            OVERLAY.into(),
+            network(
+                "web",
+                NetworkKind::Overlay { vni: VNI },
+                "10.7.0.0/24",
+                "10.7.0.1",
+            ),
+        );
+        let kind = NetworkKind::Bridge {
+            masquerade: true,
+            isolated: false,
+        };
+        desired.networks.insert(
+            LOCAL.into(),
+            network("gateway", kind, "172.29.0.0/24", "172.29.0.1"),
+        );
+        let sandbox = Sandbox {
+            netns: self.netns(),
+            interfaces: vec![
+                Interface {
+                    endpoint: format!("endpoint-{}", self.number),
+                    network: OVERLAY.into(),
+                    name: "eth0".into(),
+                    addresses: vec![format!("10.7.0.1{}/24", self.number).parse().unwrap()],
+                    mac: mac(self.number),
+                    default_via: Vec::new(),
+                    names: Vec::new(),
+                },
+                Interface {
+                    endpoint: format!("local-{}", self.number),
+                    network: LOCAL.into(),
+                    name: "eth1".into(),
+                    addresses: vec!["172.29.0.2/24".parse().unwrap()],
+                    mac: [2, 0x42, 172, 29, 0, 2],
+                    default_via: vec!["172.29.0.1".parse().unwrap()],
+                    names: Vec::new(),
+                },
+            ],
+            dns: None,
+        };
+        desired.sandboxes.insert("sandbox".into(), sandbox);
+        desired
+    }
+
+    /// As the other host sees this host's container.
+    fn remote(&self) -> Change {
+        Change::SetRemote(
+            format!("endpoint-{}", self.number),
+            Remote {
+                network: OVERLAY.into(),
+                addresses: vec![format!("10.7.0.1{}", self.number).parse().unwrap()],
+                mac: mac(self.number),
+                vtep: self.address(),
+                names: Vec::new(),
+            },
+        )
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        if let (Some(runtime), Some(dataplane)) = (self.runtime.take(), self.dataplane.take()) {
+            runtime.block_on(async {
+                dataplane.purge().await;
+                dataplane.shutdown().await;
+            });
+        }
+        for entry in std::fs::read_dir(self.folder.path().join("netns"))
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
+            let _ = nix::mount::umount2(&entry.path(), nix::mount::MntFlags::MNT_DETACH);
+        }
+    }
+}
+
+fn network(name: &str, kind: NetworkKind, subnet: &str, gateway: &str) -> Network {
+    Network {
+        name: name.into(),
+        kind,
+        subnets: vec![Subnet {
+            subnet: subnet.parse().unwrap(),
+            gateway: gateway.parse().unwrap(),
+        }],
+        mtu: None,
+    }
+}
+
+fn mac(number: u8) -> [u8; 6] {
+    [2, 0x42, 10, 7, 0, number]
+}
+
+fn run(command: &str) -> std::io::Result<Output> {
+    let words: Vec<_> = command.split_whitespace().collect();
+    Command::new(words[0]).args(&words[1..]).output()
+}
+
+fn within(namespace: &File, command: &str) -> Output {
+    std::thread::scope(|scope| {
+        scope
+            .spawn(|| {
+                setns(namespace, CloneFlags::CLONE_NEWNET).unwrap();
+                run(command).unwrap()
+            })
+            .join()
+            .unwrap()
+    })
+}
+
+fn text(output: &Output) -> String {
+    let both = [output.stdout.clone(), output.stderr.clone()].concat();
+    String::from_utf8_lossy(&both).into_owned()
+}
+
+fn until(what: &str, mut holds: impl FnMut() -> bool) -> Duration {
+    let start = Instant::now();
+    while !holds() {
+        assert!(
+            start.elapsed() < PATIENCE,
+            "not within {PATIENCE:?}: {what}"
+        );
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    println!("{what}: after {:?}", start.elapsed());
+    start.elapsed()
+}
+
+/// Both hosts on one cable, with the whole wish.
+fn pair() -> (Host, Host) {
+    let (one, two) = (Host::new(1), Host::new(2));
+    let far = format!(
+        "/proc/{}/fd/{}",
+        std::process::id(),
+        two.namespace.as_raw_fd()
+    );
+    let made = one.on(&format!(
+        "ip link add wire type veth peer name wire netns {far}"
+    ));
+    assert!(made.status.success(), "{}", text(&made));
+    for host in [&one, &two] {
+        let address = host.address();
+        host.on(&format!("ip address add {address}/24 dev wire"));
+        host.on("ip link set wire up");
+    }
+    (one, two)
+}
+
+fn both() -> (Host, Host) {
+    let (one, two) = pair();
+    let start = Instant::now();
+    for (host, other) in [(&one, &two), (&two, &one)] {
+        assert_clean(&host.replace(host.desired(other)));
+    }
+    println!("two hosts from nothing: {:?}", start.elapsed());
+    for (host, other) in [(&one, &two), (&two, &one)] {
+        let start = Instant::now();
+        assert_clean(&host.change(vec![other.remote()]));
+        println!("one remote endpoint: {:?}", start.elapsed());
+    }
+    (one, two)
+}
+
+fn assert_clean(report: &Report) {
+    assert!(report.is_clean(), "{:#?}", report.failures);
+}
+
+fn reaches(host: &Host, address: &str) -> bool {
+    let ping = host.in_sandbox(&format!("busybox ping -c 1 -W 1 {address}"));
+    ping.status.success()
+}
+
+fn state(host: &Host) -> String {
+    let mut all = String::new();
+    for command in [
+        "ip -d link",
+        "bridge fdb show",
+        "ip neigh",
+        "nft list ruleset",
+    ] {
+        all += &format!("== host: {command}\n{}", text(&host.on(command)));
+        all += &format!("== overlay: {command}\n{}", text(&host.in_overlay(command)));
+    }
+    all + &text(&host.in_sandbox("ip address")) + &text(&host.in_sandbox("ip route"))
+}
+
+fn assert_reaches(host: &Host, address: &str) {
+    let start = Instant::now();
+    while !reaches(host, address) {
+        assert!(
+            start.elapsed() < PATIENCE,
+            "{address} is silent\n{}",
+            state(host)
+        );
+    }
+}
+
+/// What a second look plans must be nothing.
+fn assert_settled(host: &Host, desired: &Desired) {
+    let seen = host.runtime().block_on(host.dataplane().observe()).unwrap();
+    let plan = dataplane::plan(desired, &seen);
+    assert!(plan.is_empty(), "{plan}{:#?}\n{}", plan.steps, state(host));
+}
+
+#[test]
+fn root_overlay_carries_traffic_between_hosts_and_out() {
+    let (one, two) = both();
+    assert_reaches(&one, "10.7.0.12");
+    assert_reaches(&two, "10.7.0.11");
+    // By way of the local network, translated to the host's address.
+    assert_reaches(&one, "172.29.0.1");
+    assert_reaches(&one, "192.168.77.2");
+    let mut wish = one.desired(&two);
+    wish.apply(two.remote());
+    assert_settled(&one, &wish);
+    assert_eq!(
+        one.dataplane().status().borrow().drifts,
+        0,
+        "{:#?}",
+        one.dataplane().status()
+    );
+}
+
+#[test]
+fn root_overlay_puts_right_what_others_change() {
+    let (one, two) = both();
+    assert_reaches(&one, "10.7.0.12");
+    let (bridge, vxlan) = (bridge_name(&tag(OVERLAY)), vxlan_name(&tag(OVERLAY)));
+    let far = "02:42:0a:07:00:02";
+    let mut wish = one.desired(&two);
+    wish.apply(two.remote());
+    let local = bridge_name(&tag(LOCAL));
+    // Where, what to destroy.
+    let cases = [
+        ("overlay", format!("ip link del {vxlan}")),
+        ("overlay", format!("bridge fdb del {far} dev {vxlan} self")),
+        (
+            "overlay",
+            format!("bridge fdb del {far} dev {vxlan} master"),
+        ),
+        ("overlay", format!("ip neigh del 10.7.0.12 dev {bridge}")),
+        ("overlay", format!("ip link set {vxlan} nomaster")),
+        ("overlay", format!("ip link set {bridge} down")),
+        ("overlay", format!("ip link del {bridge}")),
+        (
+            "overlay",
+            format!("bridge link set dev {vxlan} learning on flood on"),
+        ),
+        ("host", format!("ip address flush dev {local}")),
+        ("host", format!("ip link del {local}")),
+        ("host", "nft delete table inet overnet".into()),
+        ("host", "nft flush chain inet overnet egress".into()),
+    ];
+    for (place, command) in cases {
+        let done = if place == "host" {
+            one.on(&command)
+        } else {
+            one.in_overlay(&command)
+        };
+        assert!(done.status.success(), "{command}: {}", text(&done));
+        let took = until(&command, || {
+            let seen = one.runtime().block_on(one.dataplane().observe()).unwrap();
+            let plan = dataplane::plan(&wish, &seen);
+            if !plan.is_empty() {
+                print!("{plan}");
+            }
+            plan.is_empty()
+        });
+        assert!(took < Duration::from_secs(1), "{command}: {took:?}");
+    }
+    assert_reaches(&one, "10.7.0.12");
+    assert_reaches(&one, "192.168.77.2");
+    println!("{:#?}", one.dataplane().status().borrow().drift);
+}
+
+#[test]
+fn root_overlay_outlives_its_daemon_and_leaves_nothing_when_purged() {
+    let (mut one, two) = both();
+    let mut wish = one.desired(&two);
+    wish.apply(two.remote());
+    let dataplane = one.dataplane.take().unwrap();
+    one.runtime().block_on(dataplane.shutdown());
+    assert_reaches(&one, "10.7.0.12");
+    one.start();
+    assert_settled(&one, &wish);
+    assert_clean(&one.replace(wish.clone()));
+    assert_reaches(&one, "10.7.0.12");
+    // Again from a new start: what is stale is found and removed.
+    let dataplane = one.dataplane.take().unwrap();
+    one.runtime().block_on(dataplane.shutdown());
+    one.start();
+    assert_clean(&one.replace(Desired::default()));
+    let left = std::fs::read_dir(one.folder.path().join("netns"))
+        .unwrap()
+        .count();
+    assert_eq!(left, 0, "files left");
+    let links = text(&one.on("ip -o link"));
+    assert!(!links.contains("ovt"), "{links}");
+    assert!(!text(&one.on("nft list ruleset")).contains("overnet"));
+}
+
+#[test]
+fn root_overlay_names_what_is_occupied() {
+    let (one, two) = pair();
+    one.on(&format!(
+        "ip link add foreign type vxlan id {VNI} dstport {PORT} local 192.168.77.1 dev wire"
+    ));
+    let report = one.replace(one.desired(&two));
+    let sentences: Vec<_> = report.of(OVERLAY).map(ToString::to_string).collect();
+    assert!(
+        sentences
+            .iter()
+            .any(|s| s.contains("VNI 4242 on UDP port 4789 is occupied")),
+        "{report:#?}"
+    );
+    one.on("ip link del foreign");
+    until("the network after the foreign device has gone", || {
+        one.dataplane().status().borrow().failed.is_empty()
+    });
+    assert_settled(&one, &one.desired(&two));
+    assert_clean(&one.replace(Desired::default()));
+    let inside = one.namespace.try_clone().unwrap();
+    let taken = std::thread::spawn(move || {
+        setns(inside, CloneFlags::CLONE_NEWNET).unwrap();
+        std::net::UdpSocket::bind(("0.0.0.0", PORT)).unwrap()
+    });
+    let taken = taken.join().unwrap();
+    let report = one.replace(one.desired(&two));
+    let sentences: Vec<_> = report.of(OVERLAY).map(ToString::to_string).collect();
+    assert!(
+        sentences
+            .iter()
+            .any(|s| s.contains("UDP port 4789 is occupied")),
+        "{report:#?}"
+    );
+    drop(taken);
+    until("the network after the port is free", || {
+        one.dataplane().status().borrow().failed.is_empty()
+    });
+    assert_settled(&one, &one.desired(&two));
+}
+
+#[test]
+fn root_overlay_adds_one_remote_among_many_at_once() {
+    let (one, two) = pair();
+    let mut desired = one.desired(&two);
+    let remote = |n: u32| {
+        let [_, b, c, d] = n.to_be_bytes();
+        let remote = Remote {
+            network: OVERLAY.into(),
+            addresses: vec![IpAddr::from([10, 64 + b, c, d])],
+            mac: [2, 0x42, 99, b, c, d],
+            vtep: two.address(),
+            names: Vec::new(),
+        };
+        (format!("remote-{n:06}"), remote)
+    };
+    desired.remotes.extend((0..20_000).map(remote));
+    let start = Instant::now();
+    assert_clean(&one.replace(desired.clone()));
+    println!("20,000 remotes: {:?}", start.elapsed());
+    let mut took = Vec::new();
+    for n in 20_000..20_020 {
+        let (id, remote) = remote(n);
+        desired.apply(Change::SetRemote(id.clone(), remote.clone()));
+        let start = Instant::now();
+        assert_clean(&one.change(vec![Change::SetRemote(id, remote)]));
+        took.push(start.elapsed());
+    }
+    took.sort();
+    println!("one more: median {:?}, worst {:?}", took[10], took[19]);
+    for n in 0..10 {
+        let (id, _) = remote(n);
+        desired.apply(Change::RemoveRemote(id.clone()));
+        assert_clean(&one.change(vec![Change::RemoveRemote(id)]));
+    }
+    assert_settled(&one, &desired);
+    assert!(Path::new(&one.overlay()).exists());
+}
