@@ -3,6 +3,17 @@
 //! [`ClusterNode`] is the only door. Whatever is in front of it (the HTTP edge, the network
 //! glue) never knows whether this host is the leader, another manager or a worker.
 
+mod address;
+mod ask;
+mod enter;
+mod files;
+mod heartbeat;
+mod ledger;
+mod member;
+mod renewal;
+mod session;
+mod stream;
+
 use std::{
     net::{IpAddr, SocketAddr},
     path::PathBuf,
@@ -10,14 +21,25 @@ use std::{
     time::Duration,
 };
 
+use arc_swap::ArcSwapOption;
 use ipnetwork::IpNetwork;
+use manager::{
+    client::Connection,
+    tls::{self, LiveIdentity},
+};
 use model::{
     Assignments, ClusterId, ClusterSpec, Generation, Increment, NodeId, Refusal,
     cluster::JoinTokens,
     control::{Answer, ClusterEvent, Verb},
     node::{Availability, NodeDescription, Role},
 };
-use tokio::sync::{broadcast, watch};
+use tokio::sync::{Mutex, broadcast, watch};
+
+use self::member::{Member, Shared};
+pub use self::stream::AssignmentStream;
+
+/// How long init and join wait for the session.
+const SESSION_LIMIT: Duration = Duration::from_secs(20);
 
 /// What the daemon tells the cluster's side once, at its start.
 pub struct Config {
@@ -127,81 +149,187 @@ pub enum Update {
 }
 
 /// This host's place in a cluster, or outside any.
-pub struct ClusterNode {}
+pub struct ClusterNode {
+    shared: Arc<Shared>,
+    member: ArcSwapOption<Member>,
+    /// Held by init, join, leave and shutdown: one at a time.
+    turn: Mutex<()>,
+}
 
 impl ClusterNode {
     /// Takes up the membership found on disk, if there is one, and goes on in the background:
     /// it returns without having seen any manager, [`Self::assignments`] already has the ledger.
     pub async fn start(config: Config) -> anyhow::Result<Arc<Self>> {
-        drop(config);
-        todo!()
+        let shared = Arc::new(Shared::new(config));
+        let member = match shared.folder.load()? {
+            Some((membership, identity)) => {
+                let identity = LiveIdentity::new(identity)?;
+                Some(Member::start(&shared, membership, identity, None))
+            }
+            None => None,
+        };
+        Ok(Arc::new(Self {
+            shared,
+            member: ArcSwapOption::from(member),
+            turn: Mutex::default(),
+        }))
     }
 
     pub fn local_state(&self) -> watch::Receiver<LocalState> {
-        todo!()
+        self.shared.state.subscribe()
     }
 
     /// Makes a new cluster with this node as its first manager.
     pub async fn init(&self, request: InitRequest) -> Result<NodeId, Refusal> {
-        drop(request);
-        todo!()
+        let _turn = self.turn.lock().await;
+        self.refuse_members()?;
+        let member = enter::init(&self.shared, request).await?;
+        self.member.store(Some(Arc::clone(&member)));
+        self.session_up().await?;
+        Ok(member.membership().node_id)
     }
 
     /// Joins the cluster that one of the remotes belongs to; returns when the session is up
     /// (limit 20 s, then 503 and the attempt goes on in the background, as Docker does).
     pub async fn join(&self, request: JoinRequest) -> Result<(), Refusal> {
-        drop(request);
-        todo!()
+        let _turn = self.turn.lock().await;
+        self.refuse_members()?;
+        let member = enter::join(&self.shared, request).await?;
+        self.member.store(Some(member));
+        self.session_up().await
+    }
+
+    fn refuse_members(&self) -> Result<(), Refusal> {
+        if self.member.load().is_none() {
+            return Ok(());
+        }
+        Err(Refusal::unavailable(
+            "This node is already part of a swarm. Use \"docker swarm leave\" to leave this swarm and join another one.",
+        ))
+    }
+
+    async fn session_up(&self) -> Result<(), Refusal> {
+        let mut state = self.shared.state.subscribe();
+        let up = state.wait_for(|state| state.state == Standing::Active);
+        if tokio::time::timeout(SESSION_LIMIT, up).await.is_ok() {
+            return Ok(());
+        }
+        let error = self.shared.state.borrow().error.clone();
+        Err(Refusal::unavailable(format!(
+            "Timeout was reached before node joined. The attempt to join the swarm will continue in the background. Use the \"docker info\" command to see the current swarm status of your node. {error}"
+        )))
     }
 
     /// Leaves the cluster and deletes what is known of it on this host. A manager demands `force`.
     pub async fn leave(&self, force: bool) -> Result<(), Refusal> {
-        let _ = force;
-        todo!()
+        let _turn = self.turn.lock().await;
+        let Some(member) = self.member.load_full() else {
+            return Err(Refusal::unavailable("This node is not part of a swarm"));
+        };
+        let manager = member.membership().role == Role::Manager;
+        if manager && !force {
+            return Err(Refusal::unavailable(
+                "You are attempting to leave the swarm on a node that is participating as a manager. Removing the last manager erases all current state of the swarm. Use `--force` to ignore this message. ",
+            ));
+        }
+        if !manager {
+            say_goodbye(&member).await;
+        }
+        member.end().await;
+        self.member.store(None);
+        self.shared.reached.send_replace(Generation::default());
+        member.ledger.close();
+        let wiped = self.shared.folder.wipe();
+        self.shared.state.send_replace(LocalState::default());
+        wiped.map_err(|error| {
+            Refusal::internal(format!(
+                "this node has left, but {} cannot be deleted: {error}",
+                self.shared.config.root.join("swarm").display()
+            ))
+        })
     }
 
     /// Asks the leader, wherever it is. Reads and a node's own attachments pass from any
     /// node; what changes the cluster is refused on workers with Docker's sentence (503).
     pub async fn call(&self, verb: Verb) -> Result<Answer, Refusal> {
-        drop(verb);
-        todo!()
+        match self.member.load_full() {
+            Some(member) => ask::call(&member, verb).await,
+            None => Err(Refusal::unavailable(ask::NO_MEMBER)),
+        }
     }
 
     /// A full set now (empty outside a cluster), then every change. A reader that lags is given
     /// a full set again.
     pub fn assignments(&self) -> AssignmentStream {
-        todo!()
+        AssignmentStream::new(&self.shared.feed)
     }
 
     /// Tells the leader that this host's kernel has reached the generation. Never blocks; the
     /// highest one is sent, again after each reconnect.
     pub fn acknowledge(&self, generation: Generation) {
-        let _ = generation;
-        todo!()
+        // A late word about a cluster that was left must not speak for the next one.
+        if generation > self.shared.feed.current().generation {
+            return;
+        }
+        self.shared.reached.send_if_modified(|reached| {
+            let higher = generation > *reached;
+            if higher {
+                *reached = generation;
+            }
+            higher
+        });
     }
 
     /// The join tokens; managers only.
     pub async fn join_tokens(&self) -> Result<JoinTokens, Refusal> {
-        todo!()
+        match self.call(Verb::ClusterInspect).await? {
+            Answer::Cluster(cluster) => Ok(cluster.join_tokens),
+            _ => Err(Refusal::internal(
+                "the manager answered something else than its cluster",
+            )),
+        }
     }
 
     /// Events of the cluster from now on; silent on workers. Survives init, join and leave.
     pub fn events(&self) -> broadcast::Receiver<ClusterEvent> {
-        todo!()
+        self.shared.events.subscribe()
     }
 
     /// Stops the background work and, on a manager, closes its store; the membership stays.
     pub async fn shutdown(&self) {
-        todo!()
+        let _turn = self.turn.lock().await;
+        if let Some(member) = self.member.load_full() {
+            member.end().await;
+        }
     }
 }
 
-/// See [`ClusterNode::assignments`].
-pub struct AssignmentStream {}
+impl Drop for ClusterNode {
+    fn drop(&mut self) {
+        if let Some(member) = self.member.load_full() {
+            member.stop.cancel();
+        }
+    }
+}
 
-impl AssignmentStream {
-    /// The next update; `None` once the [`ClusterNode`] is gone.
-    pub async fn next(&mut self) -> Option<Update> {
-        todo!()
+/// Tells a manager that this worker goes, if one is there to be told.
+async fn say_goodbye(member: &Arc<Member>) {
+    let goodbye = async {
+        if let Some(connection) = member.connection() {
+            return connection.leave().await?;
+        }
+        let mut last = Refusal::unavailable("no manager is known");
+        for address in member.candidates() {
+            let tls = tls::member(&member.identity)
+                .map_err(|error| Refusal::internal(error.to_string()))?;
+            match Connection::open(address, tls).await {
+                Ok(connection) => return connection.leave().await?,
+                Err(error) => last = error.into(),
+            }
+        }
+        Err(last)
+    };
+    if let Err(refusal) = goodbye.await {
+        tracing::warn!("no manager heard that this node leaves: {refusal}");
     }
 }

@@ -1,0 +1,217 @@
+//! What a member keeps on disk: its identity and its membership.
+//!
+//! `membership.json` is written last and deleted first: a folder without it is the remains of
+//! an attempt, and is emptied.
+
+use std::{
+    fs,
+    io::{self, Write as _},
+    net::{IpAddr, SocketAddr},
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context as _;
+use manager::ca::Identity;
+use model::{ClusterId, NodeId, node::Role};
+use serde::{Deserialize, Serialize};
+
+const MEMBERSHIP: &str = "membership.json";
+const IDENTITY: &str = "identity.pem";
+
+/// Where and as what this node belongs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Membership {
+    pub(super) node_id: NodeId,
+    pub(super) cluster_id: ClusterId,
+    pub(super) role: Role,
+    /// A manager's bound address.
+    pub(super) listen: Option<SocketAddr>,
+    pub(super) advertise: IpAddr,
+    pub(super) data_path: IpAddr,
+    /// The address this node joined by; tried after the advertised ones.
+    pub(super) joined_by: Option<SocketAddr>,
+    pub(super) managers: Vec<(NodeId, SocketAddr)>,
+}
+
+/// The folder `swarm`.
+#[derive(Debug, Clone)]
+pub(super) struct Folder(PathBuf);
+
+impl Folder {
+    pub(super) fn new(root: &Path) -> Self {
+        Self(root.join("swarm"))
+    }
+
+    /// Where the manager keeps its log.
+    pub(super) fn manager(&self) -> PathBuf {
+        self.0.join("manager")
+    }
+
+    pub(super) fn ledger(&self) -> PathBuf {
+        self.0.join("ledger")
+    }
+
+    /// Makes the folder, for its owner only.
+    pub(super) fn make(&self) -> io::Result<()> {
+        let mut builder = fs::DirBuilder::new();
+        builder.recursive(true).mode(0o700).create(&self.0)
+    }
+
+    /// The membership, if this node is a member; otherwise the folder is deleted.
+    pub(super) fn load(&self) -> anyhow::Result<Option<(Membership, Identity)>> {
+        let path = self.0.join(MEMBERSHIP);
+        let text = match fs::read(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.wipe()
+                    .with_context(|| format!("cannot empty {}", self.0.display()))?;
+                return Ok(None);
+            }
+            Err(error) => {
+                return Err(error).with_context(|| format!("cannot read {}", path.display()));
+            }
+        };
+        let way_out = || {
+            format!(
+                "delete the folder {} to leave the cluster",
+                self.0.display()
+            )
+        };
+        let membership = serde_json::from_slice(&text)
+            .with_context(|| format!("{} is damaged; {}", path.display(), way_out()))?;
+        let path = self.0.join(IDENTITY);
+        let pem = fs::read_to_string(&path)
+            .with_context(|| format!("cannot read {}; {}", path.display(), way_out()))?;
+        let identity = read_identity(&pem)
+            .with_context(|| format!("{} is damaged; {}", path.display(), way_out()))?;
+        Ok(Some((membership, identity)))
+    }
+
+    pub(super) fn write_identity(&self, identity: &Identity) -> io::Result<()> {
+        let line_end = |pem: &str| format!("{}\n", pem.trim_end());
+        let text = [
+            identity.key_pem(),
+            identity.chain_pem(),
+            identity.root_pem(),
+        ]
+        .map(line_end)
+        .concat();
+        write_whole(&self.0.join(IDENTITY), text.as_bytes())
+    }
+
+    pub(super) fn write_membership(&self, membership: &Membership) -> io::Result<()> {
+        let text = serde_json::to_vec_pretty(membership)?;
+        write_whole(&self.0.join(MEMBERSHIP), &text)
+    }
+
+    /// Deletes everything.
+    pub(super) fn wipe(&self) -> io::Result<()> {
+        let gone = |result: io::Result<()>| match result {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other,
+        };
+        gone(fs::remove_file(self.0.join(MEMBERSHIP)))?;
+        gone(fs::remove_dir_all(&self.0))
+    }
+}
+
+/// Key, chain and root follow each other; the last certificate is the root.
+fn read_identity(pem: &str) -> anyhow::Result<Identity> {
+    let mut key = None;
+    let mut certificates = Vec::new();
+    let starts = pem.match_indices("-----BEGIN ").map(|(at, _)| at);
+    let starts: Vec<usize> = starts.collect();
+    for (n, start) in starts.iter().enumerate() {
+        let block = &pem[*start..starts.get(n + 1).copied().unwrap_or(pem.len())];
+        if block.starts_with("-----BEGIN CERTIFICATE-----") {
+            certificates.push(block);
+        } else {
+            key = Some(block);
+        }
+    }
+    let key = key.context("it has no key")?;
+    let (root, chain) = certificates.split_last().context("it has no certificate")?;
+    anyhow::ensure!(!chain.is_empty(), "it has only one certificate");
+    Ok(Identity::new(
+        key.to_owned(),
+        chain.concat(),
+        (*root).to_owned(),
+    )?)
+}
+
+/// Writes a file for its owner only, so that after a crash it is the old or the new one.
+pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let fresh = path.with_extension("new");
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&fresh)?;
+    file.write_all(bytes)?;
+    file.sync_data()?;
+    fs::rename(&fresh, path)?;
+    match path.parent() {
+        Some(folder) => fs::File::open(folder)?.sync_all(),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use manager::ca::{Authority, Subject, certificate_request};
+    use std::time::Duration;
+
+    use super::*;
+
+    fn identity() -> Identity {
+        let now = time::OffsetDateTime::now_utc();
+        let authority = Authority::create(now).expect("an authority");
+        let (key, request) = certificate_request().expect("a request");
+        let subject = Subject {
+            node: "n1".into(),
+            role: Role::Worker,
+            cluster: "c1".into(),
+        };
+        let chain = authority
+            .issue(&request, &subject, Duration::from_secs(3600), now)
+            .expect("a certificate");
+        Identity::new(key, chain, authority.root_pem().to_owned()).expect("an identity")
+    }
+
+    #[test]
+    fn a_membership_survives_and_remains_do_not() {
+        let root = tempfile::tempdir().expect("a folder");
+        let folder = Folder::new(root.path());
+        assert!(folder.load().expect("nothing yet").is_none());
+        let membership = Membership {
+            node_id: "n1".into(),
+            cluster_id: "c1".into(),
+            role: Role::Worker,
+            listen: None,
+            advertise: [10, 0, 0, 1].into(),
+            data_path: [10, 0, 0, 1].into(),
+            joined_by: Some(([10, 0, 0, 2], 2377).into()),
+            managers: vec![("m".into(), ([10, 0, 0, 2], 2377).into())],
+        };
+        let identity = identity();
+        folder.make().expect("made");
+        folder.write_identity(&identity).expect("written");
+        folder.write_membership(&membership).expect("written");
+        let mode = |path: PathBuf| fs::metadata(path).expect("there").permissions().mode() & 0o777;
+        assert_eq!(mode(folder.0.clone()), 0o700);
+        assert_eq!(mode(folder.0.join(IDENTITY)), 0o600);
+        let (read, again) = folder.load().expect("readable").expect("a member");
+        assert_eq!(read, membership);
+        assert_eq!(again.member(), identity.member());
+        assert_eq!(again.key_pem().trim(), identity.key_pem().trim());
+        assert_eq!(again.root_pem().trim(), identity.root_pem().trim());
+
+        fs::remove_file(folder.0.join(MEMBERSHIP)).expect("removed");
+        assert!(folder.load().expect("emptied").is_none());
+        assert!(!folder.0.exists());
+    }
+}

@@ -1,0 +1,69 @@
+//! The next certificate, long before the present one ends.
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use anyhow::Context as _;
+use manager::{
+    ca::{self, Identity},
+    wire::IssueRequest,
+};
+use model::node::{Availability, Role};
+use rand::Rng as _;
+use rcgen::{CertificateParams, KeyPair};
+
+use super::member::{Member, Shared};
+
+/// Sleeps are cut to this length, because the wall clock may be set.
+const LOOK_EVERY: Duration = Duration::from_secs(600);
+const RETRY_AFTER: Duration = Duration::from_secs(30);
+
+/// Renews until the membership stops.
+pub(super) async fn run(shared: Arc<Shared>, member: Arc<Member>) {
+    let mut share = rand::rng().random();
+    loop {
+        let due = member.identity.current().renew_at(share);
+        if let Ok(left) = due.duration_since(SystemTime::now())
+            && !left.is_zero()
+        {
+            tokio::time::sleep(left.min(LOOK_EVERY)).await;
+            continue;
+        }
+        match renew(&shared, &member).await {
+            Ok(()) => {
+                tracing::info!("this node's certificate was renewed");
+                share = rand::rng().random();
+            }
+            Err(error) => tracing::warn!("this node's certificate is not renewed yet: {error:#}"),
+        }
+        tokio::time::sleep(RETRY_AFTER).await;
+    }
+}
+
+async fn renew(shared: &Shared, member: &Member) -> anyhow::Result<()> {
+    let connection = member.connection().context("no session with a manager")?;
+    let (key_pem, csr_pem) = match member.identity.current().member().role {
+        // A manager's key also opens its log, so it stays.
+        Role::Manager => same_key(member.identity.current().key_pem())?,
+        Role::Worker => ca::certificate_request()?,
+    };
+    let request = IssueRequest {
+        csr_pem,
+        token: None,
+        description: member.description(shared),
+        availability: Availability::default(),
+    };
+    let reply = connection.issue(&request).await??;
+    let identity = Identity::new(key_pem, reply.chain_pem, reply.root_pem)?;
+    shared.folder.write_identity(&identity)?;
+    member.identity.replace(identity)?;
+    Ok(())
+}
+
+fn same_key(key_pem: &str) -> anyhow::Result<(String, String)> {
+    let key = KeyPair::from_pem(key_pem)?;
+    let request = CertificateParams::default().serialize_request(&key)?;
+    Ok((key_pem.to_owned(), request.pem()?))
+}

@@ -1,0 +1,232 @@
+//! The session with a manager: made, kept, made again.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use manager::{
+    client::{CALL_LIMIT, ClientError, Connection, SessionStream},
+    tls,
+    wire::{Register, SessionMessage},
+};
+use model::{Generation, Id, Refusal, node::NodeDescription};
+use rand::Rng as _;
+use tokio::{sync::watch, time::Instant};
+
+use super::{
+    Standing,
+    heartbeat::{self, Heartbeat},
+    ledger::LedgerError,
+    member::{Member, Shared},
+};
+
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(8);
+const DESCRIBE_EVERY: Duration = Duration::from_secs(20);
+
+/// Why a session ended.
+#[derive(Debug, thiserror::Error)]
+enum End {
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    #[error("{0}")]
+    Lost(String),
+    #[error("this node was removed from the cluster; leave it with `ovnctl swarm leave`")]
+    Removed,
+}
+
+/// Keeps a session until the membership stops or the node is removed.
+pub(super) async fn run(shared: Arc<Shared>, member: Arc<Member>) {
+    let mut pause = FIRST_PAUSE;
+    for attempt in 0.. {
+        let candidates = member.candidates();
+        let Some(address) = candidates.get(attempt % candidates.len().max(1)).copied() else {
+            shared.fail("no manager of the cluster is known");
+            return;
+        };
+        let began = Instant::now();
+        let end = one(&shared, &member, address).await;
+        member.set_connection(None);
+        if matches!(end, End::Removed) {
+            shared.fail(&end.to_string());
+            member.ledger.close();
+            return;
+        }
+        tracing::warn!(%address, "no session: {end}");
+        shared.change(|state| state.error = end.to_string());
+        if began.elapsed() > LONGEST_PAUSE {
+            pause = FIRST_PAUSE;
+        }
+        let share = rand::rng().random_range(0.5..1.0);
+        tokio::time::sleep(pause.mul_f64(share)).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+async fn one(shared: &Shared, member: &Member, address: SocketAddr) -> End {
+    match open(shared, member, address).await {
+        Ok(open) => open.keep(shared, member).await,
+        Err(end) => end,
+    }
+}
+
+struct Open {
+    connection: Connection,
+    stream: SessionStream,
+    session: Id,
+    period: watch::Sender<Duration>,
+    described: NodeDescription,
+}
+
+async fn open(shared: &Shared, member: &Member, address: SocketAddr) -> Result<Open, End> {
+    let tls = tls::member(&member.identity).map_err(|error| End::Lost(error.to_string()))?;
+    let connection = Connection::open(address, tls).await?;
+    let described = member.description(shared);
+    let register = Register {
+        description: described.clone(),
+        generation: shared.feed.current().generation,
+    };
+    let mut stream = connection.session(&register).await?;
+    let first = tokio::time::timeout(CALL_LIMIT, stream.next())
+        .await
+        .map_err(|_| End::Lost(format!("manager {address} did not welcome this node")))??;
+    let welcome = match first {
+        SessionMessage::Welcome(welcome) => welcome,
+        SessionMessage::Removed => return Err(End::Removed),
+        _ => {
+            return Err(End::Lost(format!(
+                "manager {address} did not begin with a welcome"
+            )));
+        }
+    };
+    member.adopt_managers(shared, welcome.managers);
+    Ok(Open {
+        connection,
+        stream,
+        session: welcome.session,
+        period: watch::Sender::new(welcome.heartbeat_period),
+        described,
+    })
+}
+
+impl Open {
+    async fn keep(self, shared: &Shared, member: &Member) -> End {
+        let stop = member.stop.child_token();
+        let _stops = stop.clone().drop_guard();
+        let beating = heartbeat::start(Heartbeat {
+            address: self.connection.address(),
+            identity: Arc::clone(&member.identity),
+            session: self.session.clone(),
+            period: self.period.subscribe(),
+            stop,
+        });
+        let beating = match beating {
+            Ok(beating) => beating,
+            Err(error) => return End::Lost(format!("no heartbeat can be sent: {error}")),
+        };
+        let Self {
+            connection,
+            stream,
+            session,
+            period,
+            described,
+        } = self;
+        let reached = shared.reached.subscribe();
+        tokio::select! {
+            end = receive(shared, member, &connection, stream, &period) => end,
+            end = acknowledge(&connection, &session, reached) => end,
+            end = describe(shared, member, &connection, described) => end,
+            reason = beating => End::Lost(reason.unwrap_or_else(|_| "the heartbeat stopped".to_owned())),
+        }
+    }
+}
+
+async fn receive(
+    shared: &Shared,
+    member: &Member,
+    connection: &Connection,
+    mut stream: SessionStream,
+    period: &watch::Sender<Duration>,
+) -> End {
+    loop {
+        let message = match stream.next().await {
+            Ok(message) => message,
+            Err(error) => return error.into(),
+        };
+        let accepted = match message {
+            SessionMessage::Full(full) => {
+                let accepted = member.ledger.accept_full(*full);
+                if accepted.is_ok() {
+                    member.set_connection(Some(connection.clone()));
+                    shared.change(|state| {
+                        state.state = Standing::Active;
+                        state.error.clear();
+                    });
+                }
+                accepted
+            }
+            SessionMessage::Increment(increment) => member.ledger.accept_increment(increment),
+            SessionMessage::Managers(managers) => {
+                member.adopt_managers(shared, managers);
+                Ok(())
+            }
+            SessionMessage::HeartbeatPeriod(new) => {
+                period.send_replace(new);
+                Ok(())
+            }
+            SessionMessage::Node(node) => {
+                tracing::debug!(version = node.meta.version, "this node's object changed");
+                Ok(())
+            }
+            SessionMessage::Removed => return End::Removed,
+            SessionMessage::Welcome(_) => {
+                return End::Lost("the manager sent a second welcome".to_owned());
+            }
+        };
+        if let Err(error) = accepted {
+            return error.into();
+        }
+    }
+}
+
+async fn acknowledge(
+    connection: &Connection,
+    session: &Id,
+    mut reached: watch::Receiver<Generation>,
+) -> End {
+    loop {
+        let generation = *reached.borrow_and_update();
+        if generation != Generation::default() {
+            match connection.acknowledge(session, generation).await {
+                Ok(Ok(())) => {}
+                Ok(Err(refusal)) => return refusal.into(),
+                Err(error) => return error.into(),
+            }
+        }
+        if reached.changed().await.is_err() {
+            return End::Lost("the daemon ends".to_owned());
+        }
+    }
+}
+
+async fn describe(
+    shared: &Shared,
+    member: &Member,
+    connection: &Connection,
+    mut described: NodeDescription,
+) -> End {
+    loop {
+        tokio::time::sleep(DESCRIBE_EVERY).await;
+        let now = member.description(shared);
+        if now == described {
+            continue;
+        }
+        match connection.describe(&now).await {
+            Ok(Ok(())) => described = now,
+            Ok(Err(refusal)) => return refusal.into(),
+            Err(error) => return error.into(),
+        }
+    }
+}
