@@ -131,7 +131,8 @@ impl Host {
         EngineConfig {
             root: self.directory.path().join("root"),
             run_dir: self.directory.path().join("run"),
-            runtime: None,
+            // Another runtime program than the one found first, for example /usr/sbin/runc.
+            runtime: std::env::var_os("OVERNET_TEST_RUNTIME").map(Into::into),
             monitor: None,
             cgroup_parent: self.parent.clone(),
             init: None,
@@ -850,6 +851,9 @@ async fn copying_and_changes() {
         let mut header = tar::Header::new_gnu();
         header.set_size(text.len() as u64);
         header.set_mode(0o640);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(1_700_000_000);
         builder
             .append_data(&mut header, name, text.as_bytes())
             .unwrap();

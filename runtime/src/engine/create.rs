@@ -487,3 +487,97 @@ fn random_name() -> String {
         (number >> 16) % 1000
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entrypoints_and_commands() {
+        let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        let image = ImageDefaults {
+            entrypoint: words("/entry -x"),
+            command: words("serve"),
+            ..ImageDefaults::default()
+        };
+        for (entrypoint, command, wanted) in [
+            (None, None, Some("/entry -x serve")),
+            (None, Some("other"), Some("/entry -x other")),
+            (Some(words("/mine")), None, Some("/mine")),
+            (Some(words("/mine")), Some("a b"), Some("/mine a b")),
+            (Some(vec![String::new()]), Some("a b"), Some("a b")),
+            (Some(Vec::new()), None, None),
+        ] {
+            let spec = ContainerSpec {
+                entrypoint: entrypoint.clone(),
+                command: command.map(words),
+                ..ContainerSpec::new("x")
+            };
+            let merged = merge(&spec, &image, "0123456789ab", "host");
+            assert_eq!(
+                merged
+                    .ok()
+                    .map(|effective| effective.argv.join(" "))
+                    .as_deref(),
+                wanted,
+                "{entrypoint:?} {command:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn signals() {
+        for (text, wanted) in [
+            ("SIGTERM", Some(15)),
+            ("term", Some(15)),
+            ("9", Some(9)),
+            ("SIGRTMIN+3", Some(37)),
+            ("0", None),
+            ("SIGFOO", None),
+        ] {
+            assert_eq!(signal_number(text).ok(), wanted, "{text}");
+        }
+    }
+
+    #[test]
+    fn wishes_that_contradict_themselves() {
+        let with = |change: fn(&mut ContainerSpec)| {
+            let mut spec = ContainerSpec::new("x");
+            change(&mut spec);
+            check(&spec).map(drop).map_err(|refusal| refusal.message)
+        };
+        assert_eq!(with(|_| ()), Ok(()));
+        for (change, words) in [
+            (
+                (|spec| {
+                    spec.host.auto_remove = true;
+                    spec.host.restart = super::super::RestartPolicy::Always;
+                }) as fn(&mut ContainerSpec),
+                "restart policy",
+            ),
+            (|spec| spec.host.resources.memory = 1, "6MB"),
+            (|spec| spec.host.cap_add = vec!["FLY".into()], "FLY"),
+            (
+                |spec| spec.host.security_opt = vec!["x=y".into()],
+                "security-opt",
+            ),
+            (|spec| spec.host.log.driver = "syslog".into(), "syslog"),
+            (|spec| spec.stop_signal = Some("SIGX".into()), "SIGX"),
+            (|spec| spec.working_dir = "rel".into(), "absolute"),
+            (
+                |spec| spec.host.userns_mode = "auto".into(),
+                "user namespace",
+            ),
+        ] {
+            let refusal = with(change).unwrap_err();
+            assert!(refusal.contains(words), "{words}: {refusal}");
+        }
+    }
+
+    #[test]
+    fn paths() {
+        for (path, wanted) in [("/a//b/./c", "/a/b/c"), ("/..", "/"), ("a/../b", "/b")] {
+            assert_eq!(clean(path), wanted, "{path}");
+        }
+    }
+}

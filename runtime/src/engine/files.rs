@@ -107,7 +107,10 @@ impl Engine {
                         Err(Refusal::invalid("extraction point is not a directory"))
                     }
                     Ok(_) => unpack(&target, receiver).map_err(|error| {
-                        Refusal::invalid(format!("unpacking into {}: {error}", target.display()))
+                        // The archive's own error says where, its source says why.
+                        let why = std::error::Error::source(&error)
+                            .map_or_else(|| error.to_string(), ToString::to_string);
+                        Refusal::invalid(format!("unpacking into {}: {why}", target.display()))
                     }),
                 }
             })

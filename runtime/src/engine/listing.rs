@@ -46,7 +46,7 @@ impl Engine {
                 container.record().view(&container.directory, execs)
             })
             .collect();
-        views.sort_by(|a, b| b.created_at.cmp(&a.created_at));
+        views.sort_by_key(|view| std::cmp::Reverse(view.created_at));
         views.retain(|view| {
             before.is_none_or(|limit| view.created_at < limit)
                 && since.is_none_or(|limit| view.created_at > limit)

@@ -105,7 +105,7 @@ async fn follow(
                 let left = (options.until - super::now()).max(0);
                 tokio::time::sleep(std::time::Duration::from_nanos(left as u64)).await;
             } else {
-                std::future::pending().await
+                std::future::pending::<()>().await;
             }
         };
         tokio::select! {

@@ -81,16 +81,16 @@ pub enum Action {
 pub fn next(life: &Life, observed: Observed, now: i64) -> Action {
     match (life.phase, observed) {
         (Phase::Removing, _) => Action::Remove,
-        (Phase::Running | Phase::Paused, Observed::Alive) => Action::Nothing,
         (Phase::Running | Phase::Paused, Observed::Ended { code }) => Action::NoteExit { code },
         (Phase::Running | Phase::Paused, Observed::Gone) => Action::NoteExit { code: LOST },
         (Phase::Created | Phase::Restarting | Phase::Exited, Observed::Alive) => Action::Kill,
         (Phase::Created | Phase::Restarting | Phase::Exited, _) if life.dirty => Action::CleanUp {
             keep_network: life.phase == Phase::Restarting,
         },
-        (Phase::Created, _) => Action::Nothing,
         (Phase::Exited, _) if life.auto_remove => Action::Remove,
-        (Phase::Exited, _) => Action::Nothing,
+        (Phase::Running | Phase::Paused, Observed::Alive) | (Phase::Created | Phase::Exited, _) => {
+            Action::Nothing
+        }
         (Phase::Restarting, _) if life.restart_at <= now => Action::Start,
         (Phase::Restarting, _) => Action::WakeAt(life.restart_at),
     }

@@ -5,6 +5,10 @@
 //! of their monitors (conmon), not of this process: the engine may be killed at any moment and
 //! the next one adopts what runs.
 
+// The interface is async throughout, so that a body may begin to wait without its callers
+// being changed.
+#![allow(clippy::unused_async)]
+
 mod adopt;
 mod attach;
 mod cgroup;
@@ -14,6 +18,7 @@ pub mod events;
 mod exec;
 mod files;
 mod health;
+mod launch;
 mod listing;
 mod logs;
 mod machine;

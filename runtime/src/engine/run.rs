@@ -1,47 +1,25 @@
 //! Starting containers and looking after them: carrying out what `machine::next` says.
 
-use std::{
-    fs,
-    os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _},
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{fs, path::PathBuf, sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
 use model::{ContainerId, Refusal};
 
 use super::{
-    Engine, Exit, MountKind, RemoveOptions,
+    Engine, Exit, RemoveOptions,
     container::Container,
-    create::clean,
+    launch::{Plan, launch, write_files},
     machine::{Action, Observed, Phase, next},
     now,
-    record::Record,
 };
 use crate::{
-    network::{Connected, NetworkMode},
+    network::Connected,
     oci::{
-        Executor, Launch, OciError, ProcessId,
+        OciError, ProcessId,
         attach::{connect_in, resize},
-        bundle::{self, Device, Facts, Mount},
-        capability, ended, read_pid,
-        rootfs::{Layers, copy_into, ensure_dir, mount_overlay, open_root, read_in},
-        user,
+        ended, read_pid,
     },
 };
-
-/// What a start hands to the thread that does it.
-struct Plan {
-    record: Record,
-    directory: PathBuf,
-    bundle: PathBuf,
-    cgroup: String,
-    netns: Option<PathBuf>,
-    shared: Vec<(&'static str, PathBuf)>,
-    init: Option<PathBuf>,
-    cgroup_v2: bool,
-}
 
 impl Engine {
     /// `Ok(false)`: it ran already (Docker's 304).
@@ -363,7 +341,7 @@ impl Engine {
             Ok(false) => return,
             Ok(true) => {}
             Err(refusal) => {
-                tracing::warn!(container = %container.id.short(), %refusal, "noting an exit")
+                tracing::warn!(container = %container.id.short(), %refusal, "noting an exit");
             }
         }
         let record = container.record().clone();
@@ -496,243 +474,4 @@ fn start_refusal(container: &Container, error: &OciError) -> Refusal {
     Refusal::internal(format!(
         "failed to create task for container: OCI runtime create failed: {text}"
     ))
-}
-
-/// On the private thread: mounts, looks up, writes `config.json`, starts the monitor.
-fn launch(executor: &Executor, plan: &Plan) -> Result<(ProcessId, ProcessId), OciError> {
-    let record = &plan.record;
-    let spec = &record.spec;
-    let _ = fs::remove_dir_all(&plan.bundle);
-    fs::create_dir_all(&plan.bundle).map_err(OciError::io("making the bundle"))?;
-    let _ = fs::remove_file(executor.exit_dir.join(record.id.as_str()));
-    let rootfs = plan.directory.join("rootfs");
-    mount_overlay(
-        &Layers {
-            lower: record.layers.clone(),
-            writable: plan.directory.clone(),
-        },
-        &rootfs,
-    )?;
-    let root = open_root(&rootfs).map_err(OciError::io("opening the root file system"))?;
-    let user = user::resolve(
-        &record.effective.user,
-        &spec.host.group_add,
-        &read_in(&root, "/etc/passwd"),
-        &read_in(&root, "/etc/group"),
-    )
-    .map_err(|refusal| OciError::Refused(refusal.message))?;
-    if !record.effective.working_dir.is_empty() {
-        ensure_dir(&root, &record.effective.working_dir).map_err(|error| {
-            OciError::Refused(format!(
-                "making the working directory {}: {error}",
-                record.effective.working_dir
-            ))
-        })?;
-    }
-    let mounts = mounts(plan, &root)?;
-    let devices = devices(record)?;
-    let config = bundle::config(&Facts {
-        spec,
-        effective: &record.effective,
-        user: &user,
-        rootfs: &rootfs,
-        cgroup: &plan.cgroup,
-        netns: plan.netns.as_deref(),
-        shared: &plan.shared,
-        mounts: &mounts,
-        init: plan.init.as_deref(),
-        devices: &devices,
-        cgroup_v2: plan.cgroup_v2,
-        capabilities: capability::held(),
-    })
-    .map_err(|refusal| OciError::Refused(refusal.message))?;
-    fs::write(plan.bundle.join("config.json"), config.to_string())
-        .map_err(OciError::io("writing config.json"))?;
-    let log = plan.directory.join("container.log");
-    let log_max = spec
-        .host
-        .log
-        .options
-        .get("max-size")
-        .and_then(|text| super::logs::parse_size(text));
-    executor.create(&Launch {
-        container: record.id.as_str(),
-        bundle: &plan.bundle,
-        tty: spec.tty,
-        stdin: spec.open_stdin,
-        leave_stdin_open: spec.open_stdin && !spec.stdin_once,
-        log: (spec.host.log.driver != "none").then_some(log.as_path()),
-        log_max,
-    })
-}
-
-fn mounts(plan: &Plan, root: &impl std::os::fd::AsFd) -> Result<Vec<Mount>, OciError> {
-    let record = &plan.record;
-    let mut list = Vec::new();
-    for (target, file) in [
-        ("/etc/resolv.conf", "resolv.conf"),
-        ("/etc/hostname", "hostname"),
-        ("/etc/hosts", "hosts"),
-    ] {
-        if !record
-            .mounts
-            .iter()
-            .any(|point| point.destination == target)
-        {
-            list.push(Mount {
-                target: target.into(),
-                kind: "bind",
-                source: plan.directory.join(file).display().to_string(),
-                options: vec!["rbind".into(), "rprivate".into(), "rw".into()],
-            });
-        }
-    }
-    for point in &record.mounts {
-        let wish = record
-            .spec
-            .host
-            .mounts
-            .iter()
-            .find(|mount| clean(&mount.target) == point.destination)
-            .map(|mount| &mount.kind);
-        let access = if point.writable { "rw" } else { "ro" }.to_owned();
-        let source = point.source.display().to_string();
-        let (kind, options) = match wish {
-            Some(MountKind::Bind {
-                create_source,
-                non_recursive,
-                ..
-            }) => {
-                if *create_source && !point.source.exists() {
-                    fs::create_dir_all(&point.source)
-                        .map_err(OciError::io(format!("making {source}")))?;
-                }
-                let bind = if *non_recursive { "bind" } else { "rbind" };
-                (
-                    "bind",
-                    vec![bind.to_owned(), access, point.propagation.clone()],
-                )
-            }
-            Some(MountKind::Tmpfs {
-                size,
-                mode,
-                options,
-            }) => {
-                let mut all = vec!["nosuid".to_owned(), "nodev".into(), "noexec".into()];
-                all.retain(|option| {
-                    let opposite = option.strip_prefix("no").unwrap_or_default();
-                    !options.iter().any(|own| own == opposite)
-                });
-                all.extend(options.iter().cloned());
-                all.extend(size.map(|size| format!("size={size}")));
-                all.extend(mode.map(|mode| format!("mode={mode:o}")));
-                all.push(access);
-                list.push(Mount {
-                    target: point.destination.clone(),
-                    kind: "tmpfs",
-                    source: "tmpfs".into(),
-                    options: all,
-                });
-                continue;
-            }
-            Some(MountKind::Volume { no_copy, .. }) => {
-                super::volumes::fill(&point.source, *no_copy, |volume| {
-                    copy_into(root, &point.destination, volume)
-                })?;
-                ("bind", vec!["rbind".to_owned(), "rprivate".into(), access])
-            }
-            None => {
-                super::volumes::fill(&point.source, false, |volume| {
-                    copy_into(root, &point.destination, volume)
-                })?;
-                ("bind", vec!["rbind".to_owned(), "rprivate".into(), access])
-            }
-        };
-        list.push(Mount {
-            target: point.destination.clone(),
-            kind,
-            source,
-            options,
-        });
-    }
-    list.sort_by_key(|mount| mount.target.matches('/').count());
-    Ok(list)
-}
-
-fn devices(record: &Record) -> Result<Vec<Device>, OciError> {
-    record
-        .spec
-        .host
-        .devices
-        .iter()
-        .map(|wish| {
-            let facts = fs::metadata(&wish.host).map_err(OciError::io(format!(
-                "error gathering device information while adding custom device \"{}\"",
-                wish.host.display()
-            )))?;
-            let kind = facts.file_type();
-            if !kind.is_block_device() && !kind.is_char_device() {
-                return Err(OciError::Refused(format!(
-                    "{} is not a device node",
-                    wish.host.display()
-                )));
-            }
-            Ok(Device {
-                wish: wish.clone(),
-                block: kind.is_block_device(),
-                major: nix::sys::stat::major(facts.rdev()),
-                minor: nix::sys::stat::minor(facts.rdev()),
-                mode: facts.permissions().mode(),
-                uid: facts.uid(),
-                gid: facts.gid(),
-            })
-        })
-        .collect()
-}
-
-/// `/etc/hosts`, `/etc/hostname`, `/etc/resolv.conf` of the container.
-fn write_files(directory: &Path, record: &Record, connected: &Connected) -> std::io::Result<()> {
-    let name = &record.effective.hostname;
-    let mut hosts = if matches!(record.spec.network, NetworkMode::Host) {
-        fs::read_to_string("/etc/hosts").unwrap_or_default()
-    } else {
-        "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::\tip6-localnet\n\
-         ff00::\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n"
-            .to_owned()
-    };
-    for extra in &record.spec.extra_hosts {
-        if let Some((name, address)) = extra.split_once([':', '=']) {
-            let gateway = || {
-                let gateway = connected
-                    .endpoints
-                    .iter()
-                    .flat_map(|end| &end.gateways)
-                    .next();
-                gateway.map_or_else(|| "127.0.0.1".to_owned(), ToString::to_string)
-            };
-            let address = match address.trim_matches(['[', ']']) {
-                "host-gateway" => gateway(),
-                address => address.to_owned(),
-            };
-            hosts.push_str(&format!("{address}\t{name}\n"));
-        }
-    }
-    for (address, names) in &connected.hosts {
-        hosts.push_str(&format!("{address}\t{names}\n"));
-    }
-    let full = if record.effective.domainname.is_empty() {
-        name.clone()
-    } else {
-        format!("{name}.{}", record.effective.domainname)
-    };
-    for (file, text) in [
-        ("hosts", hosts.as_str()),
-        ("hostname", &format!("{full}\n")),
-        ("resolv.conf", &connected.resolv_conf),
-    ] {
-        let path = directory.join(file);
-        fs::write(&path, text)?;
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o644))?;
-    }
-    Ok(())
 }

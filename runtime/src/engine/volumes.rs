@@ -88,7 +88,7 @@ impl Engine {
                     "label" => values
                         .iter()
                         .all(|value| label_matches(&view.labels, value)),
-                    "driver" => values.iter().any(|value| *value == view.driver),
+                    "driver" => values.contains(&view.driver),
                     _ => values.iter().any(|value| {
                         let dangling = matches!(value.as_str(), "true" | "1");
                         dangling == self.volume_users(&view.name).is_empty()

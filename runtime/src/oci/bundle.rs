@@ -499,3 +499,119 @@ fn device_rules(facts: &Facts<'_>) -> Value {
     }
     json!(rules)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn configure(change: impl FnOnce(&mut ContainerSpec)) -> Value {
+        let mut spec = ContainerSpec::new("x");
+        change(&mut spec);
+        let effective = Effective {
+            argv: vec!["/bin/true".into()],
+            hostname: "box".into(),
+            ..Effective::default()
+        };
+        config(&Facts {
+            spec: &spec,
+            effective: &effective,
+            user: &User {
+                home: "/root".into(),
+                ..User::default()
+            },
+            rootfs: Path::new("/r"),
+            cgroup: "/overnet/1",
+            netns: Some(Path::new("/n")),
+            shared: &[],
+            mounts: &[],
+            init: None,
+            devices: &[],
+            cgroup_v2: false,
+            capabilities: u64::MAX,
+        })
+        .unwrap()
+    }
+
+    #[test]
+    fn fields_follow_the_wish() {
+        for (pointer, change, wanted) in [
+            (
+                "/linux/cgroupsPath",
+                (|_| ()) as fn(&mut ContainerSpec),
+                json!("/overnet/1"),
+            ),
+            ("/process/env/1", |_| (), json!("HOSTNAME=box")),
+            ("/process/cwd", |_| (), json!("/")),
+            (
+                "/linux/sysctl/net.ipv4.ip_unprivileged_port_start",
+                |_| (),
+                json!("0"),
+            ),
+            (
+                "/linux/seccomp/defaultAction",
+                |_| (),
+                json!("SCMP_ACT_ERRNO"),
+            ),
+            ("/linux/namespaces/4/path", |_| (), json!("/n")),
+            ("/linux/maskedPaths/3", |_| (), json!("/proc/kcore")),
+            ("/linux/seccomp", |s| s.host.privileged = true, Value::Null),
+            (
+                "/linux/maskedPaths",
+                |s| s.host.privileged = true,
+                json!([]),
+            ),
+            (
+                "/linux/resources/devices/0/allow",
+                |s| s.host.privileged = true,
+                json!(true),
+            ),
+            (
+                "/linux/resources/cpu/quota",
+                |s| s.host.resources.nano_cpus = 1_500_000_000,
+                json!(150_000),
+            ),
+            (
+                "/linux/resources/memory/swap",
+                |s| s.host.resources.memory = 1 << 30,
+                json!(2u64 << 30),
+            ),
+            (
+                "/linux/resources/pids/limit",
+                |s| s.host.resources.pids_limit = 9,
+                json!(9),
+            ),
+            ("/root/readonly", |s| s.host.read_only = true, json!(true)),
+            (
+                "/process/noNewPrivileges",
+                |s| s.host.security_opt = vec!["no-new-privileges".into()],
+                json!(true),
+            ),
+            (
+                "/linux/namespaces/3/type",
+                |s| s.host.pid_mode = "host".into(),
+                json!("network"),
+            ),
+        ] {
+            let found = configure(change);
+            assert_eq!(
+                found.pointer(pointer).cloned().unwrap_or_default(),
+                wanted,
+                "{pointer}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_result_is_an_oci_configuration() {
+        let text = configure(|spec| spec.host.resources.memory = 1 << 30).to_string();
+        serde_json::from_str::<oci_spec::runtime::Spec>(&text).unwrap();
+    }
+
+    #[test]
+    fn environments_merge() {
+        let list = |words: &str| words.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        let mut env = list("A=1 B=2");
+        merge_environment(&mut env, &list("B=3 A C=4 D"));
+        assert_eq!(env, list("B=3 C=4"));
+    }
+}
