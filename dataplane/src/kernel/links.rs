@@ -44,15 +44,6 @@ fn link_header(index: u32, up: Option<bool>) -> [u8; 16] {
     header
 }
 
-fn quiet_ipv6(message: &mut Message) {
-    // No link-local address of its own: IFLA_AF_SPEC, AF_INET6, ADDR_GEN_MODE none.
-    message.nest(26, |spec| {
-        spec.nest(10, |inet6| {
-            inet6.attribute(8, &[1]);
-        });
-    });
-}
-
 pub fn bridge(name: &str, wanted: &Bridge) -> Message {
     let mut message = Message::new(NEW_LINK, CREATE | EXCLUSIVE, &link_header(0, Some(true)));
     message
@@ -66,7 +57,6 @@ pub fn bridge(name: &str, wanted: &Bridge) -> Message {
             data.number(1, 0); // forward_delay: a port forwards at once
         });
     });
-    quiet_ipv6(&mut message);
     message
 }
 
@@ -89,7 +79,6 @@ pub fn vxlan(name: &str, wanted: &Vxlan, netns: RawFd) -> Message {
             data.attribute(7, &[u8::from(wanted.learning)]);
         });
     });
-    quiet_ipv6(&mut message);
     message
 }
 
@@ -107,7 +96,8 @@ pub fn pair(
         info.text(1, "veth");
         info.nest(2, |data| {
             data.nest(1, |peer| {
-                peer.raw(&link_header(0, Some(true)));
+                // Down: at this moment the peer has no peer yet, and opening it is refused.
+                peer.raw(&link_header(0, None));
                 peer.text(3, inner)
                     .number(4, far.mtu)
                     .attribute(1, &far.mac.0);
@@ -115,7 +105,6 @@ pub fn pair(
             });
         });
     });
-    quiet_ipv6(&mut message);
     message
 }
 

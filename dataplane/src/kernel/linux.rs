@@ -112,7 +112,11 @@ impl Linux {
         match place {
             Place::Host => self.look_host(observed),
             Place::Overlay(tag) => {
-                observed.view.segments.remove(tag);
+                // A local bridge of the same tag belongs to the look at the host.
+                let segments = &mut observed.view.segments;
+                if segments.get(tag).is_some_and(|found| found.own_namespace) {
+                    segments.remove(tag);
+                }
                 let Some(space) = self.space(place)? else {
                     return Ok(());
                 };
