@@ -26,7 +26,8 @@ pub(super) fn parse(text: &str) -> Result<(Host, Option<u16>), Refusal> {
             "invalid address {text:?}: it has to be an IP address or a name, with an optional :port"
         ))
     };
-    if let Ok(ip) = text.parse::<IpAddr>() {
+    let bare = text.strip_prefix('[').and_then(|ip| ip.strip_suffix(']'));
+    if let Ok(ip) = bare.unwrap_or(text).parse::<IpAddr>() {
         return Ok((Host::Ip(ip), None));
     }
     if let Ok(address) = text.parse::<SocketAddr>() {
@@ -36,10 +37,6 @@ pub(super) fn parse(text: &str) -> Result<(Host, Option<u16>), Refusal> {
         Some((host, port)) => (host, Some(port.parse().map_err(|_| wrong())?)),
         None => (text, None),
     };
-    if let Some(ip) = host.strip_prefix('[').and_then(|ip| ip.strip_suffix(']')) {
-        let ip = ip.parse::<Ipv6Addr>().map_err(|_| wrong())?;
-        return Ok((Host::Ip(ip.into()), port));
-    }
     let plain = |c: char| !c.is_whitespace() && !matches!(c, ':' | '/' | '[' | ']');
     if host.is_empty() || !host.chars().all(plain) {
         return Err(wrong());

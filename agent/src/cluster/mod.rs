@@ -13,6 +13,8 @@ mod member;
 mod renewal;
 mod session;
 mod stream;
+#[cfg(test)]
+mod tests;
 
 use std::{
     net::{IpAddr, SocketAddr},

@@ -1,0 +1,112 @@
+//! Two nodes in one process, over loopback.
+
+use std::{sync::Arc, time::Duration};
+
+use model::{
+    RefusalKind,
+    control::{Answer, Verb},
+    node::{NodeDescription, Role},
+};
+
+use super::{ClusterNode, Config, InitRequest, JoinRequest, Standing, Update};
+
+async fn node(root: &std::path::Path, hostname: &str) -> Arc<ClusterNode> {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let started = ClusterNode::start(Config {
+        root: root.to_owned(),
+        hostname: hostname.to_owned(),
+        heartbeat: Duration::from_millis(200),
+        describe: Arc::new(NodeDescription::default),
+    });
+    started.await.expect("started")
+}
+
+async fn until(node: &ClusterNode, standing: Standing) {
+    let mut state = node.local_state();
+    let reached = state.wait_for(|state| state.state == standing);
+    let reached = tokio::time::timeout(Duration::from_secs(20), reached).await;
+    assert!(
+        reached.is_ok(),
+        "not {standing:?}: {:?}",
+        node.local_state()
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_is_made_joined_resumed_and_left() {
+    let (one, two) = (
+        tempfile::tempdir().expect("a folder"),
+        tempfile::tempdir().expect("a folder"),
+    );
+    let manager = node(one.path(), "one").await;
+    let refused = manager.call(Verb::NodeList).await.expect_err("no member");
+    assert_eq!(refused.kind, RefusalKind::Unavailable);
+    let init = InitRequest {
+        listen_addr: "127.0.0.1:0".to_owned(),
+        ..InitRequest::default()
+    };
+    let id = manager.init(init.clone()).await.expect("made");
+    assert_eq!(manager.local_state().borrow().node_id, id);
+    assert!(manager.local_state().borrow().control_available());
+    assert!(manager.init(init).await.is_err(), "a member already");
+    let address = manager.local_state().borrow().managers[0].1;
+    let token = manager.join_tokens().await.expect("tokens").worker;
+
+    let worker = node(two.path(), "two").await;
+    let join = |token: &str| JoinRequest {
+        remotes: vec![address.to_string()],
+        token: token.to_owned(),
+        ..JoinRequest::default()
+    };
+    assert!(worker.join(join("nonsense")).await.is_err());
+    let foreign = manager::ca::Token {
+        digest: "a".repeat(50),
+        secret: "b".repeat(25),
+    };
+    let refused = worker.join(join(&foreign.to_string())).await;
+    assert!(
+        refused
+            .expect_err("another cluster")
+            .message
+            .contains("root certificate")
+    );
+    worker.join(join(&token)).await.expect("joined");
+    assert_eq!(worker.local_state().borrow().role, Some(Role::Worker));
+    let Ok(Answer::Nodes(nodes)) = manager.call(Verb::NodeList).await else {
+        panic!("no nodes");
+    };
+    assert_eq!(nodes.len(), 2, "{nodes:?}");
+    assert!(matches!(
+        worker.call(Verb::NetworkList).await,
+        Ok(Answer::Networks(_))
+    ));
+    let refused = worker.call(Verb::NodeList).await.expect_err("a worker");
+    assert!(
+        refused
+            .message
+            .starts_with("This node is not a swarm manager. Worker")
+    );
+    assert!(
+        matches!(worker.assignments().next().await, Some(Update::Full(full)) if full.data_path_port == 4789)
+    );
+
+    worker.shutdown().await;
+    drop(worker);
+    let worker = node(two.path(), "two").await;
+    assert!(
+        matches!(worker.assignments().next().await, Some(Update::Full(full)) if full.data_path_port == 4789)
+    );
+    until(&worker, Standing::Active).await;
+    manager.shutdown().await;
+    drop(manager);
+    let manager = node(one.path(), "one").await;
+    until(&manager, Standing::Active).await;
+
+    worker.leave(false).await.expect("left");
+    assert!(!two.path().join("swarm").exists());
+    assert_eq!(worker.local_state().borrow().state, Standing::Inactive);
+    let refused = manager.leave(false).await.expect_err("needs force");
+    assert!(refused.message.contains("last manager"));
+    manager.leave(true).await.expect("left");
+    assert!(!one.path().join("swarm").exists());
+}
