@@ -383,18 +383,31 @@ pub fn diff_segment(
             );
         }
     }
+    // The kernel forgets a device's neighbours with the device, and with its MAC.
+    let found = seen.bridge.as_ref().map(|bridge| bridge.mac);
+    let flushed = rebuilt || found != wanted.bridge.as_ref().map(|bridge| bridge.mac);
     let bare;
-    let seen = if rebuilt || empty_tunnel {
+    let seen = if flushed || empty_tunnel {
         bare = Segment {
             locals: if rebuilt {
                 BTreeMap::new()
             } else {
                 seen.locals.clone()
             },
-            neighbours: if rebuilt {
+            neighbours: if flushed {
                 BTreeMap::new()
             } else {
                 seen.neighbours.clone()
+            },
+            forwards: if rebuilt || empty_tunnel {
+                BTreeMap::new()
+            } else {
+                seen.forwards.clone()
+            },
+            strays: if rebuilt || empty_tunnel {
+                BTreeSet::new()
+            } else {
+                seen.strays.clone()
             },
             ..Segment::default()
         };

@@ -13,7 +13,7 @@ use std::{
 
 use dataplane::{
     Change, Config, Dataplane, Desired, Report,
-    desired::{Interface, Network, NetworkKind, PeerFacts, Remote, Sandbox, Subnet, Underlay},
+    desired::{Dns, Interface, Network, NetworkKind, PeerFacts, Remote, Sandbox, Subnet, Underlay},
     dns::{DnsConfig, Forgetful},
     view::{bridge_name, tag, vxlan_name},
 };
@@ -28,6 +28,8 @@ const PORT: u16 = 4789;
 /// A host: a network namespace, a folder, a runtime whose threads live in it, a dataplane.
 struct Host {
     number: u8,
+    /// Of the underlay.
+    ipv6: bool,
     namespace: File,
     folder: tempfile::TempDir,
     runtime: Option<tokio::runtime::Runtime>,
@@ -35,7 +37,7 @@ struct Host {
 }
 
 impl Host {
-    fn new(number: u8) -> Self {
+    fn new(number: u8, ipv6: bool) -> Self {
         let namespace = std::thread::spawn(|| {
             unshare(CloneFlags::CLONE_NEWNET).unwrap();
             let file = File::open("/proc/thread-self/ns/net").unwrap();
@@ -47,6 +49,7 @@ impl Host {
         let folder = tempfile::tempdir().unwrap();
         let mut host = Self {
             number,
+            ipv6,
             namespace,
             folder,
             runtime: None,
@@ -91,7 +94,8 @@ impl Host {
     }
 
     fn address(&self) -> IpAddr {
-        format!("192.168.77.{}", self.number).parse().unwrap()
+        let prefix = if self.ipv6 { "fd77::" } else { "192.168.77." };
+        format!("{prefix}{}", self.number).parse().unwrap()
     }
 
     fn netns(&self) -> PathBuf {
@@ -138,8 +142,7 @@ impl Host {
             network(
                 "web",
                 NetworkKind::Overlay { vni: VNI },
-                "10.7.0.0/24",
-                "10.7.0.1",
+                [("10.7.0.0/24", "10.7.0.1"), ("fd07::/64", "fd07::1")],
             ),
         );
         let kind = NetworkKind::Bridge {
@@ -148,7 +151,11 @@ impl Host {
         };
         desired.networks.insert(
             LOCAL.into(),
-            network("gateway", kind, "172.29.0.0/24", "172.29.0.1"),
+            network(
+                "gateway",
+                kind,
+                [("172.29.0.0/24", "172.29.0.1"), ("fd29::/64", "fd29::1")],
+            ),
         );
         let sandbox = Sandbox {
             netns: self.netns(),
@@ -157,7 +164,10 @@ impl Host {
                     endpoint: format!("endpoint-{}", self.number),
                     network: OVERLAY.into(),
                     name: "eth0".into(),
-                    addresses: vec![format!("10.7.0.1{}/24", self.number).parse().unwrap()],
+                    addresses: vec![
+                        format!("10.7.0.1{}/24", self.number).parse().unwrap(),
+                        format!("fd07::1{}/64", self.number).parse().unwrap(),
+                    ],
                     mac: mac(self.number),
                     default_via: Vec::new(),
                     names: Vec::new(),
@@ -166,13 +176,16 @@ impl Host {
                     endpoint: format!("local-{}", self.number),
                     network: LOCAL.into(),
                     name: "eth1".into(),
-                    addresses: vec!["172.29.0.2/24".parse().unwrap()],
+                    addresses: vec![
+                        "172.29.0.2/24".parse().unwrap(),
+                        "fd29::2/64".parse().unwrap(),
+                    ],
                     mac: [2, 0x42, 172, 29, 0, 2],
-                    default_via: vec!["172.29.0.1".parse().unwrap()],
+                    default_via: vec!["172.29.0.1".parse().unwrap(), "fd29::1".parse().unwrap()],
                     names: Vec::new(),
                 },
             ],
-            dns: None,
+            dns: Some(Dns::default()),
         };
         desired.sandboxes.insert("sandbox".into(), sandbox);
         desired
@@ -184,7 +197,10 @@ impl Host {
             format!("endpoint-{}", self.number),
             Remote {
                 network: OVERLAY.into(),
-                addresses: vec![format!("10.7.0.1{}", self.number).parse().unwrap()],
+                addresses: vec![
+                    format!("10.7.0.1{}", self.number).parse().unwrap(),
+                    format!("fd07::1{}", self.number).parse().unwrap(),
+                ],
                 mac: mac(self.number),
                 vtep: self.address(),
                 names: Vec::new(),
@@ -211,14 +227,16 @@ impl Drop for Host {
     }
 }
 
-fn network(name: &str, kind: NetworkKind, subnet: &str, gateway: &str) -> Network {
+fn network(name: &str, kind: NetworkKind, subnets: [(&str, &str); 2]) -> Network {
     Network {
         name: name.into(),
         kind,
-        subnets: vec![Subnet {
-            subnet: subnet.parse().unwrap(),
-            gateway: gateway.parse().unwrap(),
-        }],
+        subnets: subnets
+            .map(|(subnet, gateway)| Subnet {
+                subnet: subnet.parse().unwrap(),
+                gateway: gateway.parse().unwrap(),
+            })
+            .into(),
         mtu: None,
     }
 }
@@ -263,8 +281,8 @@ fn until(what: &str, mut holds: impl FnMut() -> bool) -> Duration {
 }
 
 /// Both hosts on one cable, with the whole wish.
-fn pair() -> (Host, Host) {
-    let (one, two) = (Host::new(1), Host::new(2));
+fn pair(ipv6: bool) -> (Host, Host) {
+    let (one, two) = (Host::new(1, ipv6), Host::new(2, ipv6));
     let far = format!(
         "/proc/{}/fd/{}",
         std::process::id(),
@@ -275,15 +293,16 @@ fn pair() -> (Host, Host) {
     ));
     assert!(made.status.success(), "{}", text(&made));
     for host in [&one, &two] {
-        let address = host.address();
-        host.on(&format!("ip address add {address}/24 dev wire"));
+        let number = host.number;
+        host.on(&format!("ip address add 192.168.77.{number}/24 dev wire"));
+        host.on(&format!("ip address add fd77::{number}/64 dev wire nodad"));
         host.on("ip link set wire up");
     }
     (one, two)
 }
 
-fn both() -> (Host, Host) {
-    let (one, two) = pair();
+fn both(ipv6: bool) -> (Host, Host) {
+    let (one, two) = pair(ipv6);
     let start = Instant::now();
     for (host, other) in [(&one, &two), (&two, &one)] {
         assert_clean(&host.replace(host.desired(other)));
@@ -340,12 +359,14 @@ fn assert_settled(host: &Host, desired: &Desired) {
 
 #[test]
 fn root_overlay_carries_traffic_between_hosts_and_out() {
-    let (one, two) = both();
+    let (one, two) = both(false);
     assert_reaches(&one, "10.7.0.12");
     assert_reaches(&two, "10.7.0.11");
     // By way of the local network, translated to the host's address.
     assert_reaches(&one, "172.29.0.1");
     assert_reaches(&one, "192.168.77.2");
+    assert_reaches(&one, "fd07::12");
+    assert_reaches(&one, "fd77::2");
     let mut wish = one.desired(&two);
     wish.apply(two.remote());
     assert_settled(&one, &wish);
@@ -359,7 +380,7 @@ fn root_overlay_carries_traffic_between_hosts_and_out() {
 
 #[test]
 fn root_overlay_puts_right_what_others_change() {
-    let (one, two) = both();
+    let (one, two) = both(false);
     assert_reaches(&one, "10.7.0.12");
     let (bridge, vxlan) = (bridge_name(&tag(OVERLAY)), vxlan_name(&tag(OVERLAY)));
     let far = "02:42:0a:07:00:02";
@@ -408,7 +429,7 @@ fn root_overlay_puts_right_what_others_change() {
 
 #[test]
 fn root_overlay_outlives_its_daemon_and_leaves_nothing_when_purged() {
-    let (mut one, two) = both();
+    let (mut one, two) = both(false);
     let mut wish = one.desired(&two);
     wish.apply(two.remote());
     let dataplane = one.dataplane.take().unwrap();
@@ -434,7 +455,7 @@ fn root_overlay_outlives_its_daemon_and_leaves_nothing_when_purged() {
 
 #[test]
 fn root_overlay_names_what_is_occupied() {
-    let (one, two) = pair();
+    let (one, two) = pair(false);
     one.on(&format!(
         "ip link add foreign type vxlan id {VNI} dstport {PORT} local 192.168.77.1 dev wire"
     ));
@@ -483,7 +504,7 @@ fn root_overlay_names_what_is_occupied() {
 
 #[test]
 fn root_overlay_adds_one_remote_among_many_at_once() {
-    let (one, two) = pair();
+    let (one, two) = pair(false);
     let mut desired = one.desired(&two);
     let remote = |n: u32| {
         let [_, b, c, d] = n.to_be_bytes();
@@ -517,4 +538,96 @@ fn root_overlay_adds_one_remote_among_many_at_once() {
     }
     assert_settled(&one, &desired);
     assert!(Path::new(&one.overlay()).exists());
+}
+
+#[test]
+fn root_overlay_runs_over_an_ipv6_underlay() {
+    let (one, two) = both(true);
+    assert_reaches(&one, "10.7.0.12");
+    assert_reaches(&two, "fd07::11");
+    let mut wish = two.desired(&one);
+    wish.apply(one.remote());
+    assert_settled(&two, &wish);
+}
+
+#[test]
+fn root_overlay_follows_changes_one_by_one() {
+    let (one, two) = pair(false);
+    let whole = one.desired(&two);
+    let mut other = whole.networks[LOCAL].clone();
+    other.mtu = Some(1400);
+    let mut small = whole.networks[OVERLAY].clone();
+    small.mtu = Some(1300);
+    let mut lonely = whole.sandboxes["sandbox"].clone();
+    lonely.interfaces.remove(0);
+    let mut renamed = whole.sandboxes["sandbox"].clone();
+    renamed.interfaces[0].mac = mac(9);
+    renamed.interfaces[0].addresses.remove(1);
+    let mut crowd = whole.underlay.clone().unwrap();
+    for n in 10..20 {
+        crowd
+            .peers
+            .insert(IpAddr::from([192, 168, 77, n]), PeerFacts::default());
+    }
+    let mut moved = crowd.clone();
+    moved.port = 4790;
+    let set_network = |id: &str, network: &Network| Change::SetNetwork(id.into(), network.clone());
+    let set_sandbox = |sandbox: &Sandbox| Change::SetSandbox("sandbox".into(), sandbox.clone());
+    let Change::SetRemote(id, remote) = two.remote() else {
+        unreachable!()
+    };
+    let cases = [
+        ("underlay", Change::SetUnderlay(whole.underlay.clone())),
+        ("remote before its network", two.remote()),
+        ("overlay", set_network(OVERLAY, &whole.networks[OVERLAY])),
+        (
+            "sandbox before its network",
+            set_sandbox(&whole.sandboxes["sandbox"]),
+        ),
+        ("local network", set_network(LOCAL, &whole.networks[LOCAL])),
+        ("MTU of the local network", set_network(LOCAL, &other)),
+        ("MTU of the overlay", set_network(OVERLAY, &small)),
+        ("more peers", Change::SetUnderlay(Some(crowd))),
+        ("another port", Change::SetUnderlay(Some(moved))),
+        ("another MAC", set_sandbox(&renamed)),
+        ("without the overlay", set_sandbox(&lonely)),
+        ("with it", set_sandbox(&whole.sandboxes["sandbox"])),
+        (
+            "a remote with our MAC",
+            Change::SetRemote(
+                "x".into(),
+                Remote {
+                    mac: mac(1),
+                    ..remote
+                },
+            ),
+        ),
+        ("without our MAC", set_sandbox(&lonely)),
+        ("without the remote", Change::RemoveRemote("x".into())),
+        ("again", Change::RemoveRemote(id)),
+        (
+            "without the sandbox",
+            Change::RemoveSandbox("sandbox".into()),
+        ),
+        ("without the overlay", Change::RemoveNetwork(OVERLAY.into())),
+        (
+            "without the local network",
+            Change::RemoveNetwork(LOCAL.into()),
+        ),
+        ("without the underlay", Change::SetUnderlay(None)),
+    ];
+    let mut desired = Desired::default();
+    assert_clean(&one.replace(desired.clone()));
+    for (what, change) in cases {
+        desired.apply(change.clone());
+        let start = Instant::now();
+        let report = one.change(vec![change]);
+        println!("{what}: {:?}", start.elapsed());
+        assert!(report.is_clean(), "{what}: {report:#?}");
+        let seen = one.runtime().block_on(one.dataplane().observe()).unwrap();
+        let plan = dataplane::plan(&desired, &seen);
+        assert!(plan.is_empty(), "{what}: {plan}{:#?}", plan.steps);
+    }
+    let status = one.dataplane().status();
+    assert_eq!(status.borrow().drifts, 0, "{:#?}", status.borrow());
 }

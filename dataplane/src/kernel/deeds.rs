@@ -168,13 +168,12 @@ impl Linux {
                 bridge,
             } => {
                 let route = self.route(place)?;
-                let index = index(route, &bridge_name(segment))?;
-                route.request(links::set_link(
-                    index,
-                    Some(bridge.mtu),
-                    Some(bridge.mac),
-                    None,
-                ))?;
+                let name = bridge_name(segment);
+                let index = index(route, &name)?;
+                // Even the same MAC, set again, makes the kernel forget all neighbours.
+                let held = sight::mac(route, &name)?;
+                let mac = (held != Some(bridge.mac)).then_some(bridge.mac);
+                route.request(links::set_link(index, Some(bridge.mtu), mac, None))?;
                 bridge.addresses.iter().try_for_each(|address| {
                     route.request(links::address(NEW_ADDRESS, index, *address))
                 })

@@ -110,6 +110,15 @@ pub fn look(socket: &mut Netlink, with_tables: bool, with_routes: bool) -> io::R
     Ok(sight)
 }
 
+/// The MAC of one device.
+pub fn mac(socket: &mut Netlink, device: &str) -> io::Result<Option<Mac>> {
+    let mut found = None;
+    socket.dump(links::get_link(device), |_, body| {
+        found = link(body).and_then(|(_, link)| link.mac);
+    })?;
+    Ok(found)
+}
+
 impl Sight {
     /// The segment whose bridge is called `bridge`.
     pub fn segment(&self, bridge: &str, vxlan: &str, own_namespace: bool) -> Segment {
