@@ -150,7 +150,10 @@ impl Settings {
     }
 
     fn merge(flags: Flags, file: File) -> anyhow::Result<Self> {
-        let run = flags.run.or(file.run).unwrap_or_else(|| PathBuf::from("/run/overnet"));
+        let run = flags
+            .run
+            .or(file.run)
+            .unwrap_or_else(|| PathBuf::from("/run/overnet"));
         let sockets = first_filled(flags.socket, file.socket);
         let heartbeat = flags
             .heartbeat
@@ -168,15 +171,26 @@ impl Settings {
                 _ => bail!("label {label:?} is not KEY=VALUE"),
             })
             .collect::<anyhow::Result<_>>()?;
-        let cgroup_parent =
-            flags.cgroup_parent.or(file.cgroup_parent).unwrap_or_else(|| "overnet".to_owned());
-        if cgroup_parent.is_empty() || cgroup_parent.contains("..") || cgroup_parent.starts_with('/')
+        let cgroup_parent = flags
+            .cgroup_parent
+            .or(file.cgroup_parent)
+            .unwrap_or_else(|| "overnet".to_owned());
+        if cgroup_parent.is_empty()
+            || cgroup_parent.contains("..")
+            || cgroup_parent.starts_with('/')
         {
             bail!("cgroup-parent {cgroup_parent:?} must be a relative path without `..`");
         }
         Ok(Self {
-            root: flags.root.or(file.root).unwrap_or_else(|| PathBuf::from("/var/lib/overnet")),
-            sockets: if sockets.is_empty() { vec![run.join("ovnd.sock")] } else { sockets },
+            root: flags
+                .root
+                .or(file.root)
+                .unwrap_or_else(|| PathBuf::from("/var/lib/overnet")),
+            sockets: if sockets.is_empty() {
+                vec![run.join("ovnd.sock")]
+            } else {
+                sockets
+            },
             run,
             insecure_registries: first_filled(flags.insecure_registry, file.insecure_registry),
             runtime: flags.runtime.or(file.runtime),
@@ -206,7 +220,9 @@ fn first_filled<T>(first: Vec<T>, second: Vec<T>) -> Vec<T> {
 
 /// Reads `500ms`, `2s`, `1m` or `1h`.
 fn parse_duration(text: &str) -> anyhow::Result<Duration> {
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let digits = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
     let number: u64 = number.parse()?;
     Ok(match unit {
@@ -225,7 +241,10 @@ mod tests {
     #[test]
     fn flags_win_over_the_file_and_defaults_fill_the_rest() {
         let file: File = toml::from_str("root = '/srv/a'\nrun = '/run/a'\nlog = 'debug'").unwrap();
-        let flags = Flags { root: Some("/srv/b".into()), ..Flags::default() };
+        let flags = Flags {
+            root: Some("/srv/b".into()),
+            ..Flags::default()
+        };
         let settings = Settings::merge(flags, file).unwrap();
         assert_eq!(settings.root, Path::new("/srv/b"));
         assert_eq!(settings.sockets, [PathBuf::from("/run/a/ovnd.sock")]);
@@ -237,9 +256,18 @@ mod tests {
     fn mistakes_are_refused() {
         assert!(toml::from_str::<File>("rot = '/srv/a'").is_err());
         for flags in [
-            Flags { heartbeat: Some("fast".into()), ..Flags::default() },
-            Flags { label: vec!["nokey".into()], ..Flags::default() },
-            Flags { cgroup_parent: Some("../x".into()), ..Flags::default() },
+            Flags {
+                heartbeat: Some("fast".into()),
+                ..Flags::default()
+            },
+            Flags {
+                label: vec!["nokey".into()],
+                ..Flags::default()
+            },
+            Flags {
+                cgroup_parent: Some("../x".into()),
+                ..Flags::default()
+            },
         ] {
             assert!(Settings::merge(flags, File::default()).is_err());
         }

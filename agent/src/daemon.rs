@@ -21,7 +21,6 @@ use crate::{
     config::Settings,
     host,
     http::{self, AppState},
-    image_source::ImageSource,
     network::{self, Networks},
     notify::{self, Notifier},
 };
@@ -40,7 +39,10 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     }
     let dataplane = Dataplane::start(dataplane::Config {
         run_dir: settings.run.clone(),
-        dns: DnsConfig { inherited, keeper: Arc::new(notifier.clone()) },
+        dns: DnsConfig {
+            inherited,
+            keeper: Arc::new(notifier.clone()),
+        },
     })?;
     for sentence in dataplane.probe().await {
         tracing::warn!("{sentence}");
@@ -73,7 +75,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         monitor: None,
         cgroup_parent: settings.cgroup_parent.clone(),
         init: None,
-        images: Arc::new(ImageSource(images.clone())),
+        images: Arc::new(images.clone()),
         network: Arc::clone(&networks) as Arc<dyn runtime::network::Network>,
     })
     .await?;
@@ -94,7 +96,9 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         servers.spawn(http::serve(listener, state.clone()));
         tracing::info!(socket = %path.display(), "the API is served");
     }
-    notifier.ready().context("the service manager could not be told")?;
+    notifier
+        .ready()
+        .context("the service manager could not be told")?;
     tokio::spawn(keep_watchdog_quiet(notifier.clone(), shutdown.clone()));
 
     wait_for_end(&mut servers).await?;
@@ -120,9 +124,7 @@ fn raise_descriptor_limit() {
     }
 }
 
-async fn wait_for_end(
-    servers: &mut JoinSet<std::io::Result<()>>,
-) -> anyhow::Result<()> {
+async fn wait_for_end(servers: &mut JoinSet<std::io::Result<()>>) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     tokio::select! {
@@ -135,7 +137,9 @@ async fn wait_for_end(
 }
 
 async fn keep_watchdog_quiet(notifier: Notifier, shutdown: CancellationToken) {
-    let Some(period) = notifier.watchdog_period() else { return };
+    let Some(period) = notifier.watchdog_period() else {
+        return;
+    };
     let mut tick = tokio::time::interval(period);
     loop {
         tokio::select! {

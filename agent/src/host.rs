@@ -16,14 +16,18 @@ const OUR_DEVICES: &str = "ovt";
 pub fn describe(labels: &[(String, String)]) -> NodeDescription {
     let name = nix::sys::utsname::uname().ok();
     let part = |value: Option<&std::ffi::OsStr>| {
-        value.map(|text| text.to_string_lossy().into_owned()).unwrap_or_default()
+        value
+            .map(|text| text.to_string_lossy().into_owned())
+            .unwrap_or_default()
     };
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
     NodeDescription {
         hostname: part(name.as_ref().map(nix::sys::utsname::UtsName::nodename)),
         architecture: part(name.as_ref().map(nix::sys::utsname::UtsName::machine)),
         os: "linux".to_owned(),
-        nano_cpus: i64::try_from(cpus).unwrap_or(i64::MAX).saturating_mul(1_000_000_000),
+        nano_cpus: i64::try_from(cpus)
+            .unwrap_or(i64::MAX)
+            .saturating_mul(1_000_000_000),
         memory_bytes: memory_bytes(),
         engine_version: env!("CARGO_PKG_VERSION").to_owned(),
         engine_labels: labels.iter().cloned().collect::<BTreeMap<_, _>>(),
@@ -45,8 +49,9 @@ pub fn memory_bytes() -> i64 {
 
 /// Prefixes this host routes over devices that are not ours, default routes left out.
 pub fn routes() -> Vec<IpNetwork> {
-    let mut routes =
-        std::fs::read_to_string("/proc/net/route").map(|text| parse_ipv4(&text)).unwrap_or_default();
+    let mut routes = std::fs::read_to_string("/proc/net/route")
+        .map(|text| parse_ipv4(&text))
+        .unwrap_or_default();
     routes.extend(
         std::fs::read_to_string("/proc/net/ipv6_route")
             .map(|text| parse_ipv6(&text))
@@ -68,11 +73,15 @@ fn parse_ipv4(text: &str) -> Vec<IpNetwork> {
                 return None;
             }
             let address = |hex: &str| {
-                u32::from_str_radix(hex, 16).ok().map(|n| Ipv4Addr::from(u32::from_be(n)))
+                u32::from_str_radix(hex, 16)
+                    .ok()
+                    .map(|n| Ipv4Addr::from(u32::from_be(n)))
             };
             let mask = u32::from(address(mask)?);
             (mask != 0)
-                .then(|| IpNetwork::new(address(destination)?.into(), mask.leading_ones() as u8).ok())
+                .then(|| {
+                    IpNetwork::new(address(destination)?.into(), mask.leading_ones() as u8).ok()
+                })
                 .flatten()
         })
         .collect()
@@ -93,7 +102,9 @@ fn parse_ipv6(text: &str) -> Vec<IpNetwork> {
                 && !address.is_unicast_link_local()
                 && !address.is_multicast()
                 && !address.is_loopback();
-            useful.then(|| IpNetwork::new(address.into(), length).ok()).flatten()
+            useful
+                .then(|| IpNetwork::new(address.into(), length).ok())
+                .flatten()
         })
         .collect()
 }
@@ -108,7 +119,9 @@ pub struct Resolvers {
 impl Resolvers {
     /// Reads a resolv.conf; a missing file means no resolvers.
     pub fn read(path: &Path) -> Self {
-        std::fs::read_to_string(path).map(|text| Self::parse(&text)).unwrap_or_default()
+        std::fs::read_to_string(path)
+            .map(|text| Self::parse(&text))
+            .unwrap_or_default()
     }
 
     /// `nameserver` and `search` lines, see resolv.conf(5); scoped addresses are left out.
@@ -141,19 +154,28 @@ mod tests {
             eth0\t00000000\t0100000A\t0003\t0\t0\t0\t00000000\t0\t0\t0\n\
             eth0\t0000000A\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0\n\
             ovtb1\t000011AC\t00000000\t0001\t0\t0\t0\t0000FFFF\t0\t0\t0\n";
-        assert_eq!(parse_ipv4(text), ["10.0.0.0/24".parse::<IpNetwork>().unwrap()]);
+        assert_eq!(
+            parse_ipv4(text),
+            ["10.0.0.0/24".parse::<IpNetwork>().unwrap()]
+        );
     }
 
     #[test]
     fn ipv6_routes_without_local_ones() {
         let line = |address: &str, length: &str, device: &str| {
-            format!("{address} {length} {:032x} 00 {:032x} 00000100 00000001 00000000 00000001 {device}\n", 0, 0)
+            format!(
+                "{address} {length} {:032x} 00 {:032x} 00000100 00000001 00000000 00000001 {device}\n",
+                0, 0
+            )
         };
         let text = line("fd770000000000000000000000000000", "40", "eth0")
             + &line("fe800000000000000000000000000000", "40", "eth0")
             + &line("00000000000000000000000000000000", "00", "eth0")
             + &line("00000000000000000000000000000001", "80", "lo");
-        assert_eq!(parse_ipv6(&text), ["fd77::/64".parse::<IpNetwork>().unwrap()]);
+        assert_eq!(
+            parse_ipv6(&text),
+            ["fd77::/64".parse::<IpNetwork>().unwrap()]
+        );
     }
 
     #[test]

@@ -3,6 +3,9 @@
 pub mod clock;
 pub mod cluster;
 pub mod config;
+pub mod daemon;
 pub mod host;
 pub mod http;
+pub mod network;
 pub mod notify;
+pub mod wish;

@@ -21,7 +21,10 @@ pub async fn run(action: DataplaneAction, settings: &Settings) -> anyhow::Result
     let desired = read(&path)?;
     let dataplane = Dataplane::start(dataplane::Config {
         run_dir: settings.run.clone(),
-        dns: dns::DnsConfig { inherited: Vec::new(), keeper: std::sync::Arc::new(dns::Forgetful) },
+        dns: dns::DnsConfig {
+            inherited: Vec::new(),
+            keeper: std::sync::Arc::new(dns::Forgetful),
+        },
     })?;
     let outcome = carry_out(&dataplane, desired, deed).await;
     dataplane.shutdown().await;

@@ -11,6 +11,7 @@ mod disk;
 mod events;
 mod exec;
 mod hijack;
+mod host_networks;
 mod images;
 mod network_events;
 mod networks;

@@ -76,7 +76,10 @@ impl LocalNetworks {
                 created_at: now,
             })
         };
-        let networks = Self { bridge: make(BRIDGE)?, gateway_bridge: make(GATEWAY_BRIDGE)? };
+        let networks = Self {
+            bridge: make(BRIDGE)?,
+            gateway_bridge: make(GATEWAY_BRIDGE)?,
+        };
         let bytes = serde_json::to_vec_pretty(&networks)
             .map_err(|error| Refusal::internal(format!("local networks: {error}")))?;
         write_atomically(&path, &bytes, Survives::PowerLoss)
@@ -101,7 +104,9 @@ fn unreadable(path: &Path, error: &std::io::Error) -> Refusal {
 fn candidates() -> impl Iterator<Item = Ipv4Network> {
     let sixteens = (17..=31).map(|second| (Ipv4Addr::new(172, second, 0, 0), 16));
     let twenties = (0..16).map(|third| (Ipv4Addr::new(192, 168, third * 16, 0), 20));
-    sixteens.chain(twenties).filter_map(|(ip, prefix)| Ipv4Network::new(ip, prefix).ok())
+    sixteens
+        .chain(twenties)
+        .filter_map(|(ip, prefix)| Ipv4Network::new(ip, prefix).ok())
 }
 
 fn choose_subnet(taken: &[IpNetwork]) -> Option<Ipv4Network> {
@@ -128,7 +133,10 @@ pub struct LocalAddresses {
 impl LocalAddresses {
     /// Marks an address as in use, for containers that were found running.
     pub fn adopt(&mut self, network: &LocalNetwork, address: Ipv4Addr) {
-        self.given.entry(network.id.clone()).or_default().insert(address);
+        self.given
+            .entry(network.id.clone())
+            .or_default()
+            .insert(address);
         let next = self.next.entry(network.id.clone()).or_default();
         *next = (*next).max(u32::from(address).wrapping_add(1));
     }
@@ -216,10 +224,17 @@ mod tests {
             (vec!["172.16.0.0/12", "192.168.1.0/24"], "192.168.16.0/20"),
         ] {
             let taken: Vec<IpNetwork> = routes.iter().map(|route| route.parse().unwrap()).collect();
-            assert_eq!(choose_subnet(&taken).unwrap().to_string(), expected, "{routes:?}");
+            assert_eq!(
+                choose_subnet(&taken).unwrap().to_string(),
+                expected,
+                "{routes:?}"
+            );
         }
         assert_eq!(
-            choose_subnet(&["172.16.0.0/12".parse().unwrap(), "192.168.0.0/16".parse().unwrap()]),
+            choose_subnet(&[
+                "172.16.0.0/12".parse().unwrap(),
+                "192.168.0.0/16".parse().unwrap()
+            ]),
             None
         );
     }
@@ -228,13 +243,16 @@ mod tests {
     fn addresses_are_serial_and_come_back_last() {
         let network = network("10.9.0.0/29");
         let mut addresses = LocalAddresses::default();
-        let mut given: Vec<u8> =
-            (0..5).map(|_| addresses.give(&network, None).unwrap().octets()[3]).collect();
+        let mut given: Vec<u8> = (0..5)
+            .map(|_| addresses.give(&network, None).unwrap().octets()[3])
+            .collect();
         assert_eq!(given, [2, 3, 4, 5, 6]);
         assert!(addresses.give(&network, None).is_err());
         addresses.take_back("n", "10.9.0.3".parse().unwrap());
         addresses.take_back("n", "10.9.0.6".parse().unwrap());
-        given = (0..2).map(|_| addresses.give(&network, None).unwrap().octets()[3]).collect();
+        given = (0..2)
+            .map(|_| addresses.give(&network, None).unwrap().octets()[3])
+            .collect();
         assert_eq!(given, [3, 6]);
     }
 
@@ -250,7 +268,9 @@ mod tests {
             ("fd00::1", false),
         ] {
             assert_eq!(
-                addresses.give(&network, Some(wanted.parse().unwrap())).is_ok(),
+                addresses
+                    .give(&network, Some(wanted.parse().unwrap()))
+                    .is_ok(),
                 fine,
                 "{wanted}"
             );

@@ -33,6 +33,7 @@ use runtime::network::{
 };
 use tokio::sync::{Mutex, Notify, watch};
 
+pub use self::record::{Survives, write_atomically};
 use self::{
     local::{LocalAddresses, LocalNetwork, LocalNetworks},
     record::{GivenEndpoint, Records, SandboxRecord},
@@ -110,7 +111,9 @@ impl Networks {
         let mut inner = Inner::default();
         for record in records.read_all().map_err(io)? {
             inner.adopt_addresses(&record, &local);
-            inner.sandboxes.insert(record.request.container.clone(), record);
+            inner
+                .sandboxes
+                .insert(record.request.container.clone(), record);
         }
         let (reached, _) = watch::channel(Generation::default());
         let networks = Arc::new(Self {
@@ -224,7 +227,12 @@ impl Networks {
         inner
             .sandboxes
             .values()
-            .filter(|record| record.interfaces.iter().any(|i| new.contains(i.network.as_str())))
+            .filter(|record| {
+                record
+                    .interfaces
+                    .iter()
+                    .any(|i| new.contains(i.network.as_str()))
+            })
             .filter_map(|record| self.sandbox_step(inner, record))
             .collect()
     }
@@ -234,8 +242,12 @@ impl Networks {
         if matches!(record.request.mode, NetworkMode::Container(_)) {
             return None;
         }
-        let mut networks: BTreeSet<String> =
-            inner.assignments.networks.keys().map(ToString::to_string).collect();
+        let mut networks: BTreeSet<String> = inner
+            .assignments
+            .networks
+            .keys()
+            .map(ToString::to_string)
+            .collect();
         networks.extend(self.local.iter().map(|network| network.id.clone()));
         let wish = sandbox::wish(record, netns, &networks, &self.upstreams());
         Some(Step::SetSandbox(record.request.container.to_string(), wish))
@@ -307,7 +319,10 @@ impl Networks {
         }
         for endpoint in unannounced {
             let state = EndpointState::Active;
-            let verb = Verb::EndpointAdvance { endpoint: endpoint.clone(), state };
+            let verb = Verb::EndpointAdvance {
+                endpoint: endpoint.clone(),
+                state,
+            };
             match self.cluster.call(verb).await {
                 Ok(_) => {}
                 // The endpoint went while we spoke of it.
@@ -358,7 +373,9 @@ impl Networks {
     /// Gives endpoints back; what cannot be given back now is owed.
     async fn detach_all(&self, endpoints: Vec<EndpointId>) {
         for endpoint in endpoints {
-            let verb = Verb::Detach { endpoint: endpoint.clone() };
+            let verb = Verb::Detach {
+                endpoint: endpoint.clone(),
+            };
             match tokio::time::timeout(DETACH_PATIENCE, self.cluster.call(verb)).await {
                 Ok(Ok(_)) => {}
                 Ok(Err(error)) => {
@@ -386,9 +403,8 @@ impl Networks {
     }
 
     fn find_local(&self, reference: &str) -> Option<&LocalNetwork> {
-        let by_prefix = |network: &&LocalNetwork| {
-            reference.len() >= 12 && network.id.starts_with(reference)
-        };
+        let by_prefix =
+            |network: &&LocalNetwork| reference.len() >= 12 && network.id.starts_with(reference);
         match reference {
             "default" => Some(&self.local.bridge),
             _ => self
@@ -417,7 +433,11 @@ impl Networks {
             }
         }
         let connected = self.connect_new(request, wishes).await;
-        self.inner.lock().await.connecting.remove(&request.container);
+        self.inner
+            .lock()
+            .await
+            .connecting
+            .remove(&request.container);
         connected
     }
 
@@ -427,7 +447,11 @@ impl Networks {
         wishes: &[NetworkWish],
     ) -> Result<Connected, Refusal> {
         let attached = self.attach_all(request, wishes).await?;
-        let newest = attached.iter().flatten().map(|attached| attached.generation).max();
+        let newest = attached
+            .iter()
+            .flatten()
+            .map(|attached| attached.generation)
+            .max();
         if let Some(generation) = newest
             && let Err(refusal) = self.wait_reached(generation).await
         {
@@ -463,7 +487,7 @@ impl Networks {
         attached: &[Option<Attached>],
     ) -> Result<SandboxRecord, Refusal> {
         let mut given = Vec::new();
-        let mut local = Vec::new();
+        let mut local: Vec<(String, IpAddr)> = Vec::new();
         let mut give = |inner: &mut Inner, network: &LocalNetwork, wanted: Option<IpAddr>| {
             let address = inner.addresses.give(network, wanted).inspect_err(|_| {
                 for (network, address) in &local {
@@ -476,25 +500,41 @@ impl Networks {
         for (wish, attached) in wishes.iter().zip(attached) {
             let aliases = wish.aliases.clone();
             given.push(match (attached, self.find_local(&wish.network)) {
-                (Some(attached), _) => {
-                    Given::Overlay { attached: Box::new(attached.clone()), aliases }
-                }
+                (Some(attached), _) => Given::Overlay {
+                    attached: Box::new(attached.clone()),
+                    aliases,
+                },
                 (None, Some(network)) => {
                     let address = give(inner, network, wish.addresses.first().copied())?;
-                    Given::Local { network: network.clone(), address, aliases }
+                    Given::Local {
+                        network: network.clone(),
+                        address,
+                        aliases,
+                    }
                 }
                 (None, None) => {
-                    return Err(Refusal::not_found(format!("network {} not found", wish.network)));
+                    return Err(Refusal::not_found(format!(
+                        "network {} not found",
+                        wish.network
+                    )));
                 }
             });
         }
-        let has_local = given.iter().any(|given| matches!(given, Given::Local { .. }));
-        let wants_egress =
-            attached.iter().flatten().any(|attached| !attached.network.spec.internal);
+        let has_local = given
+            .iter()
+            .any(|given| matches!(given, Given::Local { .. }));
+        let wants_egress = attached
+            .iter()
+            .flatten()
+            .any(|attached| !attached.network.spec.internal);
         if wants_egress && !has_local {
             let network = &self.local.gateway_bridge;
             let address = give(inner, network, None)?;
-            given.push(Given::Local { network: network.clone(), address, aliases: Vec::new() });
+            given.push(Given::Local {
+                network: network.clone(),
+                address,
+                aliases: Vec::new(),
+            });
         }
         let resolvers = Resolvers::read(&self.config.resolv_conf);
         let endpoints = sandbox::shown(&given, &request.container);
@@ -516,11 +556,18 @@ impl Networks {
             local,
             running: false,
             connected: Connected {
-                netns: Some(sandbox::netns_path(&self.config.run_dir, &request.container)),
+                netns: Some(sandbox::netns_path(
+                    &self.config.run_dir,
+                    &request.container,
+                )),
                 resolv_conf: sandbox::resolv_conf(request, &resolvers, !given.is_empty()),
                 hosts,
                 endpoints,
-                late: attached.iter().flatten().flat_map(|a| a.late.clone()).collect(),
+                late: attached
+                    .iter()
+                    .flatten()
+                    .flat_map(|a| a.late.clone())
+                    .collect(),
             },
             request: request.clone(),
         })
@@ -528,7 +575,9 @@ impl Networks {
 
     async fn program(&self, inner: &mut Inner, record: &SandboxRecord) -> Result<(), Refusal> {
         self.keep(record)?;
-        inner.sandboxes.insert(record.request.container.clone(), record.clone());
+        inner
+            .sandboxes
+            .insert(record.request.container.clone(), record.clone());
         let mut steps = self.local_steps(record);
         steps.extend(self.sandbox_step(inner, record));
         let report = self.dataplane.change(steps).await;
@@ -553,7 +602,9 @@ impl Networks {
     /// Takes a sandbox back: first from the kernel, then from memory, last from the cluster.
     async fn take_back(&self, container: &ContainerId) {
         let mut inner = self.inner.lock().await;
-        let Some(record) = inner.sandboxes.remove(container) else { return };
+        let Some(record) = inner.sandboxes.remove(container) else {
+            return;
+        };
         if inner.adopted {
             let step = Step::RemoveSandbox(container.to_string());
             report("sandbox removal", &self.dataplane.change(vec![step]).await);
@@ -565,7 +616,14 @@ impl Networks {
             tracing::warn!(%container, %error, "the sandbox record could not be removed");
         }
         drop(inner);
-        self.detach_all(record.endpoints.into_iter().map(|given| given.endpoint).collect()).await;
+        self.detach_all(
+            record
+                .endpoints
+                .into_iter()
+                .map(|given| given.endpoint)
+                .collect(),
+        )
+        .await;
     }
 
     async fn check_wish(&self, wish: &NetworkWish) -> Result<(), Refusal> {
@@ -579,12 +637,13 @@ impl Networks {
                 )))
             };
         }
-        let not_found =
-            || Refusal::not_found(format!("network {} not found", wish.network));
+        let not_found = || Refusal::not_found(format!("network {} not found", wish.network));
         if self.node().is_empty() {
             return Err(not_found());
         }
-        let verb = Verb::NetworkInspect { reference: wish.network.clone() };
+        let verb = Verb::NetworkInspect {
+            reference: wish.network.clone(),
+        };
         match self.cluster.call(verb).await {
             Ok(Answer::Network(network)) if !network.spec.attachable => {
                 Err(Refusal::forbidden(format!(
@@ -627,7 +686,11 @@ impl Networks {
         self.connect_networks(request, &[]).await
     }
 
-    async fn share(&self, request: &ConnectRequest, with: &ContainerId) -> Result<Connected, Refusal> {
+    async fn share(
+        &self,
+        request: &ConnectRequest,
+        with: &ContainerId,
+    ) -> Result<Connected, Refusal> {
         let inner = self.inner.lock().await;
         match inner.sandboxes.get(with) {
             Some(record) => Ok(record.connected.clone()),
@@ -675,7 +738,10 @@ impl Networks {
             self.cluster.acknowledge(generation);
         }
         for request in missing {
-            tracing::warn!(container = request.name, "a running container's network record is gone");
+            tracing::warn!(
+                container = request.name,
+                "a running container's network record is gone"
+            );
         }
         self.untidy.notify_one();
         Ok(())
@@ -685,7 +751,9 @@ impl Networks {
     /// and the endpoint is given back by the tidying.
     async fn take_back_unadopted(&self, container: &ContainerId) {
         let mut inner = self.inner.lock().await;
-        let Some(record) = inner.sandboxes.remove(container) else { return };
+        let Some(record) = inner.sandboxes.remove(container) else {
+            return;
+        };
         for (network, address) in &record.local {
             inner.addresses.take_back(network, *address);
         }
@@ -724,7 +792,11 @@ impl Inner {
 }
 
 fn endpoints_of(given: &[Option<Attached>]) -> Vec<EndpointId> {
-    given.iter().flatten().map(|attached| attached.endpoint.id.clone()).collect()
+    given
+        .iter()
+        .flatten()
+        .map(|attached| attached.endpoint.id.clone())
+        .collect()
 }
 
 fn unexpected(answer: &Answer) -> Refusal {
@@ -767,7 +839,9 @@ impl Network for Networks {
     fn started<'a>(&'a self, container: &'a ContainerId) -> BoxFuture<'a, ()> {
         Box::pin(async move {
             let mut inner = self.inner.lock().await;
-            let Some(record) = inner.sandboxes.get_mut(container) else { return };
+            let Some(record) = inner.sandboxes.get_mut(container) else {
+                return;
+            };
             record.running = true;
             let record = record.clone();
             if let Err(error) = self.keep(&record) {

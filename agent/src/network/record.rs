@@ -52,7 +52,11 @@ impl Records {
 
     pub fn write(&self, record: &SandboxRecord) -> std::io::Result<()> {
         let bytes = serde_json::to_vec(record)?;
-        write_atomically(&self.path(&record.request.container), &bytes, Survives::DaemonDeath)
+        write_atomically(
+            &self.path(&record.request.container),
+            &bytes,
+            Survives::DaemonDeath,
+        )
     }
 
     pub fn remove(&self, container: &ContainerId) -> std::io::Result<()> {

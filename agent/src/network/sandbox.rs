@@ -24,8 +24,15 @@ pub fn netns_path(run_dir: &Path, container: &ContainerId) -> PathBuf {
 /// A network that a container is on, with what was given there.
 #[derive(Debug, Clone)]
 pub enum Given {
-    Overlay { attached: Box<Attached>, aliases: Vec<String> },
-    Local { network: LocalNetwork, address: std::net::Ipv4Addr, aliases: Vec<String> },
+    Overlay {
+        attached: Box<Attached>,
+        aliases: Vec<String>,
+    },
+    Local {
+        network: LocalNetwork,
+        address: std::net::Ipv4Addr,
+        aliases: Vec<String>,
+    },
 }
 
 /// The further names a container has on a cluster network: aliases, short id, host name.
@@ -59,8 +66,14 @@ pub fn interfaces(container: &ContainerId, given: &[Given]) -> Vec<Interface> {
                     default_via: Vec::new(),
                     names: Vec::new(),
                 },
-                Given::Local { network, address, .. } => {
-                    let default_via = if routed { Vec::new() } else { vec![network.gateway.into()] };
+                Given::Local {
+                    network, address, ..
+                } => {
+                    let default_via = if routed {
+                        Vec::new()
+                    } else {
+                        vec![network.gateway.into()]
+                    };
                     routed = true;
                     Interface {
                         endpoint: local_endpoint_id(container, network),
@@ -83,7 +96,11 @@ pub fn interfaces(container: &ContainerId, given: &[Given]) -> Vec<Interface> {
 }
 
 fn local_endpoint_id(container: &ContainerId, network: &LocalNetwork) -> String {
-    format!("{}-{}", container.short(), network.id.get(..12).unwrap_or(&network.id))
+    format!(
+        "{}-{}",
+        container.short(),
+        network.id.get(..12).unwrap_or(&network.id)
+    )
 }
 
 /// What `inspect` shows of each network, the gateway bridge left out.
@@ -101,13 +118,22 @@ pub fn shown(given: &[Given], container: &ContainerId) -> Vec<ConnectedEndpoint>
                     .iter()
                     .map(|address| (address.ip(), address.prefix()))
                     .collect(),
-                gateways: attached.network.subnets.iter().map(|subnet| subnet.gateway).collect(),
+                gateways: attached
+                    .network
+                    .subnets
+                    .iter()
+                    .map(|subnet| subnet.gateway)
+                    .collect(),
                 mac: attached.endpoint.mac.to_string(),
                 aliases: aliases.clone(),
                 dns_names: attached.endpoint.names.clone(),
             }),
             Given::Local { network, .. } if network.name == super::local::GATEWAY_BRIDGE => None,
-            Given::Local { network, address, aliases } => Some(ConnectedEndpoint {
+            Given::Local {
+                network,
+                address,
+                aliases,
+            } => Some(ConnectedEndpoint {
                 network_name: network.name.clone(),
                 network_id: network.id.clone(),
                 endpoint_id: local_endpoint_id(container, network),
@@ -129,8 +155,11 @@ pub fn wish(
     networks: &BTreeSet<String>,
     upstreams: &[SocketAddr],
 ) -> Sandbox {
-    let names: BTreeMap<&str, &GivenEndpoint> =
-        record.endpoints.iter().map(|given| (given.endpoint.as_str(), given)).collect();
+    let names: BTreeMap<&str, &GivenEndpoint> = record
+        .endpoints
+        .iter()
+        .map(|given| (given.endpoint.as_str(), given))
+        .collect();
     let interfaces: Vec<Interface> = record
         .interfaces
         .iter()
@@ -146,9 +175,18 @@ pub fn wish(
     let upstreams = if record.request.dns.is_empty() {
         upstreams.to_vec()
     } else {
-        record.request.dns.iter().map(|ip| SocketAddr::new(*ip, 53)).collect()
+        record
+            .request
+            .dns
+            .iter()
+            .map(|ip| SocketAddr::new(*ip, 53))
+            .collect()
     };
-    Sandbox { netns, dns: (!interfaces.is_empty()).then_some(Dns { upstreams }), interfaces }
+    Sandbox {
+        netns,
+        dns: (!interfaces.is_empty()).then_some(Dns { upstreams }),
+        interfaces,
+    }
 }
 
 /// A local network as the dataplane knows it.
@@ -182,8 +220,11 @@ pub fn resolv_conf(request: &ConnectRequest, resolvers: &Resolvers, own_server: 
             text.push_str(&format!("nameserver {server}\n"));
         }
     }
-    let search =
-        if request.dns_search.is_empty() { &resolvers.search } else { &request.dns_search };
+    let search = if request.dns_search.is_empty() {
+        &resolvers.search
+    } else {
+        &request.dns_search
+    };
     // A search list of `.` is Docker's way to ask for none.
     if !search.is_empty() && search != &["."] {
         text.push_str(&format!("search {}\n", search.join(" ")));
@@ -252,9 +293,24 @@ mod tests {
         };
         let mut asked = request();
         for (search, options, own, expected) in [
-            (vec![], vec![], true, "nameserver 127.0.0.11\nsearch a.example\noptions ndots:0\n"),
-            (vec![], vec![], false, "nameserver 192.0.2.1\nsearch a.example\n"),
-            (vec!["."], vec!["ndots:2"], true, "nameserver 127.0.0.11\noptions ndots:2\n"),
+            (
+                vec![],
+                vec![],
+                true,
+                "nameserver 127.0.0.11\nsearch a.example\noptions ndots:0\n",
+            ),
+            (
+                vec![],
+                vec![],
+                false,
+                "nameserver 192.0.2.1\nsearch a.example\n",
+            ),
+            (
+                vec!["."],
+                vec!["ndots:2"],
+                true,
+                "nameserver 127.0.0.11\noptions ndots:2\n",
+            ),
         ] {
             asked.dns_search = search.into_iter().map(String::from).collect();
             asked.dns_options = options.into_iter().map(String::from).collect();

@@ -46,18 +46,25 @@ pub fn cluster_change(
         Change::SetPeer(id, _) => {
             let mut steps = vec![Step::SetUnderlay(underlay(assignments, node))];
             // A peer that moved to another address takes its endpoints along.
-            steps.extend(assignments.endpoints.values().filter(|e| e.node == *id).filter_map(
-                |endpoint| {
-                    let remote = remote(endpoint, &assignments.peers, node)?;
-                    Some(Step::SetRemote(endpoint.id.to_string(), remote))
-                },
-            ));
+            steps.extend(
+                assignments
+                    .endpoints
+                    .values()
+                    .filter(|e| e.node == *id)
+                    .filter_map(|endpoint| {
+                        let remote = remote(endpoint, &assignments.peers, node)?;
+                        Some(Step::SetRemote(endpoint.id.to_string(), remote))
+                    }),
+            );
             steps
         }
         Change::RemovePeer(_) => vec![Step::SetUnderlay(underlay(assignments, node))],
         Change::SetNetwork(network) => {
             let vtep = assignments.peers.get(node).map(|peer| peer.data_path);
-            vec![Step::SetNetwork(network.id.to_string(), overlay(network, vtep))]
+            vec![Step::SetNetwork(
+                network.id.to_string(),
+                overlay(network, vtep),
+            )]
         }
         Change::RemoveNetwork(id) => vec![Step::RemoveNetwork(id.to_string())],
         Change::SetEndpoint(endpoint) => match remote(endpoint, &assignments.peers, node) {
@@ -78,7 +85,10 @@ fn underlay(assignments: &Assignments, node: &NodeId) -> Option<Underlay> {
             .iter()
             .filter(|(id, _)| *id != node)
             .map(|(_, peer)| {
-                let facts = PeerFacts { number: peer.number, hostname: peer.hostname.clone() };
+                let facts = PeerFacts {
+                    number: peer.number,
+                    hostname: peer.hostname.clone(),
+                };
                 (peer.data_path, facts)
             })
             .collect(),
@@ -95,12 +105,17 @@ pub fn overlay(network: &Network, vtep: Option<IpAddr>) -> desired::Network {
         name: network.spec.name.clone(),
         kind: NetworkKind::Overlay { vni: network.vni },
         subnets: network.subnets.iter().map(subnet).collect(),
-        mtu: network.underlay_mtu().map(|underlay| underlay.saturating_sub(overhead)),
+        mtu: network
+            .underlay_mtu()
+            .map(|underlay| underlay.saturating_sub(overhead)),
     }
 }
 
 fn subnet(subnet: &Subnet) -> desired::Subnet {
-    desired::Subnet { subnet: subnet.subnet, gateway: subnet.gateway }
+    desired::Subnet {
+        subnet: subnet.subnet,
+        gateway: subnet.gateway,
+    }
 }
 
 /// The dataplane's view of an endpoint on another host; nothing for our own, and nothing
@@ -111,7 +126,11 @@ fn remote(endpoint: &Endpoint, peers: &BTreeMap<NodeId, Peer>, node: &NodeId) ->
     }
     Some(Remote {
         network: endpoint.network.to_string(),
-        addresses: endpoint.addresses.iter().map(ipnetwork::IpNetwork::ip).collect(),
+        addresses: endpoint
+            .addresses
+            .iter()
+            .map(ipnetwork::IpNetwork::ip)
+            .collect(),
         mac: endpoint.mac.0,
         vtep: peers.get(&endpoint.node)?.data_path,
         names: match endpoint.state {
@@ -123,9 +142,7 @@ fn remote(endpoint: &Endpoint, peers: &BTreeMap<NodeId, Peer>, node: &NodeId) ->
 
 #[cfg(test)]
 mod tests {
-    use model::{
-        ContainerId, EndpointOwner, Increment, Meta, NetworkSpec, endpoint::MacAddress,
-    };
+    use model::{ContainerId, EndpointOwner, Increment, Meta, NetworkSpec, endpoint::MacAddress};
 
     use super::*;
 
@@ -136,7 +153,10 @@ mod tests {
             meta: Meta::default(),
             network: "net".into(),
             node: node.into(),
-            owner: EndpointOwner::Container { id: ContainerId::new("c"), name: "api".into() },
+            owner: EndpointOwner::Container {
+                id: ContainerId::new("c"),
+                name: "api".into(),
+            },
             mac: MacAddress::from_ip(address.ip()),
             addresses: vec![address],
             names: vec!["api".into()],
@@ -145,14 +165,21 @@ mod tests {
     }
 
     fn peer(address: &str) -> Peer {
-        Peer { hostname: "h".into(), number: 1, data_path: address.parse().unwrap() }
+        Peer {
+            hostname: "h".into(),
+            number: 1,
+            data_path: address.parse().unwrap(),
+        }
     }
 
     fn network() -> Network {
         Network {
             id: "net".into(),
             meta: Meta::default(),
-            spec: NetworkSpec { name: "ch03".into(), ..NetworkSpec::default() },
+            spec: NetworkSpec {
+                name: "ch03".into(),
+                ..NetworkSpec::default()
+            },
             vni: 4097,
             subnets: vec![Subnet {
                 subnet: "10.0.1.0/24".parse().unwrap(),
@@ -164,7 +191,10 @@ mod tests {
     }
 
     fn assignments() -> Assignments {
-        let mut assignments = Assignments { data_path_port: 4789, ..Assignments::default() };
+        let mut assignments = Assignments {
+            data_path_port: 4789,
+            ..Assignments::default()
+        };
         assignments.peers.insert("a".into(), peer("192.0.2.1"));
         assignments.peers.insert("b".into(), peer("192.0.2.2"));
         assignments.networks.insert("net".into(), network());
@@ -185,15 +215,24 @@ mod tests {
         assert_eq!(wish.remotes["e2"].names, ["api"]);
         assert!(wish.remotes["e3"].names.is_empty());
         let underlay = wish.underlay.unwrap();
-        assert_eq!(underlay.peers.keys().collect::<Vec<_>>(), [&"192.0.2.2".parse::<IpAddr>().unwrap()]);
+        assert_eq!(
+            underlay.peers.keys().collect::<Vec<_>>(),
+            [&"192.0.2.2".parse::<IpAddr>().unwrap()]
+        );
     }
 
     #[test]
     fn increments_lead_to_the_same_wish_as_the_full_set() {
         let node: NodeId = "a".into();
         let target = assignments();
-        let empty = Assignments { data_path_port: 4789, ..Assignments::default() };
-        let increment = Increment { changes: empty.diff(&target), ..Increment::default() };
+        let empty = Assignments {
+            data_path_port: 4789,
+            ..Assignments::default()
+        };
+        let increment = Increment {
+            changes: empty.diff(&target),
+            ..Increment::default()
+        };
         let mut reached = empty.clone();
         reached.apply(&increment);
         let mut wish = cluster_wish(&empty, &node);
@@ -208,9 +247,15 @@ mod tests {
     #[test]
     fn a_fixed_underlay_mtu_loses_the_encapsulation() {
         let mut network = network();
-        network.spec.options.insert(model::network::OPTION_MTU.into(), "9000".into());
+        network
+            .spec
+            .options
+            .insert(model::network::OPTION_MTU.into(), "9000".into());
         for (vtep, mtu) in [("192.0.2.1", 8950), ("2001:db8::1", 8930)] {
-            assert_eq!(overlay(&network, Some(vtep.parse().unwrap())).mtu, Some(mtu));
+            assert_eq!(
+                overlay(&network, Some(vtep.parse().unwrap())).mtu,
+                Some(mtu)
+            );
         }
     }
 }
