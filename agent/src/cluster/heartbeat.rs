@@ -80,15 +80,14 @@ async fn once(
     heartbeat: &Heartbeat,
     connection: &mut Option<Connection>,
 ) -> Result<manager::wire::Reply<BeatReply>, ClientError> {
-    let connection = match connection {
-        Some(connection) => connection,
-        None => {
-            let tls = tls::member(&heartbeat.identity).map_err(|error| ClientError::Refused {
-                address: heartbeat.address,
-                reason: error.to_string(),
-            })?;
-            connection.insert(Connection::open(heartbeat.address, tls).await?)
-        }
+    let connection = if let Some(connection) = connection {
+        connection
+    } else {
+        let tls = tls::member(&heartbeat.identity).map_err(|error| ClientError::Refused {
+            address: heartbeat.address,
+            reason: error.to_string(),
+        })?;
+        connection.insert(Connection::open(heartbeat.address, tls).await?)
     };
     connection.beat(&heartbeat.session).await
 }

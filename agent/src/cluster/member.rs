@@ -110,7 +110,7 @@ impl Member {
             tasks: TaskTracker::new(),
         });
         shared.state.send_replace(local);
-        let work = background(Arc::clone(shared), Arc::clone(&member));
+        let work = Box::pin(background(Arc::clone(shared), Arc::clone(&member)));
         let stop = member.stop.clone();
         member.tasks.spawn(async move {
             stop.run_until_cancelled(work).await;

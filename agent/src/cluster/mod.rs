@@ -163,7 +163,9 @@ impl ClusterNode {
     /// it returns without having seen any manager, [`Self::assignments`] already has the ledger.
     pub async fn start(config: Config) -> anyhow::Result<Arc<Self>> {
         let shared = Arc::new(Shared::new(config));
-        let member = match shared.folder.load()? {
+        let folder = shared.folder.clone();
+        let loaded = tokio::task::spawn_blocking(move || folder.load()).await??;
+        let member = match loaded {
             Some((membership, identity)) => {
                 let identity = LiveIdentity::new(identity)?;
                 Some(Member::start(&shared, membership, identity, None))

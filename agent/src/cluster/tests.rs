@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use model::{
     RefusalKind,
     control::{Answer, Verb},
-    node::{NodeDescription, Role},
+    node::{NodeDescription, NodeState, Role},
 };
 
 use super::{ClusterNode, Config, InitRequest, JoinRequest, Standing, Update};
@@ -30,6 +30,29 @@ async fn until(node: &ClusterNode, standing: Standing) {
         "not {standing:?}: {:?}",
         node.local_state()
     );
+}
+
+async fn said(node: &ClusterNode, otherwise: &str, expected: impl Fn(&str) -> bool) {
+    let mut state = node.local_state();
+    let reached = state.wait_for(|state| expected(&state.error));
+    let reached = tokio::time::timeout(Duration::from_secs(30), reached).await;
+    assert!(reached.is_ok(), "{otherwise}");
+}
+
+async fn ready(manager: &ClusterNode, wanted: usize) {
+    let looking = async {
+        loop {
+            if let Ok(Answer::Nodes(nodes)) = manager.call(Verb::NodeList).await {
+                let ready = nodes.iter().filter(|n| n.status.state == NodeState::Ready);
+                if ready.count() == wanted {
+                    return;
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let found = tokio::time::timeout(Duration::from_secs(30), looking).await;
+    assert!(found.is_ok(), "not {wanted} nodes are ready");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -99,8 +122,12 @@ async fn a_cluster_is_made_joined_resumed_and_left() {
     until(&worker, Standing::Active).await;
     manager.shutdown().await;
     drop(manager);
+    said(&worker, "nothing lost", |error| !error.is_empty()).await;
     let manager = node(one.path(), "one").await;
     until(&manager, Standing::Active).await;
+
+    said(&worker, "no session again", str::is_empty).await;
+    ready(&manager, 2).await;
 
     worker.leave(false).await.expect("left");
     assert!(!two.path().join("swarm").exists());
