@@ -42,7 +42,8 @@ pub(super) async fn run(shared: Arc<Shared>, member: Arc<Member>) {
     }
 }
 
-async fn renew(shared: &Shared, member: &Member) -> anyhow::Result<()> {
+/// Fetches the next certificate now and uses it from then on.
+pub(super) async fn renew(shared: &Shared, member: &Member) -> anyhow::Result<()> {
     let connection = member.connection().context("no session with a manager")?;
     let (key_pem, csr_pem) = match member.identity.current().member().role {
         // A manager's key also opens its log, so it stays.

@@ -8,7 +8,7 @@ use model::{
     node::{NodeDescription, NodeState, Role},
 };
 
-use super::{ClusterNode, Config, InitRequest, JoinRequest, Standing, Update};
+use super::{ClusterNode, Config, InitRequest, JoinRequest, Standing, Update, renewal};
 
 async fn node(root: &std::path::Path, hostname: &str) -> Arc<ClusterNode> {
     let _ = rustls::crypto::ring::default_provider().install_default();
@@ -37,6 +37,18 @@ async fn said(node: &ClusterNode, otherwise: &str, expected: impl Fn(&str) -> bo
     let reached = state.wait_for(|state| expected(&state.error));
     let reached = tokio::time::timeout(Duration::from_secs(30), reached).await;
     assert!(reached.is_ok(), "{otherwise}");
+}
+
+/// A manager keeps its key, which its log needs at the next start.
+async fn renewed(node: &ClusterNode, same_key: bool) {
+    let member = node.member.load_full().expect("a member");
+    let before = member.identity.current();
+    let renewal = renewal::renew(&node.shared, &member).await;
+    renewal.expect("renewed");
+    let after = member.identity.current();
+    assert_ne!(before.chain_pem(), after.chain_pem());
+    assert_eq!(before.member(), after.member());
+    assert_eq!(before.key_pem() == after.key_pem(), same_key);
 }
 
 async fn ready(manager: &ClusterNode, wanted: usize) {
@@ -112,6 +124,9 @@ async fn a_cluster_is_made_joined_resumed_and_left() {
     assert!(
         matches!(worker.assignments().next().await, Some(Update::Full(full)) if full.data_path_port == 4789)
     );
+
+    renewed(&manager, true).await;
+    renewed(&worker, false).await;
 
     worker.shutdown().await;
     drop(worker);
