@@ -124,6 +124,10 @@ struct SyncMessage {
     message: String,
 }
 
+/// All of the environment that the runtime gets: it takes a service manager's NOTIFY_SOCKET as
+/// meant for the container.
+const SEARCH_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
 impl Executor {
     /// Creates (does not start) the container of a bundle. To be called in the private mount
     /// namespace in which its root file system is mounted. Returns the first process and the
@@ -238,6 +242,8 @@ impl Executor {
     /// The first line of `--version`.
     pub fn version(&self) -> String {
         Command::new(&self.runtime)
+            .env_clear()
+            .env("PATH", SEARCH_PATH)
             .arg("--version")
             .output()
             .ok()
@@ -248,6 +254,8 @@ impl Executor {
 
     fn call(&self, arguments: &[&str]) -> Result<(), OciError> {
         let output = Command::new(&self.runtime)
+            .env_clear()
+            .env("PATH", SEARCH_PATH)
             .arg("--root")
             .arg(&self.state_dir)
             .args(self.runtime_options())
