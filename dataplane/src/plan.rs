@@ -739,6 +739,27 @@ fn diff_interface(
                 format!("{name}: interface {} is made anew", wish.name),
             )
         }
+        (true, Some(have)) if have.port != port => {
+            plan.step(
+                Step::DropInterface {
+                    sandbox: path.into(),
+                    name: wish.name.clone(),
+                },
+                format!("{name}: interface {} belongs to another port", wish.name),
+            );
+            plan.step(
+                Step::DropPort {
+                    place: place.clone(),
+                    segment: segment.clone(),
+                    port: port.clone(),
+                },
+                format!("{name}: port {port} belongs to another interface"),
+            );
+            make(
+                plan,
+                format!("{name}: interface {} is made anew", wish.name),
+            )
+        }
         (true, Some(have)) => {
             let mut why = Vec::new();
             field(&mut why, "MTU", &inner.mtu, &have.mtu);

@@ -117,6 +117,9 @@ pub struct Sandbox {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Interface {
+    /// Name of its other end, which is kept as its alias.
+    #[serde(default)]
+    pub port: String,
     pub mac: Mac,
     pub mtu: u32,
     pub up: bool,

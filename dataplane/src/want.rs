@@ -117,6 +117,7 @@ pub fn want_sandbox(desired: &Desired, facts: &Facts, sandbox: &desired::Sandbox
         wanted.interfaces.insert(
             interface.name.clone(),
             Interface {
+                port: port_name(&interface.endpoint),
                 mac: Mac(interface.mac),
                 mtu: mtu(desired, facts, network),
                 up: true,

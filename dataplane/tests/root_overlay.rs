@@ -18,6 +18,7 @@ use dataplane::{
     view::{bridge_name, tag, vxlan_name},
 };
 use nix::sched::{CloneFlags, setns, unshare};
+use rand::{Rng as _, SeedableRng as _};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 const OVERLAY: &str = "overlay-network-of-the-test";
@@ -531,6 +532,15 @@ fn root_overlay_adds_one_remote_among_many_at_once() {
     }
     took.sort();
     println!("one more: median {:?}, worst {:?}", took[10], took[19]);
+    for _ in 0..2 {
+        let mut sandbox = one.desired(&two).sandboxes["sandbox"].clone();
+        sandbox.interfaces.remove(0);
+        for sandbox in [sandbox, one.desired(&two).sandboxes["sandbox"].clone()] {
+            let start = Instant::now();
+            assert_clean(&one.change(vec![Change::SetSandbox("sandbox".into(), sandbox)]));
+            println!("a sandbox changes: {:?}", start.elapsed());
+        }
+    }
     for n in 0..10 {
         let (id, _) = remote(n);
         desired.apply(Change::RemoveRemote(id.clone()));
@@ -630,4 +640,109 @@ fn root_overlay_follows_changes_one_by_one() {
     }
     let status = one.dataplane().status();
     assert_eq!(status.borrow().drifts, 0, "{:#?}", status.borrow());
+}
+
+/// Changes in any order lead to the same as a plan from nothing.
+#[test]
+fn root_overlay_follows_any_changes() {
+    let (one, two) = pair(false);
+    let whole = one.desired(&two);
+    let seed = rand::random::<u64>();
+    println!("seed {seed}");
+    let mut random = rand::rngs::StdRng::seed_from_u64(seed);
+    let mut desired = Desired::default();
+    assert_clean(&one.replace(desired.clone()));
+    for round in 0..400 {
+        let change = any_change(&mut random, &whole, &one, &two);
+        let before = desired.clone();
+        desired.apply(change.clone());
+        let report = one.change(vec![change.clone()]);
+        assert!(
+            report.is_clean(),
+            "{round}: {change:?}\n{before:?}\n{report:#?}"
+        );
+        let seen = one.runtime().block_on(one.dataplane().observe()).unwrap();
+        let plan = dataplane::plan(&desired, &seen);
+        assert!(plan.is_empty(), "{round}: {change:?}\n{before:?}\n{plan}");
+    }
+}
+
+fn any_change(random: &mut rand::rngs::StdRng, whole: &Desired, one: &Host, two: &Host) -> Change {
+    let networks = [OVERLAY, "second-overlay", LOCAL, "second-local"];
+    let at = random.random_range(0..4_usize);
+    let id = networks[at].to_owned();
+    let n = random.random_range(1..4_u8);
+    match random.random_range(0..9_u8) {
+        0 => {
+            let mut underlay = whole.underlay.clone().unwrap();
+            underlay.port += u16::from(n / 3);
+            underlay
+                .peers
+                .insert(IpAddr::from([192, 168, 77, 10 + n]), PeerFacts::default());
+            Change::SetUnderlay((random.random_range(0..5_u8) > 0).then_some(underlay))
+        }
+        1 | 2 => {
+            let mut network = whole.networks[if at < 2 { OVERLAY } else { LOCAL }].clone();
+            network.mtu = (n == 1).then_some(1300);
+            match &mut network.kind {
+                NetworkKind::Overlay { vni } => *vni = 100 + 2 * at as u32 + u32::from(n / 3),
+                NetworkKind::Bridge {
+                    masquerade,
+                    isolated,
+                } => {
+                    (*masquerade, *isolated) = (n != 2, n == 3);
+                }
+            }
+            if at == 3 {
+                network.subnets.truncate(1);
+                network.subnets[0].subnet = "172.30.0.0/24".parse().unwrap();
+                network.subnets[0].gateway = format!("172.30.0.{n}").parse().unwrap();
+            }
+            Change::SetNetwork(id, network)
+        }
+        3 => Change::RemoveNetwork(id),
+        4 | 5 => {
+            let sandbox = Sandbox {
+                netns: one.folder.path().join(format!("netns/box{n}")),
+                interfaces: (0..random.random_range(0..4_u8))
+                    .map(|place| {
+                        let network = networks[(at + usize::from(place)) % 4];
+                        let host = 20 + 3 * place + n;
+                        Interface {
+                            endpoint: format!("{network}-{n}"),
+                            network: network.into(),
+                            name: format!("eth{place}"),
+                            addresses: vec![format!("10.9.{place}.{host}/24").parse().unwrap()],
+                            mac: mac(random.random_range(1..9_u8) + 10 * n),
+                            default_via: if place == 0 {
+                                vec!["10.9.0.1".parse().unwrap()]
+                            } else {
+                                Vec::new()
+                            },
+                            names: Vec::new(),
+                        }
+                    })
+                    .collect(),
+                dns: (n == 2).then(Dns::default),
+            };
+            Change::SetSandbox(format!("box{n}"), sandbox)
+        }
+        6 => Change::RemoveSandbox(format!("box{n}")),
+        7 => {
+            let remote = Remote {
+                network: networks[at].into(),
+                addresses: vec![IpAddr::from([10, 9, 0, 100 + random.random_range(0..4_u8)])],
+                // Sometimes a local one.
+                mac: mac(random.random_range(1..9_u8) + 10),
+                vtep: if n == 1 {
+                    two.address()
+                } else {
+                    IpAddr::from([192, 168, 77, 12])
+                },
+                names: Vec::new(),
+            };
+            Change::SetRemote(format!("remote{}", random.random_range(0..6_u8)), remote)
+        }
+        _ => Change::RemoveRemote(format!("remote{}", random.random_range(0..6_u8))),
+    }
 }

@@ -293,6 +293,13 @@ impl Linux {
             namespace,
         ))?;
         self.set_port(&pair.place, &pair.segment, &pair.name, &pair.port)?;
+        // With its port a row of the forwarding table goes and comes.
+        let route = self.route(&pair.place)?;
+        let port = index(route, &pair.name)?;
+        route.request(links::local(NEW_NEIGHBOUR, port, pair.interface.mac))?;
+        let route = self.route(&sandbox)?;
+        let inner = index(route, &pair.inner)?;
+        route.request(links::set_alias(inner, &pair.name))?;
         self.set_interface(&pair.sandbox, &pair.inner, &pair.interface)
     }
 

@@ -30,6 +30,7 @@ pub struct Sight {
 pub struct Link {
     pub name: String,
     pub kind: String,
+    pub alias: String,
     pub mtu: u32,
     pub up: bool,
     pub mac: Mac6,
@@ -213,6 +214,7 @@ impl Sight {
                 .filter(|(_, link)| link.name != "lo")
                 .map(|(index, link)| {
                     let interface = Interface {
+                        port: link.alias.clone(),
                         mac: link.mac.unwrap_or(Mac([0; 6])),
                         mtu: link.mtu,
                         up: link.up,
@@ -253,6 +255,7 @@ fn link(body: &[u8]) -> Option<(u32, Link)> {
             1 => link.mac = value.try_into().ok().map(Mac),
             3 => link.name = text_of(value),
             4 => link.mtu = u32_at(value, 0)?,
+            20 => link.alias = text_of(value),
             10 => link.controller = u32_at(value, 0)?,
             18 => {
                 for (kind, value) in attributes(value) {
