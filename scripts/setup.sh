@@ -59,7 +59,7 @@ need_nextest() {
 need_lab() {
   need_root
   need_commands conmon:conmon crun:crun runc:runc nft:nftables ip:iproute2 docker-registry:docker-registry \
-    busybox:busybox-static conntrack:conntrack dig:bind9-dnsutils iperf3:iperf3 curl:curl ps:procps \
+    busybox:busybox-static conntrack:conntrack dig:bind9-dnsutils iperf3:iperf3 curl:curl wget:wget ps:procps \
     ldd:libc-bin openssl:openssl
 }
 
