@@ -105,10 +105,7 @@ impl Linux {
                 Ok(())
             }
             Step::MakeSandbox { sandbox, .. } => self.make_sandbox(sandbox),
-            Step::DropNamespace { segment } => {
-                self.overlays.remove(segment);
-                unbind(&self.path(&Place::Overlay(segment.clone())))
-            }
+            Step::DropNamespace { segment } => self.drop_namespace(segment),
             Step::MakeNamespace { segment } => self.make_namespace(segment),
             Step::DropInterface { sandbox, name } => {
                 let route = self.route(&Place::Sandbox(sandbox.clone()))?;
@@ -158,6 +155,7 @@ impl Linux {
                 let name = bridge_name(segment);
                 route.request(links::bridge(&name, bridge))?;
                 let index = index(route, &name)?;
+                route.request(links::set_link(index, Some(bridge.mtu), None, None))?;
                 bridge.addresses.iter().try_for_each(|address| {
                     route.request(links::address(NEW_ADDRESS, index, *address))
                 })
@@ -232,6 +230,23 @@ impl Linux {
         })?;
         self.space(&place)?.ok_or_else(no_namespace)?;
         Ok(())
+    }
+
+    /// The kernel ends a namespace some time after its last user; the VNI and the containers'
+    /// interfaces are to be free at once.
+    fn drop_namespace(&mut self, segment: &str) -> io::Result<()> {
+        let place = Place::Overlay(segment.to_owned());
+        if let Some(space) = self.space(&place)? {
+            let route = &mut space.sockets.route;
+            let sight = sight::look(route, false, false)?;
+            for link in sight.links.values() {
+                if link.kind == "vxlan" || link.kind == "veth" {
+                    gone_is_fine(route.request(links::delete_link(&link.name)))?;
+                }
+            }
+        }
+        self.overlays.remove(segment);
+        unbind(&self.path(&place))
     }
 
     fn make_sandbox(&mut self, sandbox: &Path) -> io::Result<()> {

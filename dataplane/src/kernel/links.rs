@@ -44,12 +44,10 @@ fn link_header(index: u32, up: Option<bool>) -> [u8; 16] {
     header
 }
 
+/// Without its MTU: only one that is set later is kept when ports come and go.
 pub fn bridge(name: &str, wanted: &Bridge) -> Message {
     let mut message = Message::new(NEW_LINK, CREATE | EXCLUSIVE, &link_header(0, Some(true)));
-    message
-        .text(3, name)
-        .number(4, wanted.mtu)
-        .attribute(1, &wanted.mac.0);
+    message.text(3, name).attribute(1, &wanted.mac.0);
     message.nest(18, |info| {
         info.text(1, "bridge");
         info.nest(2, |data| {
