@@ -664,7 +664,7 @@ pub fn diff_sandbox(
         Place::Sandbox(path.into()),
         wanted.table.as_ref(),
         found.table.as_ref(),
-        || crate::rules::sandbox(),
+        crate::rules::sandbox,
     );
 }
 

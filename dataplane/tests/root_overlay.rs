@@ -334,8 +334,8 @@ fn state(host: &Host) -> String {
         "ip neigh",
         "nft list ruleset",
     ] {
-        all += &format!("== host: {command}\n{}", text(&host.on(command)));
-        all += &format!("== overlay: {command}\n{}", text(&host.in_overlay(command)));
+        all.extend(["== host: ", command, "\n", &text(&host.on(command))]);
+        all.extend(["== overlay: ", command, "\n", &text(&host.in_overlay(command))]);
     }
     all + &text(&host.in_sandbox("ip address")) + &text(&host.in_sandbox("ip route"))
 }

@@ -235,6 +235,11 @@ impl Linux {
     /// The kernel ends a namespace some time after its last user; the VNI and the containers'
     /// interfaces are to be free at once.
     fn drop_namespace(&mut self, segment: &str) -> io::Result<()> {
+        // The kernel takes a namespace down in its own time, and until then the device holds its
+        // VNI, so that the network could not be made again.
+        if let Ok(route) = self.route(&Place::Overlay(segment.to_owned())) {
+            gone_is_fine(route.request(links::delete_link(&vxlan_name(segment))))?;
+        }
         let place = Place::Overlay(segment.to_owned());
         if let Some(space) = self.space(&place)? {
             let route = &mut space.sockets.route;
