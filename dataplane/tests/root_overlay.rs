@@ -335,7 +335,12 @@ fn state(host: &Host) -> String {
         "nft list ruleset",
     ] {
         all.extend(["== host: ", command, "\n", &text(&host.on(command))]);
-        all.extend(["== overlay: ", command, "\n", &text(&host.in_overlay(command))]);
+        all.extend([
+            "== overlay: ",
+            command,
+            "\n",
+            &text(&host.in_overlay(command)),
+        ]);
     }
     all + &text(&host.in_sandbox("ip address")) + &text(&host.in_sandbox("ip route"))
 }

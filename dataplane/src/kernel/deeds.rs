@@ -1,17 +1,12 @@
 //! Carrying out steps: one arm each, and a sentence for every refusal.
 
-use std::{
-    collections::BTreeSet,
-    io,
-    net::IpAddr,
-    os::fd::AsRawFd,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeSet, io, net::IpAddr, os::fd::AsRawFd, path::Path};
 
 use super::{
     links::{self, DEL_ADDRESS, DEL_NEIGHBOUR, DEL_ROUTE, NEW_ADDRESS, NEW_NEIGHBOUR, NEW_ROUTE},
     linux::Linux,
     place::{inside, open_or_make, set, unbind},
+    sentences::{path, reason, scope, what},
     sight,
 };
 use crate::{
@@ -235,11 +230,6 @@ impl Linux {
     /// The kernel ends a namespace some time after its last user; the VNI and the containers'
     /// interfaces are to be free at once.
     fn drop_namespace(&mut self, segment: &str) -> io::Result<()> {
-        // The kernel takes a namespace down in its own time, and until then the device holds its
-        // VNI, so that the network could not be made again.
-        if let Ok(route) = self.route(&Place::Overlay(segment.to_owned())) {
-            gone_is_fine(route.request(links::delete_link(&vxlan_name(segment))))?;
-        }
         let place = Place::Overlay(segment.to_owned());
         if let Some(space) = self.space(&place)? {
             let route = &mut space.sockets.route;
@@ -468,94 +458,4 @@ fn allow_absent(result: io::Result<()>) -> io::Result<()> {
 
 fn no_namespace() -> io::Error {
     io::Error::new(io::ErrorKind::NotFound, "its network namespace is gone")
-}
-
-fn path(path: &Path) -> String {
-    path.to_string_lossy().into_owned()
-}
-
-fn scope(step: &Step) -> String {
-    let of_place = |place: &Place| match place {
-        Place::Host => "host".to_owned(),
-        Place::Overlay(tag) => tag.clone(),
-        Place::Sandbox(sandbox) => path(sandbox),
-    };
-    match step {
-        Step::DropTable(place) | Step::SetTable { place, .. } => of_place(place),
-        Step::MakePair(pair) => path(&pair.sandbox),
-        Step::DropSandbox(sandbox)
-        | Step::DropInterface { sandbox, .. }
-        | Step::DropRoutes { sandbox, .. }
-        | Step::MakeSandbox { sandbox, .. }
-        | Step::SetInterface { sandbox, .. }
-        | Step::SetRoutes { sandbox, .. } => path(sandbox),
-        Step::DropEntries { segment, .. }
-        | Step::DropPort { segment, .. }
-        | Step::DropAddresses { segment, .. }
-        | Step::DropVxlan { segment }
-        | Step::DropBridge { segment, .. }
-        | Step::DropNamespace { segment }
-        | Step::MakeNamespace { segment }
-        | Step::MakeBridge { segment, .. }
-        | Step::SetBridge { segment, .. }
-        | Step::MakeVxlan { segment, .. }
-        | Step::SetVxlan { segment, .. }
-        | Step::SetPort { segment, .. }
-        | Step::SetEntries { segment, .. } => segment.clone(),
-        Step::SetForwarding(_) | Step::SetElements { .. } => "host".to_owned(),
-    }
-}
-
-fn what(step: &Step) -> String {
-    let at = |sandbox: &PathBuf| sandbox.display().to_string();
-    match step {
-        Step::DropTable(_) => "remove the nftables table overnet".into(),
-        Step::SetTable { .. } => "write the nftables table overnet".into(),
-        Step::SetElements { set, .. } => format!("change the nftables set {set}"),
-        Step::DropSandbox(sandbox) => format!("unbind {}", at(sandbox)),
-        Step::MakeSandbox { sandbox, .. } => format!("make the namespace {}", at(sandbox)),
-        Step::DropInterface { name, .. } => format!("remove the interface {name}"),
-        Step::DropRoutes { .. } => "remove a default route".into(),
-        Step::SetRoutes { .. } => "set the default route".into(),
-        Step::DropEntries { .. } => "remove forwarding or neighbour entries".into(),
-        Step::SetEntries { .. } => "write forwarding or neighbour entries".into(),
-        Step::DropPort { port, .. } => format!("remove the port {port}"),
-        Step::DropAddresses { segment, .. } => {
-            format!("remove addresses of {}", bridge_name(segment))
-        }
-        Step::DropVxlan { segment } => format!("remove {}", vxlan_name(segment)),
-        Step::DropBridge { segment, .. } => format!("remove {}", bridge_name(segment)),
-        Step::DropNamespace { .. } => "unbind the network's namespace".into(),
-        Step::MakeNamespace { .. } => "make the network's namespace".into(),
-        Step::SetForwarding(_) => "turn forwarding on".into(),
-        Step::MakeBridge { segment, .. } => format!("make the bridge {}", bridge_name(segment)),
-        Step::SetBridge { segment, .. } => format!("set the bridge {}", bridge_name(segment)),
-        Step::MakeVxlan { segment, vxlan } => format!(
-            "make the VXLAN device {} (VNI {}, UDP port {}, local {})",
-            vxlan_name(segment),
-            vxlan.id,
-            vxlan.udp_port,
-            vxlan.local
-        ),
-        Step::SetVxlan { segment, .. } => format!("set the VXLAN device {}", vxlan_name(segment)),
-        Step::SetPort { name, .. } => format!("set the port {name}"),
-        Step::MakePair(pair) => format!("connect the interface {} ({})", pair.inner, pair.name),
-        Step::SetInterface { name, .. } => format!("set the interface {name}"),
-    }
-}
-
-fn reason(step: &Step, error: &io::Error) -> String {
-    match (step, error.raw_os_error()) {
-        (Step::MakeVxlan { vxlan, .. }, Some(libc::EEXIST)) => format!(
-            "VNI {} on UDP port {} is occupied by another VXLAN device of this host; find it with \
-             `ip -d link show type vxlan` and remove it, or make the network with another VNI",
-            vxlan.id, vxlan.udp_port
-        ),
-        (Step::MakeVxlan { vxlan, .. }, Some(libc::EADDRINUSE)) => format!(
-            "UDP port {} is occupied by another program; find it with `ss -lunp`, or give the \
-             cluster another data port",
-            vxlan.udp_port
-        ),
-        _ => error.to_string(),
-    }
 }

@@ -4,6 +4,7 @@ mod deeds;
 pub mod links;
 mod linux;
 pub mod place;
+mod sentences;
 pub mod sight;
 
 pub use linux::Linux;

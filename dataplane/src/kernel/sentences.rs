@@ -1,0 +1,101 @@
+//! What a step is called when it fails, and whose failure it is.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use crate::{
+    plan::Step,
+    view::{Place, bridge_name, vxlan_name},
+};
+
+pub(super) fn path(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}
+
+pub(super) fn scope(step: &Step) -> String {
+    let of_place = |place: &Place| match place {
+        Place::Host => "host".to_owned(),
+        Place::Overlay(tag) => tag.clone(),
+        Place::Sandbox(sandbox) => path(sandbox),
+    };
+    match step {
+        Step::DropTable(place) | Step::SetTable { place, .. } => of_place(place),
+        Step::MakePair(pair) => path(&pair.sandbox),
+        Step::DropSandbox(sandbox)
+        | Step::DropInterface { sandbox, .. }
+        | Step::DropRoutes { sandbox, .. }
+        | Step::MakeSandbox { sandbox, .. }
+        | Step::SetInterface { sandbox, .. }
+        | Step::SetRoutes { sandbox, .. } => path(sandbox),
+        Step::DropEntries { segment, .. }
+        | Step::DropPort { segment, .. }
+        | Step::DropAddresses { segment, .. }
+        | Step::DropVxlan { segment }
+        | Step::DropBridge { segment, .. }
+        | Step::DropNamespace { segment }
+        | Step::MakeNamespace { segment }
+        | Step::MakeBridge { segment, .. }
+        | Step::SetBridge { segment, .. }
+        | Step::MakeVxlan { segment, .. }
+        | Step::SetVxlan { segment, .. }
+        | Step::SetPort { segment, .. }
+        | Step::SetEntries { segment, .. } => segment.clone(),
+        Step::SetForwarding(_) | Step::SetElements { .. } => "host".to_owned(),
+    }
+}
+
+pub(super) fn what(step: &Step) -> String {
+    let at = |sandbox: &PathBuf| sandbox.display().to_string();
+    match step {
+        Step::DropTable(_) => "remove the nftables table overnet".into(),
+        Step::SetTable { .. } => "write the nftables table overnet".into(),
+        Step::SetElements { set, .. } => format!("change the nftables set {set}"),
+        Step::DropSandbox(sandbox) => format!("unbind {}", at(sandbox)),
+        Step::MakeSandbox { sandbox, .. } => format!("make the namespace {}", at(sandbox)),
+        Step::DropInterface { name, .. } => format!("remove the interface {name}"),
+        Step::DropRoutes { .. } => "remove a default route".into(),
+        Step::SetRoutes { .. } => "set the default route".into(),
+        Step::DropEntries { .. } => "remove forwarding or neighbour entries".into(),
+        Step::SetEntries { .. } => "write forwarding or neighbour entries".into(),
+        Step::DropPort { port, .. } => format!("remove the port {port}"),
+        Step::DropAddresses { segment, .. } => {
+            format!("remove addresses of {}", bridge_name(segment))
+        }
+        Step::DropVxlan { segment } => format!("remove {}", vxlan_name(segment)),
+        Step::DropBridge { segment, .. } => format!("remove {}", bridge_name(segment)),
+        Step::DropNamespace { .. } => "unbind the network's namespace".into(),
+        Step::MakeNamespace { .. } => "make the network's namespace".into(),
+        Step::SetForwarding(_) => "turn forwarding on".into(),
+        Step::MakeBridge { segment, .. } => format!("make the bridge {}", bridge_name(segment)),
+        Step::SetBridge { segment, .. } => format!("set the bridge {}", bridge_name(segment)),
+        Step::MakeVxlan { segment, vxlan } => format!(
+            "make the VXLAN device {} (VNI {}, UDP port {}, local {})",
+            vxlan_name(segment),
+            vxlan.id,
+            vxlan.udp_port,
+            vxlan.local
+        ),
+        Step::SetVxlan { segment, .. } => format!("set the VXLAN device {}", vxlan_name(segment)),
+        Step::SetPort { name, .. } => format!("set the port {name}"),
+        Step::MakePair(pair) => format!("connect the interface {} ({})", pair.inner, pair.name),
+        Step::SetInterface { name, .. } => format!("set the interface {name}"),
+    }
+}
+
+pub(super) fn reason(step: &Step, error: &io::Error) -> String {
+    match (step, error.raw_os_error()) {
+        (Step::MakeVxlan { vxlan, .. }, Some(libc::EEXIST)) => format!(
+            "VNI {} on UDP port {} is occupied by another VXLAN device of this host; find it with \
+             `ip -d link show type vxlan` and remove it, or make the network with another VNI",
+            vxlan.id, vxlan.udp_port
+        ),
+        (Step::MakeVxlan { vxlan, .. }, Some(libc::EADDRINUSE)) => format!(
+            "UDP port {} is occupied by another program; find it with `ss -lunp`, or give the \
+             cluster another data port",
+            vxlan.udp_port
+        ),
+        _ => error.to_string(),
+    }
+}
