@@ -67,7 +67,8 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         },
         dataplane,
         Arc::clone(&cluster),
-    )?;
+    )
+    .await?;
     let engine = Engine::start(EngineConfig {
         root: settings.root.clone(),
         run_dir: settings.run.clone(),

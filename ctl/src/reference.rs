@@ -16,7 +16,11 @@ pub struct Reference {
 impl Reference {
     /// Reads a reference; wrong ones are refused in words.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let bad = |why: &str| Err(format!("{text:?} is no image reference: {why}"));
+        let bad = |why: &str| {
+            Err(format!(
+                "{text:?} is no image reference (invalid reference format): {why}"
+            ))
+        };
         let (rest, digest) = match text.split_once('@') {
             Some((rest, digest)) => (rest, Some(digest.to_owned())),
             None => (text, None),

@@ -1,6 +1,6 @@
 //! Images and containers of one host.
 
-pub mod images;
 pub mod engine;
+pub mod images;
 pub mod network;
 pub mod oci;

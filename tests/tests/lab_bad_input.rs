@@ -299,7 +299,7 @@ fn images(lab: &Lab) {
     refuses(
         &one,
         &["pull", "registry:5000/Example/echo"],
-        &["invalid reference"],
+        &["invalid reference format"],
     );
     refuses(&one, &["image", "rm", "nothing"], &["nothing"]);
     refuses(
@@ -467,7 +467,7 @@ fn joining(lab: &Lab) {
     refuses(
         &three,
         &["swarm", "join", "--token", &foreign, &remote],
-        &["CA"],
+        &["root certificate"],
     );
     // Nobody there: said within the time a user waits.
     let start = Instant::now();

@@ -40,7 +40,7 @@ use self::{
     sandbox::Given,
 };
 use crate::{
-    cluster::{ClusterNode, Update},
+    cluster::{AssignmentStream, ClusterNode, Update},
     host::{self, Resolvers},
 };
 
@@ -93,7 +93,7 @@ pub struct Attachment {
 
 impl Networks {
     /// Reads what is remembered; nothing is changed before the engine calls `adopt`.
-    pub fn start(
+    pub async fn start(
         config: Config,
         dataplane: Dataplane,
         cluster: Arc<ClusterNode>,
@@ -115,6 +115,11 @@ impl Networks {
                 .sandboxes
                 .insert(record.request.container.clone(), record);
         }
+        // The ledger's set, at once: adopting without it would take down what is in use.
+        let mut updates = cluster.assignments();
+        if let Some(Update::Full(assignments)) = updates.next().await {
+            inner.assignments = (*assignments).clone();
+        }
         let (reached, _) = watch::channel(Generation::default());
         let networks = Arc::new(Self {
             config,
@@ -126,7 +131,7 @@ impl Networks {
             reached,
             untidy: Notify::new(),
         });
-        tokio::spawn(Arc::clone(&networks).follow_cluster());
+        tokio::spawn(Arc::clone(&networks).follow_cluster(updates));
         tokio::spawn(Arc::clone(&networks).tidy());
         Ok(networks)
     }
@@ -176,8 +181,7 @@ impl Networks {
     }
 
     /// Feeds the dataplane with what the cluster says, and acknowledges what the kernel has.
-    async fn follow_cluster(self: Arc<Self>) {
-        let mut updates = self.cluster.assignments();
+    async fn follow_cluster(self: Arc<Self>, mut updates: AssignmentStream) {
         while let Some(update) = updates.next().await {
             let mut inner = self.inner.lock().await;
             let generation = match update {

@@ -227,7 +227,7 @@ impl Engine {
                 Observed::Alive | Observed::Gone => super::machine::LOST,
             };
             // Who stops it holds the turn until it has ended, so this comes first.
-            this.note_exit(&container, code);
+            this.note_exit(&container, code, record.monitor);
             let _turn = container.turn.lock().await;
             this.settle(&container).await;
         });
@@ -245,7 +245,8 @@ impl Engine {
             let result = match action {
                 Action::Nothing => return,
                 Action::NoteExit { code } => {
-                    self.note_exit(container, code);
+                    let monitor = container.record().monitor;
+                    self.note_exit(container, code, monitor);
                     Ok(())
                 }
                 Action::Kill => {
@@ -327,10 +328,17 @@ impl Engine {
     }
 
     /// Notes an end once; those who wait are woken.
-    pub(super) fn note_exit(&self, container: &Arc<Container>, code: i64) {
+    /// `monitor` is the run that ended: somebody may have noted it and begun another since.
+    pub(super) fn note_exit(
+        &self,
+        container: &Arc<Container>,
+        code: i64,
+        monitor: Option<ProcessId>,
+    ) {
         let oom = super::cgroup::oom_killed(&self.cgroup_of(&container.id));
         let changed = container.change(|record| {
-            if !matches!(record.life.phase, Phase::Running | Phase::Paused) {
+            let same = record.monitor == monitor;
+            if !same || !matches!(record.life.phase, Phase::Running | Phase::Paused) {
                 return false;
             }
             record.oom_killed = oom;
