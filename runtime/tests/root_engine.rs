@@ -1,5 +1,7 @@
 //! Containers of the real engine with crun and conmon; needs root, busybox-static, crun, conmon.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::{
     any::Any,
     collections::BTreeMap,

@@ -1,6 +1,8 @@
 //! Images against a real registry (Debian's docker-registry) and malicious layers.
 //! Needs root: ownership, device nodes and trusted attributes.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::{
     fs,
     io::{Read as _, Write as _},

@@ -15,7 +15,7 @@ use axum::{
     Router,
     body::Body,
     extract::{Path, Request, State},
-    http::{HeaderMap, StatusCode, header},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
@@ -320,7 +320,7 @@ impl Credentials {
 }
 
 fn credentials(headers: &HeaderMap) -> Result<Option<Auth>, Refusal> {
-    let Some(text) = headers.get("x-registry-auth").map(|value| value.as_bytes()) else {
+    let Some(text) = headers.get("x-registry-auth").map(HeaderValue::as_bytes) else {
         return Ok(None);
     };
     let bad = |reason: String| {

@@ -217,7 +217,7 @@ pub fn resolv_conf(request: &ConnectRequest, resolvers: &Resolvers, own_server: 
             request.dns.clone()
         };
         for server in asked {
-            text.push_str(&format!("nameserver {server}\n"));
+            text.extend(["nameserver ", &server.to_string(), "\n"]);
         }
     }
     let search = if request.dns_search.is_empty() {
@@ -227,14 +227,14 @@ pub fn resolv_conf(request: &ConnectRequest, resolvers: &Resolvers, own_server: 
     };
     // A search list of `.` is Docker's way to ask for none.
     if !search.is_empty() && search != &["."] {
-        text.push_str(&format!("search {}\n", search.join(" ")));
+        text.extend(["search ", &search.join(" "), "\n"]);
     }
     let mut options = request.dns_options.clone();
     if own_server && !options.iter().any(|option| option.starts_with("ndots")) {
         options.push("ndots:0".to_owned());
     }
     if !options.is_empty() {
-        text.push_str(&format!("options {}\n", options.join(" ")));
+        text.extend(["options ", &options.join(" "), "\n"]);
     }
     text
 }

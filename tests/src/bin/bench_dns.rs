@@ -161,7 +161,7 @@ fn ask(
     while begun.elapsed() < length {
         let received = socket.recv(&mut reply).context("no answer for 5 s")?;
         let now = Instant::now();
-        ensure!(received > 12 && reply[3] & 0x0f == 0, "a bad answer");
+        ensure!(received > 12 && reply[3] % 16 == 0, "a bad answer");
         ensure!(
             u16::from_be_bytes([reply[6], reply[7]]) == addresses,
             "not all addresses are in the answer"
