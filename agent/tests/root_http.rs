@@ -1,6 +1,8 @@
 //! The Engine API of a real daemon that is in no cluster: refusals with their status and
 //! sentence, and the stock client where there is one.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::{
     io::{Read, Write},
     os::unix::net::UnixStream,

@@ -214,7 +214,7 @@ pub struct ContainerFlags {
     /// Mount the root file system read-only
     #[arg(long)]
     pub read_only: bool,
-    /// Restart policy: no, always, unless-stopped, on-failure[:N]
+    /// Restart policy: no, always, unless-stopped, on-failure or on-failure:N
     #[arg(long, value_name = "POLICY", default_value = "no")]
     pub restart: String,
     /// Remove the container when it ends
