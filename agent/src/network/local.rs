@@ -176,7 +176,11 @@ impl LocalAddresses {
             return Ok(address);
         }
         let next = self.next.entry(network.id.clone()).or_insert(first);
-        let start = (*next).clamp(first, last);
+        let start = if (first..=last).contains(next) {
+            *next
+        } else {
+            first
+        };
         let address = (start..=last)
             .chain(first..start)
             .map(Ipv4Addr::from)
