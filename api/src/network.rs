@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use ipnetwork::IpNetwork;
-use model::{Endpoint, Network, NetworkSpec, Refusal, endpoint::EndpointOwner, network};
+use model::{Endpoint, Network, NetworkSpec, Refusal, network};
 use serde::{Deserialize, Serialize};
 
 use crate::timestamp;
@@ -337,7 +337,6 @@ impl NetworkView {
 impl ContainerOnNetwork {
     /// An endpoint as `Containers` shows it, under its container's id.
     pub fn of_endpoint(endpoint: &Endpoint) -> (String, Self) {
-        let EndpointOwner::Container { id, name } = &endpoint.owner;
         let find = |v4: bool| {
             endpoint
                 .addresses
@@ -347,9 +346,9 @@ impl ContainerOnNetwork {
                 .unwrap_or_default()
         };
         (
-            id.to_string(),
+            endpoint.owner.id().to_owned(),
             Self {
-                name: name.clone(),
+                name: endpoint.owner.name().to_owned(),
                 endpoint_id: endpoint.id.to_string(),
                 mac_address: endpoint.mac.to_string(),
                 ipv4_address: find(true),

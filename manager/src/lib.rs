@@ -7,6 +7,7 @@ pub mod ca;
 pub mod client;
 pub mod clock;
 pub mod control;
+pub mod decision;
 pub mod dispatcher;
 pub mod ipam;
 pub mod leader;

@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Endpoint, EndpointId, Network, NetworkId, NodeId};
+use crate::{
+    Endpoint, EndpointId, Network, NetworkId, NodeId, Payload, SecretId, ServiceId, Task, TaskId,
+    service::ServiceEndpoint,
+};
 
 /// Orders what hosts are told. A restored or forced cluster starts a higher epoch, so an old
 /// leader's word never wins over a new one's.
@@ -35,6 +38,27 @@ pub struct Assignments {
     pub networks: BTreeMap<NetworkId, Network>,
     /// All endpoints of those networks, this host's own among them.
     pub endpoints: BTreeMap<EndpointId, Endpoint>,
+    /// Services that are reached over those networks.
+    #[serde(default)]
+    pub services: BTreeMap<ServiceId, ServiceRoute>,
+    /// This host's own tasks.
+    #[serde(default)]
+    pub tasks: BTreeMap<TaskId, Task>,
+    /// The secrets and configs that those tasks name.
+    #[serde(default)]
+    pub payloads: BTreeMap<SecretId, Payload>,
+}
+
+/// What a host needs to know of a service to lead connections to it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceRoute {
+    pub id: ServiceId,
+    pub name: String,
+    pub endpoint: ServiceEndpoint,
+    /// Further names by network.
+    pub aliases: BTreeMap<NetworkId, Vec<String>>,
+    /// The service's labels under `overnet.publish`, which say how ports are published.
+    pub publish: BTreeMap<String, String>,
 }
 
 /// Another host as the dataplane needs it.
@@ -62,6 +86,12 @@ pub enum Change {
     RemoveNetwork(NetworkId),
     SetEndpoint(Box<Endpoint>),
     RemoveEndpoint(EndpointId),
+    SetService(Box<ServiceRoute>),
+    RemoveService(ServiceId),
+    SetTask(Box<Task>),
+    RemoveTask(TaskId),
+    SetPayload(Box<Payload>),
+    RemovePayload(SecretId),
 }
 
 impl Assignments {
@@ -95,13 +125,35 @@ impl Assignments {
             Change::RemoveEndpoint(id) => {
                 self.endpoints.remove(id);
             }
+            Change::SetService(route) => {
+                self.services.insert(route.id.clone(), (**route).clone());
+            }
+            Change::RemoveService(id) => {
+                self.services.remove(id);
+            }
+            Change::SetTask(task) => {
+                self.tasks.insert(task.id.clone(), (**task).clone());
+            }
+            Change::RemoveTask(id) => {
+                self.tasks.remove(id);
+            }
+            Change::SetPayload(payload) => {
+                self.payloads
+                    .insert(payload.id.clone(), (**payload).clone());
+            }
+            Change::RemovePayload(id) => {
+                self.payloads.remove(id);
+            }
         }
     }
 
     /// The changes that lead from `self` to `target`: removals before what they stand on
-    /// (endpoints, networks, peers), then additions the other way round.
+    /// (tasks, payloads, services, endpoints, networks, peers), then additions the other way round.
     pub fn diff(&self, target: &Assignments) -> Vec<Change> {
         let mut changes = Vec::new();
+        changes.extend(missing(&self.tasks, &target.tasks).map(Change::RemoveTask));
+        changes.extend(missing(&self.payloads, &target.payloads).map(Change::RemovePayload));
+        changes.extend(missing(&self.services, &target.services).map(Change::RemoveService));
         changes.extend(missing(&self.endpoints, &target.endpoints).map(Change::RemoveEndpoint));
         changes.extend(missing(&self.networks, &target.networks).map(Change::RemoveNetwork));
         changes.extend(missing(&self.peers, &target.peers).map(Change::RemovePeer));
@@ -116,6 +168,18 @@ impl Assignments {
         changes.extend(
             changed(&self.endpoints, &target.endpoints)
                 .map(|(_, endpoint)| Change::SetEndpoint(Box::new(endpoint.clone()))),
+        );
+        changes.extend(
+            changed(&self.services, &target.services)
+                .map(|(_, route)| Change::SetService(Box::new(route.clone()))),
+        );
+        changes.extend(
+            changed(&self.payloads, &target.payloads)
+                .map(|(_, payload)| Change::SetPayload(Box::new(payload.clone()))),
+        );
+        changes.extend(
+            changed(&self.tasks, &target.tasks)
+                .map(|(_, task)| Change::SetTask(Box::new(task.clone()))),
         );
         changes
     }

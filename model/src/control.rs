@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Cluster, ClusterSpec, ContainerId, Endpoint, EndpointId, EndpointState, Generation, Network,
-    NetworkId, NetworkSpec, Node, NodeId, NodeSpec,
+    NetworkId, NetworkSpec, Node, NodeId, NodeSpec, Payload, PayloadKind, PayloadSpec, Service,
+    ServiceSpec, Task, TaskId, TaskStatus, service::ServiceStatus,
 };
 
 /// What can be asked of the leader.
@@ -65,6 +66,72 @@ pub enum Verb {
     NodeEndpoints {
         node: NodeId,
     },
+    ServiceCreate {
+        spec: Box<ServiceSpec>,
+    },
+    /// Says where the tasks of such a service would go; changes nothing.
+    ServiceDryRun {
+        spec: Box<ServiceSpec>,
+    },
+    ServiceUpdate {
+        reference: String,
+        version: u64,
+        spec: Box<ServiceSpec>,
+        credentials: Credentials,
+        /// Take the previous spec instead of `spec`.
+        rollback: bool,
+    },
+    ServiceList,
+    ServiceInspect {
+        reference: String,
+    },
+    ServiceRemove {
+        reference: String,
+    },
+    /// Moves tasks from full nodes to emptier ones, gently.
+    ServiceRebalance {
+        reference: String,
+    },
+    TaskList,
+    TaskInspect {
+        reference: String,
+    },
+    /// What a node says of its tasks; statuses only move forward.
+    TaskReport {
+        node: NodeId,
+        statuses: Vec<(TaskId, TaskStatus)>,
+    },
+    PayloadCreate {
+        kind: PayloadKind,
+        spec: Box<PayloadSpec>,
+    },
+    PayloadList {
+        kind: PayloadKind,
+    },
+    PayloadInspect {
+        kind: PayloadKind,
+        reference: String,
+    },
+    /// Only labels may change.
+    PayloadUpdate {
+        kind: PayloadKind,
+        reference: String,
+        version: u64,
+        spec: Box<PayloadSpec>,
+    },
+    PayloadRemove {
+        kind: PayloadKind,
+        reference: String,
+    },
+}
+
+/// Where the registry credentials of an updated service come from.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Credentials {
+    /// The new spec's, if it has any; else those of the present one.
+    #[default]
+    Spec,
+    PreviousSpec,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -100,6 +167,35 @@ pub enum Answer {
     Network(Box<Network>),
     Attached(Box<Attached>),
     Endpoints(Vec<Endpoint>),
+    Services(Vec<(Service, ServiceStatus)>),
+    Service(Box<Service>),
+    /// A service was written: its id, and what the user should know.
+    ServiceWritten {
+        id: crate::ServiceId,
+        warnings: Vec<String>,
+    },
+    DryRun(Box<DryRun>),
+    Moved(u64),
+    Tasks(Vec<Task>),
+    Task(Box<Task>),
+    /// Without content for secrets.
+    Payloads(Vec<Payload>),
+    Payload(Box<Payload>),
+}
+
+/// Where the tasks of a service would go.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DryRun {
+    pub placed: Vec<Placed>,
+    /// How many found no node, and the reason.
+    pub unplaced: Vec<(u64, String)>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Placed {
+    pub slot: u64,
+    pub node: NodeId,
+    pub hostname: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

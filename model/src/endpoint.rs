@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
-use crate::{ContainerId, EndpointId, Meta, NetworkId, NodeId};
+use crate::{ContainerId, EndpointId, Meta, NetworkId, NodeId, ServiceId, TaskId};
 
 /// A container's attachment to a network, decided by the manager.
 ///
@@ -16,6 +16,7 @@ pub struct Endpoint {
     pub id: EndpointId,
     pub meta: Meta,
     pub network: NetworkId,
+    /// Empty while its task has no node: the addresses are reserved, and no host is told.
     pub node: NodeId,
     pub owner: EndpointOwner,
     /// Addresses with the subnet's prefix length, IPv4 first.
@@ -32,6 +33,29 @@ pub struct Endpoint {
 pub enum EndpointOwner {
     /// A stand-alone container that was attached to an attachable network.
     Container { id: ContainerId, name: String },
+    /// A service's task.
+    Task {
+        id: TaskId,
+        service: ServiceId,
+        name: String,
+    },
+}
+
+impl EndpointOwner {
+    /// The container's or the task's name.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Container { name, .. } | Self::Task { name, .. } => name,
+        }
+    }
+
+    /// The container's or the task's id.
+    pub fn id(&self) -> &str {
+        match self {
+            Self::Container { id, .. } => id.as_str(),
+            Self::Task { id, .. } => id.as_str(),
+        }
+    }
 }
 
 /// Where an endpoint is in its life; it only moves forward.
@@ -39,9 +63,9 @@ pub enum EndpointOwner {
 pub enum EndpointState {
     /// Has its addresses; hosts are programming it.
     Allocated,
-    /// Its container runs: it is in the names (and in load balancing, once services exist).
+    /// Its container runs (a task's is healthy): it is in the names and in load balancing.
     Active,
-    /// On its way out: no longer in names, still forwarded to.
+    /// On its way out: no longer in names nor in load balancing, still forwarded to.
     Draining,
 }
 

@@ -19,6 +19,10 @@ pub type NodeId = Id;
 pub type NetworkId = Id;
 pub type EndpointId = Id;
 pub type ClusterId = Id;
+pub type ServiceId = Id;
+pub type TaskId = Id;
+/// Of a secret or a config.
+pub type SecretId = Id;
 
 impl Id {
     /// Forms an identifier of exactly [`ID_LENGTH`] characters from random bytes.

@@ -11,15 +11,23 @@ pub mod id;
 pub mod name;
 pub mod network;
 pub mod node;
+pub mod payload;
 pub mod refusal;
+pub mod service;
+pub mod task;
 
 pub use assignment::{Assignments, Change, Generation, Increment};
 pub use cluster::{Cluster, ClusterSpec};
 pub use endpoint::{Endpoint, EndpointOwner, EndpointState};
-pub use id::{ClusterId, ContainerId, EndpointId, Id, NetworkId, NodeId};
+pub use id::{
+    ClusterId, ContainerId, EndpointId, Id, NetworkId, NodeId, SecretId, ServiceId, TaskId,
+};
 pub use network::{Network, NetworkSpec};
 pub use node::{Node, NodeSpec};
+pub use payload::{Payload, PayloadKind, PayloadSpec};
 pub use refusal::{Refusal, RefusalKind};
+pub use service::{Service, ServiceSpec};
+pub use task::{Task, TaskSpec, TaskState, TaskStatus};
 
 use serde::{Deserialize, Serialize};
 

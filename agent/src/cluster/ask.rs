@@ -42,7 +42,8 @@ fn passes_from_workers(verb: &Verb) -> bool {
         | Verb::NodeEndpoints { .. }
         | Verb::Attach(_)
         | Verb::EndpointAdvance { .. }
-        | Verb::Detach { .. } => true,
+        | Verb::Detach { .. }
+        | Verb::TaskReport { .. } => true,
         Verb::ClusterInspect
         | Verb::ClusterUpdate { .. }
         | Verb::NodeList
@@ -50,7 +51,21 @@ fn passes_from_workers(verb: &Verb) -> bool {
         | Verb::NodeUpdate { .. }
         | Verb::NodeRemove { .. }
         | Verb::NetworkCreate { .. }
-        | Verb::NetworkRemove { .. } => false,
+        | Verb::NetworkRemove { .. }
+        | Verb::ServiceCreate { .. }
+        | Verb::ServiceDryRun { .. }
+        | Verb::ServiceUpdate { .. }
+        | Verb::ServiceList
+        | Verb::ServiceInspect { .. }
+        | Verb::ServiceRemove { .. }
+        | Verb::ServiceRebalance { .. }
+        | Verb::TaskList
+        | Verb::TaskInspect { .. }
+        | Verb::PayloadCreate { .. }
+        | Verb::PayloadList { .. }
+        | Verb::PayloadInspect { .. }
+        | Verb::PayloadUpdate { .. }
+        | Verb::PayloadRemove { .. } => false,
     }
 }
 

@@ -17,7 +17,7 @@ use axum::{
     routing::{get, post},
 };
 use model::{
-    Endpoint, EndpointOwner, Network, Refusal, RefusalKind,
+    Endpoint, Network, Refusal, RefusalKind,
     control::{Answer as Reply, Verb},
 };
 use sha2::{Digest, Sha256};
@@ -296,18 +296,15 @@ async fn peers(state: &AppState, endpoints: &[Endpoint]) -> Vec<Peer> {
 fn services(endpoints: &[Endpoint]) -> BTreeMap<String, ServiceOnNetwork> {
     let tasks: Vec<TaskOnNetwork> = endpoints
         .iter()
-        .map(|endpoint| {
-            let EndpointOwner::Container { name, .. } = &endpoint.owner;
-            TaskOnNetwork {
-                name: name.clone(),
-                endpoint_id: endpoint.id.to_string(),
-                endpoint_ip: endpoint
-                    .addresses
-                    .first()
-                    .map(|address| address.ip().to_string())
-                    .unwrap_or_default(),
-                info: [("Host".to_owned(), endpoint.node.to_string())].into(),
-            }
+        .map(|endpoint| TaskOnNetwork {
+            name: endpoint.owner.name().to_owned(),
+            endpoint_id: endpoint.id.to_string(),
+            endpoint_ip: endpoint
+                .addresses
+                .first()
+                .map(|address| address.ip().to_string())
+                .unwrap_or_default(),
+            info: [("Host".to_owned(), endpoint.node.to_string())].into(),
         })
         .collect();
     if tasks.is_empty() {

@@ -252,6 +252,8 @@ pub fn stale_endpoints(
         .filter(|endpoint| endpoint.node == *node && !held.contains(&endpoint.id))
         .filter(|endpoint| match &endpoint.owner {
             model::EndpointOwner::Container { id, .. } => !connecting.contains(id),
+            // The manager takes a task's endpoint back with the task.
+            model::EndpointOwner::Task { .. } => false,
         })
         .map(|endpoint| endpoint.id.clone())
         .collect()

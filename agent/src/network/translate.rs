@@ -72,6 +72,12 @@ pub fn cluster_change(
             None => Vec::new(),
         },
         Change::RemoveEndpoint(id) => vec![Step::RemoveRemote(id.to_string())],
+        Change::SetService(_)
+        | Change::RemoveService(_)
+        | Change::SetTask(_)
+        | Change::RemoveTask(_)
+        | Change::SetPayload(_)
+        | Change::RemovePayload(_) => Vec::new(),
     }
 }
 

@@ -126,10 +126,13 @@ pub fn network_remove(tx: &mut Transaction, reference: &str) -> Result<Network, 
         .tables()
         .endpoints_on(&network.id)
         .map(|endpoint| {
-            let model::EndpointOwner::Container { name, .. } = &endpoint.owner;
             let host = tx.tables().node(&endpoint.node);
             let host = host.map_or(endpoint.node.as_str(), |node| &node.description.hostname);
-            format!("container {name} on {host}")
+            let what = match &endpoint.owner {
+                model::EndpointOwner::Container { .. } => "container",
+                model::EndpointOwner::Task { .. } => "task",
+            };
+            format!("{what} {} on {host}", endpoint.owner.name())
         })
         .collect();
     if !users.is_empty() {

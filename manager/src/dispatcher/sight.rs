@@ -24,6 +24,7 @@ pub fn assignments(tables: &Tables, node: &NodeId) -> Assignments {
             .map(|endpoint| (endpoint.id.clone(), endpoint.clone()))
             .collect(),
         networks,
+        ..Assignments::default()
     }
 }
 
@@ -151,6 +152,12 @@ fn touched(sent: &Assignments, tables: &Tables, change: &StoreChange, node: &Nod
         | StoreChange::SetNetwork(_)
         | StoreChange::RemoveNetwork(_)
         | StoreChange::SetCursor { .. }
-        | StoreChange::EndRest { .. } => Touched::Nothing,
+        | StoreChange::EndRest { .. }
+        | StoreChange::SetService(_)
+        | StoreChange::RemoveService(_)
+        | StoreChange::SetTask(_)
+        | StoreChange::RemoveTask(_)
+        | StoreChange::SetPayload(_)
+        | StoreChange::RemovePayload(_) => Touched::Nothing,
     }
 }

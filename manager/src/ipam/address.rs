@@ -63,7 +63,12 @@ fn choose_wanted(
             || id.to_string(),
             |endpoint| match &endpoint.owner {
                 model::EndpointOwner::Container { name, .. } => format!("container {name}"),
+                model::EndpointOwner::Task { name, .. } => format!("task {name}"),
             },
+        ))),
+        Some(AddressUse::Vip(id)) => Err(taken(tables.work().service(id).map_or_else(
+            || id.to_string(),
+            |service| format!("service {}", service.spec.name),
         ))),
     }
 }
@@ -113,7 +118,7 @@ fn choose_next(
                 .map(|(_, user)| user);
             let free = match user {
                 None => true,
-                Some(AddressUse::Endpoint(_)) => false,
+                Some(AddressUse::Endpoint(_) | AddressUse::Vip(_)) => false,
                 Some(AddressUse::Resting(rest)) => {
                     let over = rested(rest);
                     resting |= !over;

@@ -94,7 +94,13 @@ fn event(before: &Tables, change: &StoreChange, now: i64) -> Option<ClusterEvent
         | StoreChange::SetEndpoint(_)
         | StoreChange::RemoveEndpoint(_)
         | StoreChange::SetCursor { .. }
-        | StoreChange::EndRest { .. } => None,
+        | StoreChange::EndRest { .. }
+        | StoreChange::SetService(_)
+        | StoreChange::RemoveService(_)
+        | StoreChange::SetTask(_)
+        | StoreChange::RemoveTask(_)
+        | StoreChange::SetPayload(_)
+        | StoreChange::RemovePayload(_) => None,
     }
 }
 

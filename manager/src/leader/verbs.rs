@@ -111,6 +111,23 @@ impl Manager {
                     view.endpoints_at(&node).cloned().collect(),
                 ))
             }
+            Verb::ServiceCreate { .. }
+            | Verb::ServiceDryRun { .. }
+            | Verb::ServiceUpdate { .. }
+            | Verb::ServiceList
+            | Verb::ServiceInspect { .. }
+            | Verb::ServiceRemove { .. }
+            | Verb::ServiceRebalance { .. }
+            | Verb::TaskList
+            | Verb::TaskInspect { .. }
+            | Verb::PayloadCreate { .. }
+            | Verb::PayloadList { .. }
+            | Verb::PayloadInspect { .. }
+            | Verb::PayloadUpdate { .. }
+            | Verb::PayloadRemove { .. }
+            | Verb::TaskReport { .. } => Err(Refusal::not_implemented(
+                "services are not there yet; run containers with `ovnctl run`",
+            )),
         }
     }
 
@@ -210,7 +227,7 @@ fn allowed(caller: &Member, verb: &Verb) -> Result<(), Refusal> {
         | Verb::EndpointAdvance { .. }
         | Verb::Detach { .. } => true,
         Verb::Attach(request) => request.node == caller.node,
-        Verb::NodeEndpoints { node } => *node == caller.node,
+        Verb::NodeEndpoints { node } | Verb::TaskReport { node, .. } => *node == caller.node,
         Verb::ClusterInspect
         | Verb::ClusterUpdate { .. }
         | Verb::NodeList
@@ -218,7 +235,21 @@ fn allowed(caller: &Member, verb: &Verb) -> Result<(), Refusal> {
         | Verb::NodeUpdate { .. }
         | Verb::NodeRemove { .. }
         | Verb::NetworkCreate { .. }
-        | Verb::NetworkRemove { .. } => false,
+        | Verb::NetworkRemove { .. }
+        | Verb::ServiceCreate { .. }
+        | Verb::ServiceDryRun { .. }
+        | Verb::ServiceUpdate { .. }
+        | Verb::ServiceList
+        | Verb::ServiceInspect { .. }
+        | Verb::ServiceRemove { .. }
+        | Verb::ServiceRebalance { .. }
+        | Verb::TaskList
+        | Verb::TaskInspect { .. }
+        | Verb::PayloadCreate { .. }
+        | Verb::PayloadList { .. }
+        | Verb::PayloadInspect { .. }
+        | Verb::PayloadUpdate { .. }
+        | Verb::PayloadRemove { .. } => false,
     };
     if fine {
         return Ok(());

@@ -6,10 +6,12 @@
 
 mod tables;
 mod watch;
+mod work;
 mod writer;
 
 pub use tables::{AddressUse, ClusterRecord, Rest, StoreChange, Tables, TablesImage};
 pub use watch::{Commit, Watch, Watched};
+pub use work::Work;
 pub use writer::{ProposeError, Proposer, Transaction};
 
 use std::sync::{Arc, Mutex, MutexGuard};

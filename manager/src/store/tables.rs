@@ -6,11 +6,14 @@ use imbl::{OrdMap, OrdSet};
 use ipnetwork::IpNetwork;
 use model::{
     Cluster, ContainerId, Endpoint, EndpointId, EndpointOwner, Meta, Network, NetworkId, Node,
-    NodeId,
+    NodeId, Payload, SecretId, Service, ServiceId, Task, TaskId,
 };
 use serde::{Deserialize, Serialize};
 
-use super::Proposal;
+use super::{
+    Proposal,
+    work::{Work, WorkImage},
+};
 
 /// The cluster's object with what only managers may see.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,12 +56,21 @@ pub enum StoreChange {
         network: NetworkId,
         address: IpAddr,
     },
+    SetService(Box<Service>),
+    /// Its virtual addresses go to rest.
+    RemoveService(ServiceId),
+    SetTask(Box<Task>),
+    RemoveTask(TaskId),
+    SetPayload(Box<Payload>),
+    RemovePayload(SecretId),
 }
 
 /// Who has an address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AddressUse {
     Endpoint(EndpointId),
+    /// A service's virtual address.
+    Vip(ServiceId),
     Resting(Rest),
 }
 
@@ -88,6 +100,7 @@ pub struct Tables {
     by_network: OrdSet<(NetworkId, NodeId, EndpointId)>,
     by_node: OrdSet<(NodeId, NetworkId, EndpointId)>,
     by_container: OrdMap<(ContainerId, NetworkId), EndpointId>,
+    pub(super) work: Work,
 }
 
 /// What a snapshot on disk holds: the tables without their indexes.
@@ -100,6 +113,8 @@ pub struct TablesImage {
     endpoints: Vec<Endpoint>,
     resting: Vec<(NetworkId, IpAddr, Rest)>,
     cursors: Vec<(NetworkId, IpNetwork, IpAddr)>,
+    #[serde(default)]
+    work: WorkImage,
 }
 
 /// Sorts after every identifier, which are lower-case base 36.
@@ -211,7 +226,7 @@ impl Tables {
         self.addresses_between(network, lowest, highest)
             .filter_map(|(address, user)| match user {
                 AddressUse::Resting(rest) => Some((address, rest)),
-                AddressUse::Endpoint(_) => None,
+                AddressUse::Endpoint(_) | AddressUse::Vip(_) => None,
             })
     }
 
@@ -271,7 +286,65 @@ impl Tables {
                     self.addresses.remove(&key);
                 }
             }
+            StoreChange::SetService(service) => self.set_service(service, index, time),
+            StoreChange::RemoveService(id) => self.remove_service(id, index, time),
+            StoreChange::SetTask(task) => {
+                let mut task = (**task).clone();
+                let before = self.work.task(&task.id).map(|old| old.meta);
+                task.meta = stamp(before, index, time);
+                self.work.insert_task(task);
+            }
+            StoreChange::RemoveTask(id) => self.work.remove_task(id),
+            StoreChange::SetPayload(payload) => {
+                let mut payload = (**payload).clone();
+                let before = self.work.payload(&payload.id).map(|old| old.meta);
+                payload.meta = stamp(before, index, time);
+                self.work.insert_payload(payload);
+            }
+            StoreChange::RemovePayload(id) => self.work.remove_payload(id),
         }
+    }
+
+    fn set_service(&mut self, service: &Service, index: u64, time: i64) {
+        let mut service = service.clone();
+        let old = self.work.service(&service.id).cloned();
+        let kept = |before: &Service| before.spec == service.spec;
+        if !old.as_ref().is_some_and(kept) {
+            service.spec_version = index;
+        }
+        service.meta = stamp(old.as_ref().map(|old| old.meta), index, time);
+        for vip in old.iter().flat_map(|old| &old.endpoint.vips) {
+            if !service.endpoint.vips.contains(vip) {
+                self.rest(&vip.network, vip.address.ip(), index, time);
+            }
+        }
+        for vip in &service.endpoint.vips {
+            self.addresses.insert(
+                (vip.network.clone(), vip.address.ip()),
+                AddressUse::Vip(service.id.clone()),
+            );
+        }
+        self.work.insert_service(service);
+    }
+
+    fn remove_service(&mut self, id: &ServiceId, index: u64, time: i64) {
+        let Some(old) = self.work.remove_service(id) else {
+            return;
+        };
+        for vip in &old.endpoint.vips {
+            self.rest(&vip.network, vip.address.ip(), index, time);
+        }
+    }
+
+    /// The address is given back; it is not given again before it has rested.
+    fn rest(&mut self, network: &NetworkId, address: IpAddr, index: u64, time: i64) {
+        let rest = Rest {
+            released: index,
+            since: time,
+            hosts: self.hosts_of(network),
+        };
+        self.addresses
+            .insert((network.clone(), address), AddressUse::Resting(rest));
     }
 
     fn insert_network(&mut self, network: Network) {
@@ -312,12 +385,15 @@ impl Tables {
                 AddressUse::Endpoint(id.clone()),
             );
         }
-        let EndpointOwner::Container { id: container, .. } = &endpoint.owner;
-        self.by_container
-            .insert((container.clone(), network.clone()), id.clone());
-        self.by_network
-            .insert((network.clone(), node.clone(), id.clone()));
-        self.by_node.insert((node, network, id.clone()));
+        if let EndpointOwner::Container { id: container, .. } = &endpoint.owner {
+            self.by_container
+                .insert((container.clone(), network.clone()), id.clone());
+        }
+        if !node.is_empty() {
+            self.by_network
+                .insert((network.clone(), node.clone(), id.clone()));
+            self.by_node.insert((node, network, id.clone()));
+        }
         self.endpoints.insert(id, Arc::new(endpoint));
     }
 
@@ -325,9 +401,10 @@ impl Tables {
         for address in &old.addresses {
             self.addresses.remove(&(old.network.clone(), address.ip()));
         }
-        let EndpointOwner::Container { id: container, .. } = &old.owner;
-        self.by_container
-            .remove(&(container.clone(), old.network.clone()));
+        if let EndpointOwner::Container { id: container, .. } = &old.owner {
+            self.by_container
+                .remove(&(container.clone(), old.network.clone()));
+        }
         self.by_network
             .remove(&(old.network.clone(), old.node.clone(), old.id.clone()));
         self.by_node
@@ -353,6 +430,11 @@ impl Tables {
         }
     }
 
+    /// Services, tasks, secrets and configs.
+    pub fn work(&self) -> &Work {
+        &self.work
+    }
+
     /// The part that goes to disk.
     pub fn image(&self) -> TablesImage {
         let resting = self
@@ -360,7 +442,7 @@ impl Tables {
             .iter()
             .filter_map(|((network, address), user)| match user {
                 AddressUse::Resting(rest) => Some((network.clone(), *address, rest.clone())),
-                AddressUse::Endpoint(_) => None,
+                AddressUse::Endpoint(_) | AddressUse::Vip(_) => None,
             })
             .collect();
         let cursors = self
@@ -376,6 +458,7 @@ impl Tables {
             endpoints: self.endpoints().cloned().collect(),
             resting,
             cursors,
+            work: self.work.image(),
         }
     }
 }
@@ -403,6 +486,24 @@ impl From<TablesImage> for Tables {
         }
         for (network, subnet, last) in image.cursors {
             tables.cursors.insert((network, subnet), last);
+        }
+        tables.work = Work::from(image.work);
+        let vips: Vec<(NetworkId, IpAddr, ServiceId)> = tables
+            .work
+            .services()
+            .flat_map(|service| {
+                service
+                    .endpoint
+                    .vips
+                    .iter()
+                    .map(move |vip| (vip, &service.id))
+            })
+            .map(|(vip, id)| (vip.network.clone(), vip.address.ip(), id.clone()))
+            .collect();
+        for (network, address, service) in vips {
+            tables
+                .addresses
+                .insert((network, address), AddressUse::Vip(service));
         }
         tables
     }

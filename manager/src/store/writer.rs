@@ -3,7 +3,10 @@
 
 use std::{future::Future, pin::Pin, sync::Arc};
 
-use model::{Endpoint, EndpointId, Network, NetworkId, Node, NodeId, Refusal};
+use model::{
+    Endpoint, EndpointId, Network, NetworkId, Node, NodeId, Payload, Refusal, SecretId, Service,
+    ServiceId, Task, TaskId,
+};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{ClusterRecord, Proposal, Store, StoreChange, Tables};
@@ -101,6 +104,31 @@ impl Transaction {
 
     pub fn remove_endpoint(&mut self, id: &EndpointId) {
         self.push(StoreChange::RemoveEndpoint(id.clone()));
+    }
+
+    /// A changed spec gets a new [`Service::spec_version`].
+    pub fn set_service(&mut self, service: Service) {
+        self.push(StoreChange::SetService(Box::new(service)));
+    }
+
+    pub fn remove_service(&mut self, id: &ServiceId) {
+        self.push(StoreChange::RemoveService(id.clone()));
+    }
+
+    pub fn set_task(&mut self, task: Task) {
+        self.push(StoreChange::SetTask(Box::new(task)));
+    }
+
+    pub fn remove_task(&mut self, id: &TaskId) {
+        self.push(StoreChange::RemoveTask(id.clone()));
+    }
+
+    pub fn set_payload(&mut self, payload: Payload) {
+        self.push(StoreChange::SetPayload(Box::new(payload)));
+    }
+
+    pub fn remove_payload(&mut self, id: &SecretId) {
+        self.push(StoreChange::RemovePayload(id.clone()));
     }
 
     pub fn push(&mut self, change: StoreChange) {
