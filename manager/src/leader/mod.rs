@@ -3,6 +3,7 @@
 mod create;
 mod events;
 mod liveness;
+pub(crate) mod loops;
 mod verbs;
 
 use std::{
@@ -22,9 +23,12 @@ use tokio::{net::TcpListener, sync::broadcast, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    allocator::AllocatorLoop,
     ca::Identity,
-    dispatcher::Sessions,
+    dispatcher::{OrphansLoop, Sessions},
+    orchestrator::handover::HandoverLoop,
     raft::{Consensus, WrappingKey},
+    scheduler::SchedulerLoop,
     server,
     store::{Proposer, Store, StoreWriter},
     tls::LiveIdentity,
@@ -129,7 +133,20 @@ impl Manager {
             self.ending.clone(),
         ));
         tasks.spawn(server::serve(Arc::clone(self), listener)?);
+        self.run_loop(&mut tasks, AllocatorLoop);
+        self.run_loop(&mut tasks, SchedulerLoop::default());
+        self.run_loop(&mut tasks, OrphansLoop);
+        self.run_loop(&mut tasks, HandoverLoop::default());
         Ok(())
+    }
+
+    fn run_loop<L: loops::Loop>(&self, tasks: &mut JoinSet<()>, looped: L) {
+        tasks.spawn(loops::run(
+            looped,
+            self.store.clone(),
+            Arc::clone(&self.sessions),
+            self.ending.clone(),
+        ));
     }
 
     pub fn identity(&self) -> Arc<LiveIdentity> {

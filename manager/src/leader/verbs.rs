@@ -13,13 +13,11 @@ use crate::{
     ca::Member,
     clock,
     control::{self, Attempt},
+    dispatcher::{self, REST},
+    orchestrator::handover::LATE,
     store::{Rest, Tables},
 };
 
-/// How long an address rests before it is given again.
-const REST: Duration = Duration::from_secs(5);
-/// How long hosts of a network are waited for before they are named as late.
-const LATE: Duration = Duration::from_secs(2);
 /// How often a wait for a resting address looks at the clock.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -111,6 +109,14 @@ impl Manager {
                     view.endpoints_at(&node).cloned().collect(),
                 ))
             }
+            Verb::TaskReport { node, statuses } => {
+                let reported = store.update(move |tx| {
+                    dispatcher::report(tx, &node, statuses);
+                    Ok(())
+                });
+                reported.await?;
+                Ok(Answer::Done)
+            }
             Verb::ServiceCreate { .. }
             | Verb::ServiceDryRun { .. }
             | Verb::ServiceUpdate { .. }
@@ -124,8 +130,7 @@ impl Manager {
             | Verb::PayloadList { .. }
             | Verb::PayloadInspect { .. }
             | Verb::PayloadUpdate { .. }
-            | Verb::PayloadRemove { .. }
-            | Verb::TaskReport { .. } => Err(Refusal::not_implemented(
+            | Verb::PayloadRemove { .. } => Err(Refusal::not_implemented(
                 "services are not there yet; run containers with `ovnctl run`",
             )),
         }
@@ -201,12 +206,10 @@ impl Manager {
     /// has passed, and no host still forwards to the old owner.
     fn rested_ones(&self, view: &Tables, network: &str) -> impl Fn(&Rest) -> bool + Send + 'static {
         let now = clock::now();
-        let rest = i64::try_from(REST.as_nanos()).unwrap_or(i64::MAX);
         let over: Vec<u64> = control::find_network(view, network)
             .map(|network| {
                 view.resting(&network.id)
-                    .filter(|(_, r)| now.saturating_sub(r.since) >= rest)
-                    .filter(|(_, r)| self.sessions().behind(&r.hosts, r.released).is_empty())
+                    .filter(|(_, r)| self.sessions().has_rested(r, now))
                     .map(|(_, r)| r.released)
                     .collect()
             })
