@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     ca::Identity,
     dispatcher::Sessions,
-    orchestrator::handover::HandoverLoop,
+    orchestrator::{OrchestratorLoop, handover::HandoverLoop},
     raft::{Consensus, WrappingKey},
     server,
     store::{Proposer, Store, StoreWriter},
@@ -131,6 +131,7 @@ impl Manager {
             self.ending.clone(),
         ));
         tasks.spawn(server::serve(Arc::clone(self), listener)?);
+        self.run_loop(&mut tasks, OrchestratorLoop::default());
         self.run_loop(&mut tasks, HandoverLoop::default());
         Ok(())
     }
