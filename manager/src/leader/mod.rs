@@ -5,6 +5,7 @@ mod events;
 mod liveness;
 pub(crate) mod loops;
 mod verbs;
+mod work;
 
 use std::{
     net::SocketAddr,
