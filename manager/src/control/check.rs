@@ -118,7 +118,9 @@ fn labels(spec: &ServiceSpec) -> Result<(), Refusal> {
     if let Some(text) = spec.labels.get(LABEL_REBALANCE)
         && text.parse::<bool>().is_err()
     {
-        return invalid(format!("label {LABEL_REBALANCE}={text}: it is true or false"));
+        return invalid(format!(
+            "label {LABEL_REBALANCE}={text}: it is true or false"
+        ));
     }
     if let Some(text) = spec.labels.get(LABEL_REBALANCE_RATE)
         && text.parse::<usize>().is_err()

@@ -13,7 +13,11 @@ pub fn payload_create(
 ) -> Result<Payload, Refusal> {
     let what = kind.as_str();
     check_name(what, &spec.name)?;
-    if let Some(driver) = spec.driver.as_ref().filter(|driver| !driver.name.is_empty()) {
+    if let Some(driver) = spec
+        .driver
+        .as_ref()
+        .filter(|driver| !driver.name.is_empty())
+    {
         return Err(Refusal::not_implemented(format!(
             "{what} driver {:?} is not there; leave --driver out",
             driver.name
