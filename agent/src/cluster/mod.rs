@@ -8,6 +8,7 @@ mod ask;
 mod enter;
 mod files;
 mod heartbeat;
+mod leader;
 mod ledger;
 mod member;
 mod renewal;
