@@ -101,7 +101,11 @@ impl Member {
             root_ca_pem: identity.current().root_pem().to_owned(),
         };
         let member = Arc::new(Self {
-            ledger: Ledger::open(shared.folder.ledger(), Arc::clone(&shared.feed)),
+            ledger: Ledger::open(
+                shared.folder.ledger(),
+                Arc::clone(&shared.feed),
+                identity.current().key_pem(),
+            ),
             identity,
             stop: CancellationToken::new(),
             membership: Mutex::new(membership),

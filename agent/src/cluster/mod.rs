@@ -12,6 +12,7 @@ mod leader;
 mod ledger;
 mod member;
 mod renewal;
+mod seal;
 mod session;
 mod stream;
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
+use futures_util::FutureExt as _;
 use manager::{
     client::{CALL_LIMIT, ClientError, Connection, SessionStream},
     tls,
@@ -150,8 +151,13 @@ async fn receive(
     mut stream: SessionStream,
     period: &watch::Sender<Duration>,
 ) -> End {
+    let mut ahead = None;
     loop {
-        let message = match stream.next().await {
+        let message = match ahead.take() {
+            Some(message) => message,
+            None => stream.next().await,
+        };
+        let message = match message {
             Ok(message) => message,
             Err(error) => return error.into(),
         };
@@ -167,7 +173,20 @@ async fn receive(
                 }
                 accepted
             }
-            SessionMessage::Increment(increment) => member.ledger.accept_increment(increment),
+            SessionMessage::Increment(increment) => {
+                // What has come meanwhile is written with it, once.
+                let mut together = vec![increment];
+                while let Some(next) = stream.next().now_or_never() {
+                    match next {
+                        Ok(SessionMessage::Increment(increment)) => together.push(increment),
+                        other => {
+                            ahead = Some(other);
+                            break;
+                        }
+                    }
+                }
+                member.ledger.accept_increments(together)
+            }
             SessionMessage::Managers(managers) => {
                 member.adopt_managers(shared, managers);
                 Ok(())
