@@ -10,12 +10,13 @@ use manager::{
 };
 use model::{Generation, Id, Refusal, node::NodeDescription};
 use rand::Rng as _;
-use tokio::{sync::watch, time::Instant};
+use tokio::{sync::watch, task::JoinSet, time::Instant};
 
 use super::{
     Standing,
     heartbeat::{self, Heartbeat},
     ledger::LedgerError,
+    logs,
     member::{Member, Shared},
 };
 
@@ -66,7 +67,7 @@ pub(super) async fn run(shared: Arc<Shared>, member: Arc<Member>) {
     }
 }
 
-async fn one(shared: &Shared, member: &Member, address: SocketAddr) -> End {
+async fn one(shared: &Shared, member: &Arc<Member>, address: SocketAddr) -> End {
     match open(shared, member, address).await {
         Ok(open) => open.keep(shared, member).await,
         Err(end) => end,
@@ -113,7 +114,7 @@ async fn open(shared: &Shared, member: &Member, address: SocketAddr) -> Result<O
 }
 
 impl Open {
-    async fn keep(self, shared: &Shared, member: &Member) -> End {
+    async fn keep(self, shared: &Shared, member: &Arc<Member>) -> End {
         let stop = member.stop.child_token();
         let _stops = stop.clone().drop_guard();
         let beating = heartbeat::start(Heartbeat {
@@ -146,12 +147,13 @@ impl Open {
 
 async fn receive(
     shared: &Shared,
-    member: &Member,
+    member: &Arc<Member>,
     connection: &Connection,
     mut stream: SessionStream,
     period: &watch::Sender<Duration>,
 ) -> End {
     let mut ahead = None;
+    let mut pushes = JoinSet::new();
     loop {
         let message = match ahead.take() {
             Some(message) => message,
@@ -197,6 +199,14 @@ async fn receive(
             }
             SessionMessage::Node(node) => {
                 tracing::debug!(version = node.meta.version, "this node's object changed");
+                Ok(())
+            }
+            SessionMessage::Logs(order) => {
+                let source = shared.logs.get().cloned();
+                let push = logs::push(Arc::clone(member), connection.address(), source, *order);
+                // Ends with its reader, or with the session.
+                pushes.spawn(push);
+                while pushes.try_join_next().is_some() {}
                 Ok(())
             }
             SessionMessage::Removed => return End::Removed,

@@ -37,6 +37,7 @@ fn task(change: impl FnOnce(&mut TaskSpec)) -> Task {
         generic_resources: Vec::new(),
         job_iteration: None,
         handover: Handover::Pending,
+        in_since: 0,
         attempt: 0,
         drain: Duration::ZERO,
     }

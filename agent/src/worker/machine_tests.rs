@@ -32,6 +32,7 @@ fn task(desired: TaskState) -> Task {
         generic_resources: Vec::new(),
         job_iteration: None,
         handover: Handover::Pending,
+        in_since: 0,
         attempt: 0,
         drain: Duration::from_secs(5),
     }

@@ -10,6 +10,7 @@
 //! the last word from the ledger holds.
 
 mod container;
+mod logs;
 mod machine;
 mod payload;
 mod pulls;

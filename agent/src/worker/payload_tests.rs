@@ -68,6 +68,7 @@ fn task(secrets: Vec<PayloadReference>, configs: Vec<PayloadReference>) -> Task 
         generic_resources: Vec::new(),
         job_iteration: None,
         handover: Handover::Pending,
+        in_since: 0,
         attempt: 0,
         drain: std::time::Duration::ZERO,
     }

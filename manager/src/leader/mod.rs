@@ -27,7 +27,7 @@ use crate::{
     dispatcher::Sessions,
     orchestrator::handover::HandoverLoop,
     raft::{Consensus, WrappingKey},
-    server,
+    server::{self, LogDesk},
     store::{Proposer, Store, StoreWriter},
     tls::LiveIdentity,
 };
@@ -60,6 +60,7 @@ pub struct Manager {
     store: Store,
     consensus: Arc<Consensus>,
     sessions: Arc<Sessions>,
+    log_desk: LogDesk,
     identity: Arc<LiveIdentity>,
     listen: SocketAddr,
     events: broadcast::Sender<ClusterEvent>,
@@ -109,6 +110,7 @@ impl Manager {
             store,
             consensus,
             sessions: Arc::new(Sessions::new()),
+            log_desk: LogDesk::default(),
             identity,
             listen,
             events,
@@ -178,6 +180,10 @@ impl Manager {
 
     pub(crate) fn sessions(&self) -> &Sessions {
         &self.sessions
+    }
+
+    pub(crate) fn log_desk(&self) -> &LogDesk {
+        &self.log_desk
     }
 
     pub(crate) fn ending(&self) -> &CancellationToken {
