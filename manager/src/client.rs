@@ -14,6 +14,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::{Stream, StreamExt as _};
 use hyper_util::rt::TokioIo;
 use model::{
     Generation, Id, Refusal,
@@ -32,7 +33,7 @@ use tonic::{
 use crate::{
     tls::MANAGER_NAME,
     wire::{
-        Acknowledge, Beat, BeatReply, IssueReply, IssueRequest, MESSAGE_LIMIT, Payload, Register,
+        Acknowledge, Beat, BeatReply, IssueReply, IssueRequest, LogOpening, LogPush, MESSAGE_LIMIT, Payload, Register,
         Reply, RootReply, SessionMessage, pack,
         proto::{join_client::JoinClient, members_client::MembersClient},
         unpack,
@@ -178,6 +179,22 @@ impl Connection {
         let mut client = self.members.clone();
         self.ask(CALL_LIMIT, &(), async |payload| client.leave(payload).await)
             .await
+    }
+
+    /// Pushes what a manager asked for; returns when all is said, or nobody reads any more.
+    /// Without a deadline: whoever follows logs does so for as long as it likes. The stream
+    /// takes its share of the connection's flow control, so it has a connection to itself.
+    pub async fn push_logs(
+        &self,
+        opening: &LogOpening,
+        pushes: impl Stream<Item = LogPush> + Send + 'static,
+    ) -> Result<(), ClientError> {
+        let first = pack(opening).map_err(|status| self.failed(&status))?;
+        let pushes = pushes.filter_map(async |push| pack(&push).ok());
+        let stream = futures_util::stream::once(async { first }).chain(pushes);
+        let mut client = self.members.clone();
+        let answered = client.logs(stream.boxed()).await;
+        answered.map(drop).map_err(|status| self.failed(&status))
     }
 
     async fn ask<Q: Serialize, T: DeserializeOwned>(

@@ -11,6 +11,7 @@
 
 mod connect;
 mod endpoints;
+mod flows;
 pub mod local;
 mod record;
 mod sandbox;
@@ -230,7 +231,8 @@ impl Network for Networks {
             if let Err(error) = self.keep(&record) {
                 tracing::warn!(%error, "the network of a started container");
             }
-            if record.endpoints.is_empty() {
+            // A task's names wait for the manager's word.
+            if record.endpoints.iter().all(|given| given.task) {
                 return;
             }
             let steps = self.sandbox_step(&inner, &record).into_iter().collect();

@@ -2,12 +2,18 @@
 
 use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
-use dataplane::{Desired, desired::Change as Step};
-use model::{ContainerId, Refusal};
+use dataplane::{
+    Desired,
+    desired::{Change as Step, Interface},
+};
+use model::{ContainerId, EndpointId, EndpointState, Refusal};
 use runtime::network::{ConnectRequest, NetworkMode};
 
 use super::{
-    Inner, Networks, local::LocalNetworks, record::SandboxRecord, report, sandbox, translate,
+    Inner, Networks,
+    local::LocalNetworks,
+    record::{GivenEndpoint, SandboxRecord},
+    report, sandbox, translate,
 };
 use crate::cluster::{AssignmentStream, Update};
 
@@ -37,7 +43,7 @@ impl Networks {
                                 translate::cluster_change(change, &inner.assignments, &node)
                             })
                             .collect();
-                        steps.extend(self.sandboxes_of_new_networks(&inner, &increment.changes));
+                        steps.extend(self.touched_sandboxes(&inner, &increment.changes));
                         report("increment", &self.dataplane.change(steps).await);
                     }
                     increment.generation
@@ -110,25 +116,37 @@ impl Networks {
         }
     }
 
-    /// A network that comes back (a manager was away when it was needed) brings back the
-    /// interfaces that were left out.
-    fn sandboxes_of_new_networks(&self, inner: &Inner, changes: &[model::Change]) -> Vec<Step> {
-        let new: BTreeSet<&str> = changes
-            .iter()
-            .filter_map(|change| match change {
-                model::Change::SetNetwork(network) => Some(network.id.as_str()),
-                _ => None,
-            })
-            .collect();
+    /// Sandboxes that an increment touches. A network that comes back (a manager was away when
+    /// it was needed) brings back the interfaces that were left out; a task's endpoint that is
+    /// in use from now on, or no longer, brings or takes its names.
+    fn touched_sandboxes(&self, inner: &Inner, changes: &[model::Change]) -> Vec<Step> {
+        let node = self.node();
+        let mut networks: BTreeSet<&str> = BTreeSet::new();
+        let mut endpoints: BTreeSet<&str> = BTreeSet::new();
+        for change in changes {
+            match change {
+                model::Change::SetNetwork(network) => {
+                    networks.insert(network.id.as_str());
+                }
+                model::Change::SetEndpoint(endpoint) if endpoint.node == node => {
+                    endpoints.insert(endpoint.id.as_str());
+                }
+                _ => {}
+            }
+        }
+        if networks.is_empty() && endpoints.is_empty() {
+            return Vec::new();
+        }
+        let touched = |record: &&SandboxRecord| {
+            let by_network = |i: &Interface| networks.contains(i.network.as_str());
+            let by_endpoint =
+                |given: &GivenEndpoint| given.task && endpoints.contains(given.endpoint.as_str());
+            record.interfaces.iter().any(by_network) || record.endpoints.iter().any(by_endpoint)
+        };
         inner
             .sandboxes
             .values()
-            .filter(|record| {
-                record
-                    .interfaces
-                    .iter()
-                    .any(|i| new.contains(i.network.as_str()))
-            })
+            .filter(touched)
             .filter_map(|record| self.sandbox_step(inner, record))
             .collect()
     }
@@ -145,7 +163,14 @@ impl Networks {
             .map(ToString::to_string)
             .collect();
         networks.extend(self.local.iter().map(|network| network.id.clone()));
-        let wish = sandbox::wish(record, netns, &networks, &self.upstreams());
+        let names = |id: &EndpointId| {
+            let endpoint = inner.assignments.endpoints.get(id);
+            endpoint
+                .filter(|endpoint| endpoint.state == EndpointState::Active)
+                .map(|endpoint| endpoint.names.clone())
+                .unwrap_or_default()
+        };
+        let wish = sandbox::wish(record, netns, &networks, names, &self.upstreams());
         Some(Step::SetSandbox(record.request.container.to_string(), wish))
     }
 

@@ -3,6 +3,7 @@
 mod create;
 mod events;
 mod liveness;
+pub(crate) mod loops;
 mod verbs;
 
 use std::{
@@ -24,8 +25,9 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     ca::Identity,
     dispatcher::Sessions,
+    orchestrator::handover::HandoverLoop,
     raft::{Consensus, WrappingKey},
-    server,
+    server::{self, LogDesk},
     store::{Proposer, Store, StoreWriter},
     tls::LiveIdentity,
 };
@@ -58,6 +60,7 @@ pub struct Manager {
     store: Store,
     consensus: Arc<Consensus>,
     sessions: Arc<Sessions>,
+    log_desk: LogDesk,
     identity: Arc<LiveIdentity>,
     listen: SocketAddr,
     events: broadcast::Sender<ClusterEvent>,
@@ -107,6 +110,7 @@ impl Manager {
             store,
             consensus,
             sessions: Arc::new(Sessions::new()),
+            log_desk: LogDesk::default(),
             identity,
             listen,
             events,
@@ -129,7 +133,17 @@ impl Manager {
             self.ending.clone(),
         ));
         tasks.spawn(server::serve(Arc::clone(self), listener)?);
+        self.run_loop(&mut tasks, HandoverLoop::default());
         Ok(())
+    }
+
+    fn run_loop<L: loops::Loop>(&self, tasks: &mut JoinSet<()>, looped: L) {
+        tasks.spawn(loops::run(
+            looped,
+            self.store.clone(),
+            Arc::clone(&self.sessions),
+            self.ending.clone(),
+        ));
     }
 
     pub fn identity(&self) -> Arc<LiveIdentity> {
@@ -166,6 +180,10 @@ impl Manager {
 
     pub(crate) fn sessions(&self) -> &Sessions {
         &self.sessions
+    }
+
+    pub(crate) fn log_desk(&self) -> &LogDesk {
+        &self.log_desk
     }
 
     pub(crate) fn ending(&self) -> &CancellationToken {
