@@ -5,6 +5,7 @@ mod events;
 mod liveness;
 pub(crate) mod loops;
 mod verbs;
+mod work;
 
 use std::{
     net::SocketAddr,
@@ -25,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     ca::Identity,
     dispatcher::Sessions,
-    orchestrator::handover::HandoverLoop,
+    orchestrator::{OrchestratorLoop, handover::HandoverLoop},
     raft::{Consensus, WrappingKey},
     server::{self, LogDesk},
     store::{Proposer, Store, StoreWriter},
@@ -133,6 +134,7 @@ impl Manager {
             self.ending.clone(),
         ));
         tasks.spawn(server::serve(Arc::clone(self), listener)?);
+        self.run_loop(&mut tasks, OrchestratorLoop::default());
         self.run_loop(&mut tasks, HandoverLoop::default());
         Ok(())
     }

@@ -13,7 +13,6 @@ use crate::{
     ca::Member,
     clock,
     control::{self, Attempt},
-    dispatcher,
     orchestrator::handover::LATE,
     store::{Rest, Tables},
 };
@@ -79,12 +78,7 @@ impl Manager {
                 let network = control::find_network(&store.view(), &reference)?.clone();
                 Ok(Answer::Network(Box::new(network)))
             }
-            Verb::NetworkRemove { reference } => {
-                store
-                    .update(move |tx| control::network_remove(tx, &reference))
-                    .await?;
-                Ok(Answer::Done)
-            }
+            Verb::NetworkRemove { reference } => self.remove_network(reference).await,
             Verb::Attach(request) => self.attach(*request).await,
             Verb::EndpointAdvance { endpoint, state } => {
                 let moved = store.update(move |tx| {
@@ -111,16 +105,8 @@ impl Manager {
                     view.endpoints_at(&node).cloned().collect(),
                 ))
             }
-            Verb::TaskReport { node, statuses } => {
-                let reported = store.update(move |tx| {
-                    dispatcher::report(tx, &node, statuses);
-                    Ok(())
-                });
-                reported.await?;
-                Ok(Answer::Done)
-            }
-            Verb::ServiceCreate { .. }
-            | Verb::ServiceDryRun { .. }
+            Verb::ServiceDryRun { spec } => self.dry_run(*spec),
+            verb @ (Verb::ServiceCreate { .. }
             | Verb::ServiceUpdate { .. }
             | Verb::ServiceList
             | Verb::ServiceInspect { .. }
@@ -128,13 +114,12 @@ impl Manager {
             | Verb::ServiceRebalance { .. }
             | Verb::TaskList
             | Verb::TaskInspect { .. }
+            | Verb::TaskReport { .. }
             | Verb::PayloadCreate { .. }
             | Verb::PayloadList { .. }
             | Verb::PayloadInspect { .. }
             | Verb::PayloadUpdate { .. }
-            | Verb::PayloadRemove { .. } => Err(Refusal::not_implemented(
-                "services are not there yet; run containers with `ovnctl run`",
-            )),
+            | Verb::PayloadRemove { .. }) => self.work(verb).await,
         }
     }
 

@@ -1,0 +1,3 @@
+//! Gives tasks their nodes.
+
+pub mod constraint;
