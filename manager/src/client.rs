@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use futures_util::{Stream, StreamExt as _};
+use futures_util::{StreamExt as _, stream::BoxStream};
 use hyper_util::rt::TokioIo;
 use model::{
     Generation, Id, Refusal,
@@ -23,8 +23,9 @@ use model::{
 };
 use rustls::{ClientConfig, pki_types::ServerName};
 use serde::{Serialize, de::DeserializeOwned};
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, sync::mpsc};
 use tokio_rustls::TlsConnector;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{
     Code, Status, Streaming,
     transport::{Channel, Endpoint, Uri},
@@ -33,8 +34,8 @@ use tonic::{
 use crate::{
     tls::MANAGER_NAME,
     wire::{
-        Acknowledge, Beat, BeatReply, IssueReply, IssueRequest, LogOpening, LogPush, MESSAGE_LIMIT, Payload, Register,
-        Reply, RootReply, SessionMessage, pack,
+        Acknowledge, Beat, BeatReply, IssueReply, IssueRequest, LogOpening, LogPush, MESSAGE_LIMIT,
+        Payload, Register, Reply, RootReply, SessionMessage, pack,
         proto::{join_client::JoinClient, members_client::MembersClient},
         unpack,
     },
@@ -187,13 +188,27 @@ impl Connection {
     pub async fn push_logs(
         &self,
         opening: &LogOpening,
-        pushes: impl Stream<Item = LogPush> + Send + 'static,
+        mut pushes: BoxStream<'static, LogPush>,
     ) -> Result<(), ClientError> {
         let first = pack(opening).map_err(|status| self.failed(&status))?;
-        let pushes = pushes.filter_map(async |push| pack(&push).ok());
-        let stream = futures_util::stream::once(async { first }).chain(pushes);
+        let (sender, receiver) = mpsc::channel(1);
+        let pump = async move {
+            let mut next = Some(first);
+            while let Some(payload) = next.take() {
+                if sender.send(payload).await.is_err() {
+                    return;
+                }
+                let push = pushes.next().await;
+                next = push.and_then(|push| pack(&push).ok());
+            }
+        };
         let mut client = self.members.clone();
-        let answered = client.logs(stream.boxed()).await;
+        let mut pump = std::pin::pin!(pump);
+        let mut answer = std::pin::pin!(client.logs(ReceiverStream::new(receiver)));
+        let answered = tokio::select! {
+            answered = &mut answer => answered,
+            () = &mut pump => answer.await,
+        };
         answered.map(drop).map_err(|status| self.failed(&status))
     }
 

@@ -3,9 +3,9 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use futures_util::{Stream, StreamExt as _, stream::BoxStream};
+use futures_util::{Stream, StreamExt as _, future::BoxFuture, stream::BoxStream};
 use manager::{
-    client::{ClientError, Connection},
+    client::Connection,
     server::merge::{Merge, WINDOW},
     tls,
     wire::{LogOpening, LogOrder, LogPush},
@@ -58,27 +58,39 @@ pub(super) async fn push(
     source: Option<Arc<dyn LogSource>>,
     order: LogOrder,
 ) {
-    let pushed = async {
-        let unreachable = |reason: String| ClientError::Unreachable { address, reason };
-        let tls = tls::member(&member.identity).map_err(|error| unreachable(error.to_string()))?;
-        let connection = Connection::open(address, tls).await?;
-        let lanes = order.tasks.iter().filter_map(|task| {
-            let lines = source.as_ref()?.logs(task, &order.options)?;
-            Some(lines.map(|line| Some(LogItem::Line(line))).boxed())
-        });
-        let pushes = batches(Merge::new(lanes.collect(), WINDOW));
-        let opening = LogOpening {
-            subscription: order.subscription.clone(),
-        };
-        connection.push_logs(&opening, pushes).await
-    };
-    if let Err(error) = pushed.await {
+    if let Err(error) = push_to(member, address, source, order).await {
         tracing::debug!(%error, "logs could not be pushed");
     }
 }
 
+async fn push_to(
+    member: Arc<Member>,
+    address: SocketAddr,
+    source: Option<Arc<dyn LogSource>>,
+    order: LogOrder,
+) -> Result<(), Refusal> {
+    let tls =
+        tls::member(&member.identity).map_err(|error| Refusal::internal(error.to_string()))?;
+    let opened: BoxFuture<'static, _> = Box::pin(Connection::open(address, tls));
+    let connection = opened.await?;
+    let mut lanes = Vec::new();
+    for task in &order.tasks {
+        let lines = source
+            .as_ref()
+            .and_then(|source| source.logs(task, &order.options));
+        lanes.extend(lines.map(|lines| lines.map(|line| Some(LogItem::Line(line))).boxed()));
+    }
+    let pushes = batches(Merge::new(lanes, WINDOW)).boxed();
+    let opening = LogOpening {
+        subscription: order.subscription,
+    };
+    Ok(connection.push_logs(&opening, pushes).await?)
+}
+
 /// Whatever lines are there travel together; the last word says that there are no more.
-fn batches(lines: impl Stream<Item = LogItem> + Send + 'static) -> impl Stream<Item = LogPush> + Send {
+fn batches(
+    lines: impl Stream<Item = LogItem> + Send + 'static,
+) -> impl Stream<Item = LogPush> + Send {
     let chunks = lines.ready_chunks(BATCH).map(|items| {
         let line = |item| match item {
             LogItem::Line(line) => Some(line),
@@ -86,5 +98,5 @@ fn batches(lines: impl Stream<Item = LogItem> + Send + 'static) -> impl Stream<I
         };
         LogPush::Lines(items.into_iter().filter_map(line).collect())
     });
-    chunks.chain(futures_util::stream::once(async { LogPush::End }))
+    chunks.chain(futures_util::stream::once(std::future::ready(LogPush::End)))
 }

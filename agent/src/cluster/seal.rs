@@ -50,7 +50,8 @@ impl Seal {
 
     /// Lets the holder of another private key open what is sealed from now on, too.
     pub(super) fn also_for(&mut self, private_key: &str) -> Result<(), SealError> {
-        self.wraps.push(seal(&wrapping_key(private_key), &self.key)?);
+        self.wraps
+            .push(seal(&wrapping_key(private_key), &self.key)?);
         Ok(())
     }
 

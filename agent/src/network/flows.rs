@@ -9,14 +9,14 @@ use crate::worker::Flows;
 impl Flows for Networks {
     fn established<'a>(&'a self, container: &'a ContainerId) -> BoxFuture<'a, u64> {
         Box::pin(async move {
-            let netns = {
-                let inner = self.inner.lock().await;
-                let record = inner.sandboxes.get(container);
-                record.and_then(|record| record.connected.netns.clone())
-            };
-            let Some(netns) = netns else { return 0 };
-            let _ = netns;
-            0
+            match self.dataplane.flows(container.as_str()).await {
+                Ok(count) => count,
+                Err(error) => {
+                    // Whoever waits for them stops waiting: its container is about to end anyway.
+                    tracing::warn!(%container, %error, "connections cannot be counted");
+                    0
+                }
+            }
         })
     }
 }

@@ -16,6 +16,7 @@ pub mod local;
 mod record;
 mod sandbox;
 mod translate;
+mod vips;
 mod wishes;
 
 use std::{
@@ -35,6 +36,7 @@ pub use self::record::{Survives, write_atomically};
 use self::{
     local::{LocalAddresses, LocalNetwork, LocalNetworks},
     record::{Records, SandboxRecord},
+    vips::Backends,
 };
 use crate::{
     cluster::{ClusterNode, Update},
@@ -65,6 +67,7 @@ pub struct Networks {
 #[derive(Default)]
 struct Inner {
     assignments: Assignments,
+    backends: Backends,
     addresses: LocalAddresses,
     sandboxes: BTreeMap<ContainerId, SandboxRecord>,
     connecting: BTreeSet<ContainerId>,
@@ -108,6 +111,7 @@ impl Networks {
         let mut updates = cluster.assignments();
         if let Some(Update::Full(assignments)) = updates.next().await {
             inner.assignments = (*assignments).clone();
+            inner.backends = Backends::of(&inner.assignments);
         }
         let (reached, _) = watch::channel(Generation::default());
         let networks = Arc::new(Self {

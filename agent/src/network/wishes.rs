@@ -6,7 +6,8 @@ use dataplane::{
     Desired,
     desired::{Change as Step, Interface},
 };
-use model::{ContainerId, EndpointId, EndpointState, Refusal};
+use futures_util::FutureExt as _;
+use model::{Assignments, ContainerId, EndpointId, EndpointState, Generation, Increment, Refusal};
 use runtime::network::{ConnectRequest, NetworkMode};
 
 use super::{
@@ -14,46 +15,92 @@ use super::{
     local::LocalNetworks,
     record::{GivenEndpoint, SandboxRecord},
     report, sandbox, translate,
+    vips::{self, Backends},
 };
 use crate::cluster::{AssignmentStream, Update};
 
 impl Networks {
     /// Feeds the dataplane with what the cluster says, and acknowledges what the kernel has.
     pub(super) async fn follow_cluster(self: Arc<Self>, mut updates: AssignmentStream) {
-        while let Some(update) = updates.next().await {
-            let mut inner = self.inner.lock().await;
+        let mut ahead = None;
+        loop {
+            let update = match ahead.take() {
+                Some(update) => Some(update),
+                None => updates.next().await,
+            };
             let generation = match update {
-                Update::Full(assignments) => {
-                    inner.assignments = (*assignments).clone();
-                    if inner.adopted {
-                        let wish = self.whole_wish(&inner);
-                        report("full set", &self.dataplane.replace(wish).await);
+                None => return,
+                Some(Update::Full(assignments)) => self.replace(&assignments).await,
+                Some(Update::Increment(first)) => {
+                    // What has come meanwhile is carried out with it, in one order.
+                    let mut changes = first.changes.clone();
+                    let mut generation = first.generation;
+                    while let Some(Some(next)) = updates.next().now_or_never() {
+                        match next {
+                            Update::Increment(more) => {
+                                changes.extend(more.changes.iter().cloned());
+                                generation = more.generation;
+                            }
+                            full @ Update::Full(_) => {
+                                ahead = Some(full);
+                                break;
+                            }
+                        }
                     }
-                    self.untidy.notify_one();
-                    assignments.generation
-                }
-                Update::Increment(increment) => {
-                    inner.assignments.apply(&increment);
-                    if inner.adopted {
-                        let node = self.node();
-                        let mut steps: Vec<Step> = increment
-                            .changes
-                            .iter()
-                            .flat_map(|change| {
-                                translate::cluster_change(change, &inner.assignments, &node)
-                            })
-                            .collect();
-                        steps.extend(self.touched_sandboxes(&inner, &increment.changes));
-                        report("increment", &self.dataplane.change(steps).await);
-                    }
-                    increment.generation
+                    let increment = Increment {
+                        generation,
+                        changes,
+                    };
+                    self.step(&increment).await
                 }
             };
-            if inner.adopted {
-                self.reached.send_replace(generation);
+            if let Some(generation) = generation {
                 self.cluster.acknowledge(generation);
             }
         }
+    }
+
+    /// Takes a full set over; the generation that the kernel has reached then.
+    async fn replace(&self, assignments: &Arc<Assignments>) -> Option<Generation> {
+        let mut inner = self.inner.lock().await;
+        inner.assignments = (**assignments).clone();
+        inner.backends = Backends::of(&inner.assignments);
+        if inner.adopted {
+            let wish = self.whole_wish(&inner);
+            report("full set", &self.dataplane.replace(wish).await);
+        }
+        self.untidy.notify_one();
+        self.reach(&inner, assignments.generation)
+    }
+
+    async fn step(&self, increment: &Increment) -> Option<Generation> {
+        let mut inner = self.inner.lock().await;
+        let gone = vips::routes_before(&increment.changes, &inner.assignments);
+        let inner = &mut *inner;
+        inner.assignments.apply(increment);
+        let vips = inner
+            .backends
+            .follow(&increment.changes, &gone, &inner.assignments);
+        if inner.adopted {
+            let node = self.node();
+            let changes = increment.changes.iter();
+            let mut steps: Vec<Step> = changes
+                .flat_map(|change| translate::cluster_change(change, &inner.assignments, &node))
+                .collect();
+            steps.extend(vips);
+            steps.extend(self.touched_sandboxes(inner, &increment.changes));
+            if !steps.is_empty() {
+                report("increment", &self.dataplane.change(steps).await);
+            }
+        }
+        self.reach(inner, increment.generation)
+    }
+
+    fn reach(&self, inner: &Inner, generation: Generation) -> Option<Generation> {
+        inner.adopted.then(|| {
+            self.reached.send_replace(generation);
+            generation
+        })
     }
 
     pub(super) async fn adopt_running(&self, running: &[ConnectRequest]) -> Result<(), Refusal> {
@@ -176,6 +223,7 @@ impl Networks {
 
     pub(super) fn whole_wish(&self, inner: &Inner) -> Desired {
         let mut wish = translate::cluster_wish(&inner.assignments, &self.node());
+        wish.vips = inner.backends.all(&inner.assignments);
         for record in inner.sandboxes.values() {
             for step in self.local_steps(record) {
                 wish.apply(step);

@@ -124,7 +124,11 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn lines_come_in_the_order_of_their_times() {
-        let lanes = vec![lane("a", &[1, 4, 9]), lane("b", &[2, 3, 10]), lane("c", &[])];
+        let lanes = vec![
+            lane("a", &[1, 4, 9]),
+            lane("b", &[2, 3, 10]),
+            lane("c", &[]),
+        ];
         assert_eq!(times(Merge::new(lanes, WINDOW)).await, [1, 2, 3, 4, 9, 10]);
     }
 
