@@ -2,6 +2,10 @@
 
 use crate::store::StoreChange;
 
+/// Changes that one decision holds at most, so that no entry grows large; what remains is
+/// decided at once afterwards ([`Decision::look_at`] now).
+pub const BATCH: usize = 1000;
+
 /// The outcome of one look at the state.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Decision {

@@ -11,6 +11,7 @@ pub mod decision;
 pub mod dispatcher;
 pub mod ipam;
 pub mod leader;
+pub mod orchestrator;
 pub mod raft;
 pub mod server;
 pub mod store;

@@ -39,6 +39,10 @@ pub struct Task {
     pub generic_resources: Vec<GenericResource>,
     pub job_iteration: Option<u64>,
     pub handover: Handover,
+    /// When it got into load balancing ([`Handover::In`]), nanoseconds since the Unix epoch;
+    /// 0 before. Updates count their monitor period and delay from here.
+    #[serde(default)]
+    pub in_since: i64,
     /// Attempts before this one in its slot, within the restart policy's window.
     pub attempt: u64,
     /// How long established connections may go on once it left load balancing.
@@ -59,9 +63,10 @@ impl Task {
         self.status.state <= TaskState::Running
     }
 
-    /// Whether the user wants it to run (now or once its delay is over).
+    /// Whether the user wants it to run (now or once its delay is over); tasks of jobs are
+    /// wanted until [`TaskState::Complete`], all others until [`TaskState::Running`].
     pub fn is_wanted(&self) -> bool {
-        self.desired <= TaskState::Running
+        self.desired <= TaskState::Complete
     }
 }
 

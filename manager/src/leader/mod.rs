@@ -3,6 +3,7 @@
 mod create;
 mod events;
 mod liveness;
+pub(crate) mod loops;
 mod verbs;
 
 use std::{
@@ -24,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     ca::Identity,
     dispatcher::Sessions,
+    orchestrator::handover::HandoverLoop,
     raft::{Consensus, WrappingKey},
     server,
     store::{Proposer, Store, StoreWriter},
@@ -129,7 +131,17 @@ impl Manager {
             self.ending.clone(),
         ));
         tasks.spawn(server::serve(Arc::clone(self), listener)?);
+        self.run_loop(&mut tasks, HandoverLoop::default());
         Ok(())
+    }
+
+    fn run_loop<L: loops::Loop>(&self, tasks: &mut JoinSet<()>, looped: L) {
+        tasks.spawn(loops::run(
+            looped,
+            self.store.clone(),
+            Arc::clone(&self.sessions),
+            self.ending.clone(),
+        ));
     }
 
     pub fn identity(&self) -> Arc<LiveIdentity> {

@@ -13,13 +13,13 @@ use crate::{
     ca::Member,
     clock,
     control::{self, Attempt},
+    dispatcher,
+    orchestrator::handover::LATE,
     store::{Rest, Tables},
 };
 
 /// How long an address rests before it is given again.
 const REST: Duration = Duration::from_secs(5);
-/// How long hosts of a network are waited for before they are named as late.
-const LATE: Duration = Duration::from_secs(2);
 /// How often a wait for a resting address looks at the clock.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -111,6 +111,14 @@ impl Manager {
                     view.endpoints_at(&node).cloned().collect(),
                 ))
             }
+            Verb::TaskReport { node, statuses } => {
+                let reported = store.update(move |tx| {
+                    dispatcher::report(tx, &node, statuses);
+                    Ok(())
+                });
+                reported.await?;
+                Ok(Answer::Done)
+            }
             Verb::ServiceCreate { .. }
             | Verb::ServiceDryRun { .. }
             | Verb::ServiceUpdate { .. }
@@ -124,8 +132,7 @@ impl Manager {
             | Verb::PayloadList { .. }
             | Verb::PayloadInspect { .. }
             | Verb::PayloadUpdate { .. }
-            | Verb::PayloadRemove { .. }
-            | Verb::TaskReport { .. } => Err(Refusal::not_implemented(
+            | Verb::PayloadRemove { .. } => Err(Refusal::not_implemented(
                 "services are not there yet; run containers with `ovnctl run`",
             )),
         }
