@@ -298,7 +298,7 @@ async fn login(State(state): State<AppState>, Given(wish): Given<Credentials>) -
     ))
 }
 
-fn credentials(headers: &HeaderMap) -> Result<Option<Auth>, Refusal> {
+pub(super) fn credentials(headers: &HeaderMap) -> Result<Option<Auth>, Refusal> {
     match headers.get("x-registry-auth").map(HeaderValue::as_bytes) {
         Some(text) => registry_auth::decode(text),
         None => Ok(None),

@@ -105,6 +105,10 @@ impl Manager {
                     view.endpoints_at(&node).cloned().collect(),
                 ))
             }
+            Verb::TaskSheet(selection) => Ok(Answer::TaskSheet(Box::new(control::task_sheet(
+                &store.view(),
+                &selection,
+            )))),
             Verb::ServiceDryRun { spec } => self.dry_run(*spec),
             verb @ (Verb::ServiceCreate { .. }
             | Verb::ServiceUpdate { .. }
@@ -237,6 +241,7 @@ fn allowed(caller: &Member, verb: &Verb) -> Result<(), Refusal> {
         | Verb::ServiceRebalance { .. }
         | Verb::TaskList
         | Verb::TaskInspect { .. }
+        | Verb::TaskSheet(_)
         | Verb::PayloadCreate { .. }
         | Verb::PayloadList { .. }
         | Verb::PayloadInspect { .. }
