@@ -147,6 +147,7 @@ pub fn task(service: &Service, slot: u64) -> Task {
         generic_resources: Vec::new(),
         job_iteration: None,
         handover: Handover::Pending,
+        in_since: 0,
         attempt: 0,
         drain: Duration::ZERO,
     }

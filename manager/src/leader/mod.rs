@@ -24,10 +24,12 @@ use tokio::{net::TcpListener, sync::broadcast, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    allocator::AllocatorLoop,
     ca::Identity,
-    dispatcher::Sessions,
+    dispatcher::{OrphansLoop, Sessions},
     orchestrator::{OrchestratorLoop, handover::HandoverLoop},
     raft::{Consensus, WrappingKey},
+    scheduler::SchedulerLoop,
     server::{self, LogDesk},
     store::{Proposer, Store, StoreWriter},
     tls::LiveIdentity,
@@ -135,6 +137,9 @@ impl Manager {
         ));
         tasks.spawn(server::serve(Arc::clone(self), listener)?);
         self.run_loop(&mut tasks, OrchestratorLoop::default());
+        self.run_loop(&mut tasks, AllocatorLoop);
+        self.run_loop(&mut tasks, SchedulerLoop::default());
+        self.run_loop(&mut tasks, OrphansLoop);
         self.run_loop(&mut tasks, HandoverLoop::default());
         Ok(())
     }
