@@ -1,11 +1,14 @@
 //! Gives services their virtual addresses and ports, and new tasks their endpoints; takes the
 //! endpoints of tasks that are over back.
 
+mod looped;
 mod pools;
 mod ports;
 mod service;
 #[cfg(test)]
 mod tests;
+
+pub(crate) use looped::AllocatorLoop;
 
 use std::collections::HashMap;
 

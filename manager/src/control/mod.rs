@@ -7,6 +7,7 @@ mod network;
 mod node;
 mod payload;
 mod service;
+mod sheet;
 mod task;
 #[cfg(test)]
 mod tests;
@@ -14,6 +15,7 @@ mod tests;
 pub use attach::{Attempt, attach, detach, endpoint_advance};
 pub use network::{find_network, is_emptying, network_create, network_remove};
 pub use node::{admit, cluster_update, find_node, node_remove, node_update};
+pub use sheet::task_sheet;
 
 pub use payload::{find_payload, payload_create, payload_remove, payload_update, shown};
 pub use service::{

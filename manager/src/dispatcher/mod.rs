@@ -8,8 +8,9 @@ mod step;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use orphans::OrphansLoop;
 pub use orphans::orphans;
 pub use report::{lost, report, returned};
-pub use sessions::Sessions;
+pub use sessions::{REST, Sessions};
 pub use sight::assignments;
 pub use step::increment;

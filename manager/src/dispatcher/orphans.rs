@@ -2,9 +2,11 @@
 
 use model::{TaskState, node::NodeState};
 
+use super::Sessions;
 use crate::{
     allocator,
     decision::Decision,
+    leader::loops::Loop,
     store::{StoreChange, Tables},
 };
 
@@ -43,4 +45,24 @@ pub fn orphans(tables: &Tables, now: i64) -> Decision {
         }
     }
     decision
+}
+
+/// Giving up as a loop of the leader.
+#[derive(Default)]
+pub(crate) struct OrphansLoop;
+
+impl Loop for OrphansLoop {
+    fn name(&self) -> &'static str {
+        "orphans"
+    }
+
+    fn start_over(&mut self, _: &Tables) {}
+
+    fn note(&mut self, _: &Tables, change: &StoreChange) -> bool {
+        matches!(change, StoreChange::SetNode(node) if node.status.state == NodeState::Down)
+    }
+
+    fn decide(&mut self, tables: &Tables, _: &Sessions, now: i64) -> Decision {
+        orphans(tables, now)
+    }
 }

@@ -1,6 +1,6 @@
 //! What a node says of its tasks.
 
-use model::{EndpointState, NodeId, Task, TaskId, TaskState, TaskStatus};
+use model::{EndpointState, Node, NodeId, Task, TaskId, TaskState, TaskStatus, node::NodeState};
 
 use crate::{
     allocator,
@@ -11,6 +11,9 @@ use crate::{
 /// to write; the rest is old news and is ignored. A task that runs enters load balancing, and
 /// one that is over gives its addresses back, by the same transaction.
 pub fn report(tx: &mut Transaction, node: &NodeId, statuses: Vec<(TaskId, TaskStatus)>) {
+    // A word that was long under way does not undo that its node was lost.
+    let down = |node: &Node| node.status.state == NodeState::Down;
+    let is_down = tx.tables().node(node).is_some_and(down);
     for (id, status) in statuses {
         let Some(task) = tx.tables().work().task(&id) else {
             continue;
@@ -26,7 +29,7 @@ pub fn report(tx: &mut Transaction, node: &NodeId, statuses: Vec<(TaskId, TaskSt
                 tx.push(change);
             }
             task.endpoints = Vec::new();
-        } else if is_serving(&task) {
+        } else if is_serving(&task) && !is_down {
             set_endpoints(tx, &task, EndpointState::Active);
         }
         tx.set_task(task);
@@ -63,7 +66,7 @@ fn set_endpoints(tx: &mut Transaction, task: &Task, state: EndpointState) {
 
 /// Runs, and nobody has asked it to stop.
 fn is_serving(task: &Task) -> bool {
-    task.status.state == TaskState::Running && task.desired <= TaskState::Complete
+    task.status.state == TaskState::Running && task.is_wanted()
 }
 
 fn is_news(old: &TaskStatus, new: &TaskStatus) -> bool {

@@ -48,7 +48,11 @@ impl Wish {
             version,
             reservations: spec.reservations.clone(),
             placement: spec.placement.clone(),
-            ports: ports.iter().filter(|port| is_host_port(port)).cloned().collect(),
+            ports: ports
+                .iter()
+                .filter(|port| is_host_port(port))
+                .cloned()
+                .collect(),
         }
     }
 }

@@ -62,7 +62,11 @@ impl Host {
         let Some(node) = &self.node else { return false };
         let fits = |asked: i64, held: i64, has: i64| asked <= 0 || asked <= has - held;
         fits(nano_cpus, self.nano_cpus, node.description.nano_cpus)
-            && fits(memory_bytes, self.memory_bytes, node.description.memory_bytes)
+            && fits(
+                memory_bytes,
+                self.memory_bytes,
+                node.description.memory_bytes,
+            )
     }
 
     pub(super) fn has_port(&self, port: &PortConfig) -> bool {
@@ -181,7 +185,10 @@ impl Hosts {
             }
         }
         for port in task.ports.iter().filter(|port| is_host_port(port)) {
-            *host.ports.entry((port.protocol, port.published)).or_default() += 1;
+            *host
+                .ports
+                .entry((port.protocol, port.published))
+                .or_default() += 1;
         }
         if task.desired <= TaskState::Complete {
             host.tasks += 1;
@@ -247,6 +254,11 @@ impl Hosts {
             dense[*place as usize] = *count;
         }
         dense
+    }
+
+    pub(super) fn count_at(&self, service: &ServiceId, place: u32) -> u32 {
+        let counts = self.counts.get(service);
+        counts.and_then(|by| by.get(&place)).copied().unwrap_or(0)
     }
 
     fn remember(&mut self, old: Option<&Task>, new: &Task, now: i64) {

@@ -43,7 +43,11 @@ impl Obstacles {
         let parts: Vec<String> = met
             .into_iter()
             .map(|(count, obstacle, words)| {
-                let nodes = if count == 1 { "1 node".to_owned() } else { format!("{count} nodes") };
+                let nodes = if count == 1 {
+                    "1 node".to_owned()
+                } else {
+                    format!("{count} nodes")
+                };
                 match obstacle {
                     Obstacle::Unready => format!("{nodes} {words}"),
                     _ => format!("{words} on {nodes}"),

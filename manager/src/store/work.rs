@@ -40,8 +40,7 @@ impl Stage {
     fn of(task: &Task) -> Option<Self> {
         match task.status.state {
             _ if task.status.state.is_final() => (!task.endpoints.is_empty()).then_some(Self::Over),
-            // A job's task is wanted to be complete.
-            _ if task.desired > TaskState::Complete => None,
+            _ if !task.is_wanted() => None,
             TaskState::New => Some(Self::New),
             TaskState::Pending => Some(Self::Pending),
             _ => None,
