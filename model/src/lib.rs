@@ -8,6 +8,7 @@ pub mod cluster;
 pub mod control;
 pub mod endpoint;
 pub mod id;
+pub mod log;
 pub mod name;
 pub mod network;
 pub mod node;
@@ -22,6 +23,7 @@ pub use endpoint::{Endpoint, EndpointOwner, EndpointState};
 pub use id::{
     ClusterId, ContainerId, EndpointId, Id, NetworkId, NodeId, SecretId, ServiceId, TaskId,
 };
+pub use log::{LogItem, LogLine, LogOptions, LogSelector};
 pub use network::{Network, NetworkSpec};
 pub use node::{Node, NodeSpec};
 pub use payload::{Payload, PayloadKind, PayloadSpec};

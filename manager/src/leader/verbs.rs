@@ -13,7 +13,7 @@ use crate::{
     ca::Member,
     clock,
     control::{self, Attempt},
-    dispatcher::{self, REST},
+    dispatcher::REST,
     orchestrator::handover::LATE,
     store::{Rest, Tables},
 };
@@ -77,12 +77,7 @@ impl Manager {
                 let network = control::find_network(&store.view(), &reference)?.clone();
                 Ok(Answer::Network(Box::new(network)))
             }
-            Verb::NetworkRemove { reference } => {
-                store
-                    .update(move |tx| control::network_remove(tx, &reference))
-                    .await?;
-                Ok(Answer::Done)
-            }
+            Verb::NetworkRemove { reference } => self.remove_network(reference).await,
             Verb::Attach(request) => self.attach(*request).await,
             Verb::EndpointAdvance { endpoint, state } => {
                 let moved = store.update(move |tx| {
@@ -109,16 +104,12 @@ impl Manager {
                     view.endpoints_at(&node).cloned().collect(),
                 ))
             }
-            Verb::TaskReport { node, statuses } => {
-                let reported = store.update(move |tx| {
-                    dispatcher::report(tx, &node, statuses);
-                    Ok(())
-                });
-                reported.await?;
-                Ok(Answer::Done)
-            }
-            Verb::ServiceCreate { .. }
-            | Verb::ServiceDryRun { .. }
+            Verb::TaskSheet(selection) => Ok(Answer::TaskSheet(Box::new(control::task_sheet(
+                &store.view(),
+                &selection,
+            )))),
+            Verb::ServiceDryRun { spec } => self.dry_run(*spec),
+            verb @ (Verb::ServiceCreate { .. }
             | Verb::ServiceUpdate { .. }
             | Verb::ServiceList
             | Verb::ServiceInspect { .. }
@@ -126,13 +117,12 @@ impl Manager {
             | Verb::ServiceRebalance { .. }
             | Verb::TaskList
             | Verb::TaskInspect { .. }
+            | Verb::TaskReport { .. }
             | Verb::PayloadCreate { .. }
             | Verb::PayloadList { .. }
             | Verb::PayloadInspect { .. }
             | Verb::PayloadUpdate { .. }
-            | Verb::PayloadRemove { .. } => Err(Refusal::not_implemented(
-                "services are not there yet; run containers with `ovnctl run`",
-            )),
+            | Verb::PayloadRemove { .. }) => self.work(verb).await,
         }
     }
 
@@ -248,6 +238,7 @@ fn allowed(caller: &Member, verb: &Verb) -> Result<(), Refusal> {
         | Verb::ServiceRebalance { .. }
         | Verb::TaskList
         | Verb::TaskInspect { .. }
+        | Verb::TaskSheet(_)
         | Verb::PayloadCreate { .. }
         | Verb::PayloadList { .. }
         | Verb::PayloadInspect { .. }

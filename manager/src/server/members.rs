@@ -8,7 +8,7 @@ use model::{
     control::{Answer, Verb},
     node::{NodeDescription, NodeState, Role},
 };
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 use super::{address_of, caller};
 use crate::{
@@ -89,6 +89,17 @@ impl Service for Members {
         self.0
             .sessions()
             .acknowledge(&member.node, &said.session, said.generation);
+        let reply: Reply<()> = Ok(());
+        Ok(Response::new(pack(&reply)?))
+    }
+
+    async fn logs(
+        &self,
+        request: Request<Streaming<Payload>>,
+    ) -> Result<Response<Payload>, Status> {
+        let member = caller(&self.0, &request)?;
+        let pushed = request.into_inner();
+        self.0.log_desk().receive(&member.node, pushed).await?;
         let reply: Reply<()> = Ok(());
         Ok(Response::new(pack(&reply)?))
     }
@@ -197,6 +208,7 @@ fn messages(
         let (mut tables, mut watch) = manager.store().view_and_watch();
         let session = control::new_id();
         manager.sessions().open(&node, session.clone(), model::Generation::default(), Instant::now());
+        let mut orders = manager.log_desk().session(&node);
         let open = Open { manager: Arc::clone(&manager), node: node.clone(), session: session.clone() };
         let Some(own) = tables.node(&node).cloned() else {
             yield pack(&SessionMessage::Removed);
@@ -214,8 +226,16 @@ fn messages(
         yield pack(&SessionMessage::Full(Box::new(sent.clone())));
         loop {
             let watched = tokio::select! {
-                watched = watch.next() => watched,
+                watched = watch.next() => Ok(watched),
+                Some(order) = orders.recv() => Err(order),
                 () = manager.ending().cancelled() => break,
+            };
+            let watched = match watched {
+                Ok(watched) => watched,
+                Err(order) => {
+                    yield pack(&SessionMessage::Logs(Box::new(order)));
+                    continue;
+                }
             };
             match watched {
                 Watched::StartOver(state) => {

@@ -1,0 +1,319 @@
+//! Sandboxes: checked before anything is made, made when a container starts, taken back when it ends.
+
+use std::net::IpAddr;
+
+use dataplane::desired::Change as Step;
+use model::{
+    ContainerId, EndpointOwner, Refusal, RefusalKind,
+    control::{Answer, Attached, Verb},
+};
+use runtime::network::{ConnectRequest, Connected, NetworkWish};
+
+use super::{
+    Inner, Networks,
+    endpoints::endpoints_of,
+    local::LocalNetwork,
+    record::{GivenEndpoint, SandboxRecord},
+    report,
+    sandbox::{self, Given},
+    unexpected,
+};
+use crate::host::Resolvers;
+
+impl Networks {
+    pub(super) async fn check_wish(&self, wish: &NetworkWish) -> Result<(), Refusal> {
+        if self.find_local(&wish.network).is_some() {
+            return if wish.addresses.is_empty() {
+                Ok(())
+            } else {
+                Err(Refusal::invalid(format!(
+                    "a fixed address is not possible on network {}; it is possible on networks you create",
+                    wish.network
+                )))
+            };
+        }
+        // What the manager gave needs no leave: it waits for it when it connects.
+        if wish.endpoint.is_some() {
+            return Ok(());
+        }
+        let not_found = || Refusal::not_found(format!("network {} not found", wish.network));
+        if self.node().is_empty() {
+            return Err(not_found());
+        }
+        let verb = Verb::NetworkInspect {
+            reference: wish.network.clone(),
+        };
+        match self.cluster.call(verb).await {
+            Ok(Answer::Network(network)) if !network.spec.attachable => {
+                Err(Refusal::forbidden(format!(
+                    "network {} is not attachable; create it with --attachable to run containers on it",
+                    network.spec.name
+                )))
+            }
+            Ok(Answer::Network(network)) => wish.addresses.iter().try_for_each(|address| {
+                if network.subnets.iter().any(|subnet| subnet.subnet.contains(*address)) {
+                    Ok(())
+                } else {
+                    let subnets: Vec<String> =
+                        network.subnets.iter().map(|subnet| subnet.subnet.to_string()).collect();
+                    Err(Refusal::invalid(format!(
+                        "address {address} is outside {} of network {}; choose one inside or leave it out",
+                        subnets.join(", "),
+                        network.spec.name
+                    )))
+                }
+            }),
+            Ok(other) => Err(unexpected(&other)),
+            Err(refusal) if refusal.kind == RefusalKind::NotFound => Err(not_found()),
+            Err(refusal) => Err(refusal),
+        }
+    }
+
+    pub(super) fn host_only(&self, request: &ConnectRequest) -> Connected {
+        Connected {
+            resolv_conf: sandbox::resolv_conf(
+                request,
+                &Resolvers::read(&self.config.resolv_conf),
+                false,
+            ),
+            ..Connected::default()
+        }
+    }
+
+    /// A namespace with nothing but loopback.
+    pub(super) async fn connect_none(
+        &self,
+        request: &ConnectRequest,
+    ) -> Result<Connected, Refusal> {
+        self.connect_networks(request, &[]).await
+    }
+
+    pub(super) async fn share(
+        &self,
+        request: &ConnectRequest,
+        with: &ContainerId,
+    ) -> Result<Connected, Refusal> {
+        let inner = self.inner.lock().await;
+        match inner.sandboxes.get(with) {
+            Some(record) => Ok(record.connected.clone()),
+            None => Err(Refusal::conflict(format!(
+                "container {} wants the network of container {}, which is not running; start that one first",
+                request.name,
+                with.short()
+            ))),
+        }
+    }
+
+    pub(super) async fn connect_networks(
+        &self,
+        request: &ConnectRequest,
+        wishes: &[NetworkWish],
+    ) -> Result<Connected, Refusal> {
+        {
+            let mut inner = self.inner.lock().await;
+            if let Some(record) = inner.sandboxes.get(&request.container) {
+                return Ok(record.connected.clone());
+            }
+            if !inner.connecting.insert(request.container.clone()) {
+                return Err(Refusal::conflict(format!(
+                    "container {} is being connected already; wait for it",
+                    request.name
+                )));
+            }
+        }
+        let connected = self.connect_new(request, wishes).await;
+        self.inner
+            .lock()
+            .await
+            .connecting
+            .remove(&request.container);
+        connected
+    }
+
+    async fn connect_new(
+        &self,
+        request: &ConnectRequest,
+        wishes: &[NetworkWish],
+    ) -> Result<Connected, Refusal> {
+        let attached = self.attach_all(request, wishes).await?;
+        let newest = attached
+            .iter()
+            .flatten()
+            .map(|attached| attached.generation)
+            .max();
+        if let Some(generation) = newest
+            && let Err(refusal) = self.wait_reached(generation).await
+        {
+            self.detach_all(endpoints_of(&attached)).await;
+            return Err(refusal);
+        }
+        let mut inner = self.inner.lock().await;
+        let record = match self.record(&mut inner, request, wishes, &attached) {
+            Ok(record) => record,
+            Err(refusal) => {
+                drop(inner);
+                self.detach_all(endpoints_of(&attached)).await;
+                return Err(refusal);
+            }
+        };
+        let outcome = self.program(&mut inner, &record).await;
+        drop(inner);
+        match outcome {
+            Ok(()) => Ok(record.connected),
+            Err(refusal) => {
+                self.take_back(&request.container).await;
+                Err(refusal)
+            }
+        }
+    }
+
+    /// Puts together what was given; local addresses are given here.
+    fn record(
+        &self,
+        inner: &mut Inner,
+        request: &ConnectRequest,
+        wishes: &[NetworkWish],
+        attached: &[Option<Attached>],
+    ) -> Result<SandboxRecord, Refusal> {
+        let mut given = Vec::new();
+        let mut local: Vec<(String, IpAddr)> = Vec::new();
+        let mut give = |inner: &mut Inner, network: &LocalNetwork, wanted: Option<IpAddr>| {
+            let address = inner.addresses.give(network, wanted).inspect_err(|_| {
+                for (network, address) in &local {
+                    inner.addresses.take_back(network, *address);
+                }
+            })?;
+            local.push((network.id.clone(), IpAddr::V4(address)));
+            Ok::<_, Refusal>(address)
+        };
+        for (wish, attached) in wishes.iter().zip(attached) {
+            let aliases = wish.aliases.clone();
+            given.push(match (attached, self.find_local(&wish.network)) {
+                (Some(attached), _) => Given::Overlay {
+                    attached: Box::new(attached.clone()),
+                    aliases,
+                },
+                (None, Some(network)) => {
+                    let address = give(inner, network, wish.addresses.first().copied())?;
+                    Given::Local {
+                        network: network.clone(),
+                        address,
+                        aliases,
+                    }
+                }
+                (None, None) => {
+                    return Err(Refusal::not_found(format!(
+                        "network {} not found",
+                        wish.network
+                    )));
+                }
+            });
+        }
+        let has_local = given
+            .iter()
+            .any(|given| matches!(given, Given::Local { .. }));
+        let wants_egress = attached
+            .iter()
+            .flatten()
+            .any(|attached| !attached.network.spec.internal);
+        if wants_egress && !has_local {
+            let network = &self.local.gateway_bridge;
+            let address = give(inner, network, None)?;
+            given.push(Given::Local {
+                network: network.clone(),
+                address,
+                aliases: Vec::new(),
+            });
+        }
+        let resolvers = Resolvers::read(&self.config.resolv_conf);
+        let endpoints = sandbox::shown(&given, &request.container);
+        let mut hosts = Vec::new();
+        for (address, _) in endpoints.iter().flat_map(|endpoint| &endpoint.addresses) {
+            hosts.push((*address, request.hostname.clone()));
+        }
+        Ok(SandboxRecord {
+            interfaces: sandbox::interfaces(&request.container, &given),
+            endpoints: attached
+                .iter()
+                .flatten()
+                .map(|attached| GivenEndpoint {
+                    endpoint: attached.endpoint.id.clone(),
+                    network: attached.network.id.clone(),
+                    names: attached.endpoint.names.clone(),
+                    task: matches!(attached.endpoint.owner, EndpointOwner::Task { .. }),
+                })
+                .collect(),
+            local,
+            running: false,
+            connected: Connected {
+                netns: Some(sandbox::netns_path(
+                    &self.config.run_dir,
+                    &request.container,
+                )),
+                resolv_conf: sandbox::resolv_conf(request, &resolvers, !given.is_empty()),
+                hosts,
+                endpoints,
+                late: attached
+                    .iter()
+                    .flatten()
+                    .flat_map(|a| a.late.clone())
+                    .collect(),
+            },
+            request: request.clone(),
+        })
+    }
+
+    async fn program(&self, inner: &mut Inner, record: &SandboxRecord) -> Result<(), Refusal> {
+        self.keep(record)?;
+        inner
+            .sandboxes
+            .insert(record.request.container.clone(), record.clone());
+        let mut steps = self.local_steps(record);
+        steps.extend(self.sandbox_step(inner, record));
+        let report = self.dataplane.change(steps).await;
+        match report.failures.first() {
+            None => Ok(()),
+            Some(failure) => Err(Refusal::internal(format!(
+                "the network of container {} could not be made: {failure}",
+                record.request.name
+            ))),
+        }
+    }
+
+    pub(super) fn keep(&self, record: &SandboxRecord) -> Result<(), Refusal> {
+        self.records.write(record).map_err(|error| {
+            Refusal::internal(format!(
+                "the network of container {} could not be remembered: {error}",
+                record.request.name
+            ))
+        })
+    }
+
+    /// Takes a sandbox back: first from the kernel, then from memory, last from the cluster.
+    pub(super) async fn take_back(&self, container: &ContainerId) {
+        let mut inner = self.inner.lock().await;
+        let Some(record) = inner.sandboxes.remove(container) else {
+            return;
+        };
+        if inner.adopted {
+            let step = Step::RemoveSandbox(container.to_string());
+            report("sandbox removal", &self.dataplane.change(vec![step]).await);
+        }
+        for (network, address) in &record.local {
+            inner.addresses.take_back(network, *address);
+        }
+        if let Err(error) = self.records.remove(container) {
+            tracing::warn!(%container, %error, "the sandbox record could not be removed");
+        }
+        drop(inner);
+        self.detach_all(
+            record
+                .endpoints
+                .into_iter()
+                .filter(|given| !given.task)
+                .map(|given| given.endpoint)
+                .collect(),
+        )
+        .await;
+    }
+}

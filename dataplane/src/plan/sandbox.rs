@@ -1,0 +1,261 @@
+//! One sandbox: its namespace, interfaces, routes and table.
+
+use std::{collections::BTreeSet, path::Path};
+
+use super::{Pair, Plan, Step, difference, field, list, table::diff_table};
+use crate::{
+    balance,
+    desired::Desired,
+    view::{Interface, Place, View},
+};
+
+/// Everything of one sandbox, the veth pairs included.
+pub fn diff_sandbox(
+    plan: &mut Plan,
+    desired: &Desired,
+    id: &str,
+    wanted: &crate::view::Sandbox,
+    seen: &View,
+) {
+    let Some(wish) = desired.sandboxes.get(id) else {
+        return;
+    };
+    let path = wish.netns.as_path();
+    let name = format!("sandbox {id}");
+    let empty = crate::view::Sandbox::default();
+    let found = seen.sandboxes.get(path);
+    if found.is_none_or(|found| !found.loopback_up) {
+        plan.step(
+            Step::MakeSandbox {
+                sandbox: path.into(),
+                id: id.into(),
+            },
+            format!("{name}: its namespace is missing or its loopback is down"),
+        );
+    }
+    let found = found.unwrap_or(&empty);
+    let mut fresh = BTreeSet::new();
+    for interface in &wish.interfaces {
+        let Some(inner) = wanted.interfaces.get(&interface.name) else {
+            continue;
+        };
+        let made = diff_interface(plan, desired, &name, path, interface, inner, found, seen);
+        if made {
+            fresh.insert(interface.name.clone());
+        }
+    }
+    let standing: BTreeSet<_> = found
+        .routes
+        .iter()
+        .filter(|(_, device)| !fresh.contains(device))
+        .cloned()
+        .collect();
+    // Only next hops of a family that we have a wish for are ours to judge.
+    let families: BTreeSet<bool> = wanted.routes.iter().map(|(via, _)| via.is_ipv6()).collect();
+    let ours: BTreeSet<_> = wish
+        .interfaces
+        .iter()
+        .map(|interface| interface.name.as_str())
+        .collect();
+    let extra: BTreeSet<_> = standing
+        .iter()
+        .filter(|(via, device)| {
+            !wanted.routes.contains(&(*via, device.clone()))
+                && (families.contains(&via.is_ipv6()) || ours.contains(device.as_str()))
+        })
+        .cloned()
+        .collect();
+    if !extra.is_empty() {
+        let text = list(
+            extra
+                .iter()
+                .map(|(via, device)| format!("{via} over {device}")),
+        );
+        plan.step(
+            Step::DropRoutes {
+                sandbox: path.into(),
+                routes: extra,
+            },
+            format!("{name}: default route by {text} is not wanted"),
+        );
+    }
+    let missing = difference(&wanted.routes, &standing);
+    if !missing.is_empty() {
+        let text = list(
+            missing
+                .iter()
+                .map(|(via, device)| format!("{via} over {device}")),
+        );
+        plan.step(
+            Step::SetRoutes {
+                sandbox: path.into(),
+                routes: missing,
+            },
+            format!("{name}: default route by {text} is missing"),
+        );
+    }
+    diff_table(
+        plan,
+        &name,
+        Place::Sandbox(path.into()),
+        wanted.table.as_ref(),
+        found.table.as_ref(),
+        crate::rules::sandbox,
+    );
+    diff_balance(plan, desired, wish, &name, wanted, found);
+}
+
+fn diff_balance(
+    plan: &mut Plan,
+    desired: &Desired,
+    wish: &crate::desired::Sandbox,
+    name: &str,
+    wanted: &crate::view::Sandbox,
+    found: &crate::view::Sandbox,
+) {
+    let sandbox = wish.netns.clone();
+    let Some(wanted) = &wanted.balance else {
+        if found.balance.is_some() {
+            plan.step(
+                Step::DropBalance(sandbox),
+                format!("{name}: its virtual IPs are not wanted any more"),
+            );
+        }
+        return;
+    };
+    let change = balance::difference(desired, wish, wanted, found.balance.as_ref());
+    if change.is_empty() {
+        return;
+    }
+    let reason = if change.whole {
+        format!("{name}: the rules of its virtual IPs are missing or others")
+    } else {
+        format!(
+            "{name}: virtual IPs: {} chains and {} addresses are missing, others or not wanted",
+            change.chains.len(),
+            change.addresses.len()
+        )
+    };
+    let change = Box::new(change);
+    plan.step(Step::SetBalance { sandbox, change }, reason);
+}
+
+/// Answers whether the interface is made anew.
+#[allow(clippy::too_many_arguments)] // one wish and what is known of it, in one place
+fn diff_interface(
+    plan: &mut Plan,
+    desired: &Desired,
+    name: &str,
+    path: &Path,
+    wish: &crate::desired::Interface,
+    inner: &Interface,
+    found: &crate::view::Sandbox,
+    seen: &View,
+) -> bool {
+    let segment = crate::view::tag(&wish.network);
+    let port = crate::view::port_name(&wish.endpoint);
+    let standing = seen
+        .segments
+        .get(&segment)
+        .is_some_and(|s| s.ports.contains_key(&port));
+    let Some(network) = desired.networks.get(&wish.network) else {
+        return false;
+    };
+    let (own, isolated) = match network.kind {
+        crate::desired::NetworkKind::Overlay { .. } => (true, false),
+        crate::desired::NetworkKind::Bridge { isolated, .. } => (false, isolated),
+    };
+    let place = if own {
+        Place::Overlay(segment.clone())
+    } else {
+        Place::Host
+    };
+    let make = |plan: &mut Plan, why: String| {
+        plan.step(
+            Step::MakePair(Box::new(Pair {
+                place: place.clone(),
+                segment: segment.clone(),
+                name: port.clone(),
+                port: crate::want::local_port(inner.mtu, isolated),
+                sandbox: path.into(),
+                inner: wish.name.clone(),
+                interface: inner.clone(),
+            })),
+            why,
+        );
+        true
+    };
+    match (standing, found.interfaces.get(&wish.name)) {
+        (false, None) => make(plan, format!("{name}: interface {} is missing", wish.name)),
+        (true, None) => {
+            plan.step(
+                Step::DropPort {
+                    place: place.clone(),
+                    segment: segment.clone(),
+                    port: port.clone(),
+                },
+                format!("{name}: port {port} has lost its interface {}", wish.name),
+            );
+            make(plan, format!("{name}: interface {} is missing", wish.name))
+        }
+        (false, Some(_)) => {
+            plan.step(
+                Step::DropInterface {
+                    sandbox: path.into(),
+                    name: wish.name.clone(),
+                },
+                format!("{name}: interface {} has lost its port {port}", wish.name),
+            );
+            make(
+                plan,
+                format!("{name}: interface {} is made anew", wish.name),
+            )
+        }
+        (true, Some(have)) if have.port != port => {
+            plan.step(
+                Step::DropInterface {
+                    sandbox: path.into(),
+                    name: wish.name.clone(),
+                },
+                format!("{name}: interface {} belongs to another port", wish.name),
+            );
+            plan.step(
+                Step::DropPort {
+                    place: place.clone(),
+                    segment: segment.clone(),
+                    port: port.clone(),
+                },
+                format!("{name}: port {port} belongs to another interface"),
+            );
+            make(
+                plan,
+                format!("{name}: interface {} is made anew", wish.name),
+            )
+        }
+        (true, Some(have)) => {
+            let mut why = Vec::new();
+            field(&mut why, "MTU", &inner.mtu, &have.mtu);
+            field(&mut why, "MAC", &inner.mac, &have.mac);
+            field(&mut why, "up", &inner.up, &have.up);
+            let missing = difference(&inner.addresses, &have.addresses);
+            if !missing.is_empty() {
+                why.push(format!("address {} is missing", list(missing.iter())));
+            }
+            let extra = difference(&have.addresses, &inner.addresses);
+            if !extra.is_empty() {
+                why.push(format!("address {} is not wanted", list(extra.iter())));
+            }
+            if !why.is_empty() {
+                plan.step(
+                    Step::SetInterface {
+                        sandbox: path.into(),
+                        name: wish.name.clone(),
+                        interface: inner.clone(),
+                    },
+                    format!("{name}: interface {}: {}", wish.name, why.join("; ")),
+                );
+            }
+            false
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! The deeds, and the order in which they are carried out.
+
+use std::{collections::BTreeSet, net::IpAddr, path::PathBuf};
+
+use ipnetwork::IpNetwork;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    balance,
+    rules::Ruleset,
+    view::{Bridge, Forwarding, Interface, Mac, Place, Port, Vxlan},
+};
+
+/// One deed. The variants stand in the order in which they are carried out.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Step {
+    DropTable(Place),
+    /// Unbinds a namespace that we made; its devices go by `DropPort`.
+    DropSandbox(PathBuf),
+    DropInterface {
+        sandbox: PathBuf,
+        name: String,
+    },
+    DropRoutes {
+        sandbox: PathBuf,
+        routes: BTreeSet<(IpAddr, String)>,
+    },
+    DropEntries {
+        segment: String,
+        entries: Entries,
+    },
+    DropPort {
+        place: Place,
+        segment: String,
+        port: String,
+    },
+    DropAddresses {
+        segment: String,
+        addresses: BTreeSet<IpNetwork>,
+    },
+    DropVxlan {
+        segment: String,
+    },
+    DropBridge {
+        place: Place,
+        segment: String,
+    },
+    /// The namespace of an overlay network, with all that is in it.
+    DropNamespace {
+        segment: String,
+    },
+    SetForwarding(Forwarding),
+    /// The namespace of an overlay network, br_netfilter off.
+    MakeNamespace {
+        segment: String,
+    },
+    MakeBridge {
+        place: Place,
+        segment: String,
+        bridge: Bridge,
+    },
+    SetBridge {
+        place: Place,
+        segment: String,
+        bridge: Bridge,
+    },
+    MakeVxlan {
+        segment: String,
+        vxlan: Vxlan,
+    },
+    SetVxlan {
+        segment: String,
+        port: Port,
+    },
+    MakeSandbox {
+        sandbox: PathBuf,
+        id: String,
+    },
+    /// A veth pair whose far end is born in the sandbox.
+    MakePair(Box<Pair>),
+    SetPort {
+        place: Place,
+        segment: String,
+        name: String,
+        port: Port,
+    },
+    SetInterface {
+        sandbox: PathBuf,
+        name: String,
+        interface: Interface,
+    },
+    SetRoutes {
+        sandbox: PathBuf,
+        routes: BTreeSet<(IpAddr, String)>,
+    },
+    SetEntries {
+        segment: String,
+        place: Place,
+        entries: Entries,
+    },
+    /// Replaces the whole table in one transaction.
+    SetTable {
+        place: Place,
+        rules: Box<Ruleset>,
+    },
+    /// The table of virtual IPs.
+    DropBalance(PathBuf),
+    /// Virtual IPs of a sandbox, in one transaction.
+    SetBalance {
+        sandbox: PathBuf,
+        change: Box<balance::Change>,
+    },
+    /// Elements of one set of the host's table.
+    SetElements {
+        set: String,
+        add: BTreeSet<Vec<u8>>,
+        remove: BTreeSet<Vec<u8>>,
+    },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pair {
+    pub place: Place,
+    pub segment: String,
+    pub name: String,
+    pub port: Port,
+    pub sandbox: PathBuf,
+    pub inner: String,
+    pub interface: Interface,
+}
+
+/// Rows of a segment's forwarding and neighbour tables.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entries {
+    pub forwards: Vec<(Mac, IpAddr)>,
+    pub locals: Vec<(Mac, String)>,
+    pub neighbours: Vec<(IpAddr, Mac)>,
+}
+
+impl Entries {
+    pub fn is_empty(&self) -> bool {
+        self.forwards.is_empty() && self.locals.is_empty() && self.neighbours.is_empty()
+    }
+
+    pub fn len(&self) -> usize {
+        self.forwards.len() + self.locals.len() + self.neighbours.len()
+    }
+}
+
+impl Step {
+    /// Place in the order of carrying out.
+    pub fn rank(&self) -> u8 {
+        match self {
+            Self::DropTable(_) | Self::DropBalance(_) => 0,
+            Self::DropRoutes { .. } => 1,
+            Self::DropEntries { .. } => 2,
+            Self::DropInterface { .. } => 3,
+            Self::DropPort { .. } => 4,
+            Self::DropSandbox(_) => 5,
+            Self::DropAddresses { .. } => 6,
+            Self::DropVxlan { .. } => 7,
+            Self::DropBridge { .. } => 8,
+            Self::DropNamespace { .. } => 9,
+            // The filter stands before the first tunnel.
+            Self::SetTable {
+                place: Place::Host, ..
+            } => 20,
+            Self::SetElements { .. } => 21,
+            Self::SetForwarding(_) => 22,
+            Self::MakeNamespace { .. } => 23,
+            Self::MakeBridge { .. } => 24,
+            Self::SetBridge { .. } => 25,
+            Self::MakeVxlan { .. } => 26,
+            Self::SetVxlan { .. } => 27,
+            Self::MakeSandbox { .. } => 28,
+            Self::SetTable { .. } | Self::SetBalance { .. } => 29,
+            // Who may be reached is known before there is anyone to reach them.
+            Self::SetEntries { entries, .. } if entries.locals.is_empty() => 30,
+            Self::MakePair(_) => 31,
+            Self::SetPort { .. } => 32,
+            Self::SetEntries { .. } => 33,
+            Self::SetInterface { .. } => 34,
+            Self::SetRoutes { .. } => 35,
+        }
+    }
+}
