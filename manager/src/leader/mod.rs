@@ -23,10 +23,12 @@ use tokio::{net::TcpListener, sync::broadcast, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    allocator::AllocatorLoop,
     ca::Identity,
-    dispatcher::Sessions,
+    dispatcher::{OrphansLoop, Sessions},
     orchestrator::handover::HandoverLoop,
     raft::{Consensus, WrappingKey},
+    scheduler::SchedulerLoop,
     server::{self, LogDesk},
     store::{Proposer, Store, StoreWriter},
     tls::LiveIdentity,
@@ -133,6 +135,9 @@ impl Manager {
             self.ending.clone(),
         ));
         tasks.spawn(server::serve(Arc::clone(self), listener)?);
+        self.run_loop(&mut tasks, AllocatorLoop);
+        self.run_loop(&mut tasks, SchedulerLoop::default());
+        self.run_loop(&mut tasks, OrphansLoop);
         self.run_loop(&mut tasks, HandoverLoop::default());
         Ok(())
     }

@@ -13,13 +13,11 @@ use crate::{
     ca::Member,
     clock,
     control::{self, Attempt},
-    dispatcher,
+    dispatcher::{self, REST},
     orchestrator::handover::LATE,
     store::{Rest, Tables},
 };
 
-/// How long an address rests before it is given again.
-const REST: Duration = Duration::from_secs(5);
 /// How often a wait for a resting address looks at the clock.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -208,12 +206,10 @@ impl Manager {
     /// has passed, and no host still forwards to the old owner.
     fn rested_ones(&self, view: &Tables, network: &str) -> impl Fn(&Rest) -> bool + Send + 'static {
         let now = clock::now();
-        let rest = i64::try_from(REST.as_nanos()).unwrap_or(i64::MAX);
         let over: Vec<u64> = control::find_network(view, network)
             .map(|network| {
                 view.resting(&network.id)
-                    .filter(|(_, r)| now.saturating_sub(r.since) >= rest)
-                    .filter(|(_, r)| self.sessions().behind(&r.hosts, r.released).is_empty())
+                    .filter(|(_, r)| self.sessions().has_rested(r, now))
                     .map(|(_, r)| r.released)
                     .collect()
             })

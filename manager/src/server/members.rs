@@ -13,7 +13,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::{address_of, caller};
 use crate::{
     control,
-    dispatcher::{assignments, increment},
+    dispatcher::{self, assignments, increment},
     leader::Manager,
     store::{StoreChange, Watched},
     wire::{
@@ -143,8 +143,12 @@ impl Members {
                 let address = address.filter(|address| !address.is_loopback());
                 node.status.address = node.description.advertise.or(address);
             }
+            let back = old.status.state != node.status.state;
             if node != *old {
                 tx.set_node(node);
+            }
+            if back {
+                dispatcher::returned(tx, &id);
             }
             Ok(())
         });
