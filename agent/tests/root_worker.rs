@@ -80,7 +80,9 @@ impl ByHand {
         };
         self.assignments.lock().unwrap().apply(&increment);
         if let Some(updates) = &*self.updates.lock().unwrap() {
-            updates.send(Update::Increment(Arc::new(increment))).unwrap();
+            updates
+                .send(Update::Increment(Arc::new(increment)))
+                .unwrap();
         }
     }
 
@@ -88,10 +90,14 @@ impl ByHand {
     async fn until(&self, task: &str, state: TaskState) -> TaskStatus {
         let id = TaskId::new(task);
         let mut reported = self.reported.subscribe();
-        let there = reported.wait_for(|all| all.get(&id).is_some_and(|status| status.state == state));
+        let there =
+            reported.wait_for(|all| all.get(&id).is_some_and(|status| status.state == state));
         match tokio::time::timeout(LIMIT, there).await {
             Ok(all) => all.unwrap()[&id].clone(),
-            Err(_) => panic!("{task} is not {state:?}: {:?}", self.reported.borrow().get(&id)),
+            Err(_) => panic!(
+                "{task} is not {state:?}: {:?}",
+                self.reported.borrow().get(&id)
+            ),
         }
     }
 
@@ -176,12 +182,17 @@ impl Host {
                 fs::create_dir_all(layer.join(part)).unwrap();
             }
             fs::copy("/bin/busybox", layer.join("bin/busybox")).unwrap();
-            for tool in ["sh", "cat", "sleep", "test", "touch", "rm", "echo", "ls", "dd"] {
+            for tool in [
+                "sh", "cat", "sleep", "test", "touch", "rm", "echo", "ls", "dd",
+            ] {
                 symlink("busybox", layer.join("bin").join(tool)).unwrap();
             }
             let builder = ImageBuilder::new(ImageConfiguration::default());
             let builder = builder.layer_from_dir(&layer).unwrap();
-            builder.store(&store, &IMAGE.parse().unwrap()).await.unwrap();
+            builder
+                .store(&store, &IMAGE.parse().unwrap())
+                .await
+                .unwrap();
         }
         let engine = Engine::start(EngineConfig {
             root: self.path("root"),
@@ -216,7 +227,8 @@ impl Host {
     }
 
     fn give(&self, task: &Task) {
-        self.leader.change(vec![Change::SetTask(Box::new(task.clone()))]);
+        self.leader
+            .change(vec![Change::SetTask(Box::new(task.clone()))]);
     }
 
     async fn container_is_gone(&self, task: &Task) {
@@ -233,7 +245,8 @@ impl Host {
             assignments.tasks.values().cloned().collect()
         };
         for task in &tasks {
-            self.leader.change(vec![Change::RemoveTask(task.id.clone())]);
+            self.leader
+                .change(vec![Change::RemoveTask(task.id.clone())]);
         }
         for task in &tasks {
             self.container_is_gone(task).await;
@@ -246,14 +259,22 @@ impl Host {
 
 impl Drop for Host {
     fn drop(&mut self) {
-        for entry in fs::read_dir(self.path("run/b")).into_iter().flatten().flatten() {
+        for entry in fs::read_dir(self.path("run/b"))
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
             if let Some(pid) = runtime::oci::read_pid(&entry.path().join("init.pid")) {
                 let pid = nix::unistd::Pid::from_raw(pid);
                 let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
             }
         }
         let _ = nix::mount::umount2(&self.path("run/payloads"), nix::mount::MntFlags::MNT_DETACH);
-        for controller in fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
+        for controller in fs::read_dir("/sys/fs/cgroup")
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
             let parent = controller.path().join(&self.parent);
             for child in fs::read_dir(&parent).into_iter().flatten().flatten() {
                 let _ = fs::remove_dir(child.path());
@@ -317,24 +338,29 @@ async fn a_task_is_prepared_started_stopped_and_forgotten() {
             mode: 0o400,
         }),
     };
-    let mut one = task("t1", "cat /run/secrets/key; echo $WHO; exec sleep 1000", |spec| {
-        spec.container.secrets = vec![given];
-        spec.container.env = vec!["WHO={{.Task.Name}}".into()];
-    });
+    let mut one = task(
+        "t1",
+        "cat /run/secrets/key; echo $WHO; exec sleep 1000",
+        |spec| {
+            spec.container.secrets = vec![given];
+            spec.container.env = vec!["WHO={{.Task.Name}}".into()];
+        },
+    );
     one.desired = TaskState::Ready;
     host.give(&one);
     let waits = host.leader.until("t1", TaskState::Accepted).await;
     assert!(waits.error.is_empty() || waits.error.contains("secret key"));
-    host.leader.change(vec![Change::SetPayload(Box::new(Payload {
-        id: "p1".into(),
-        meta: Meta::default(),
-        kind: PayloadKind::Secret,
-        spec: PayloadSpec {
-            name: "key".into(),
-            data: Content(secret.as_bytes().to_vec()),
-            ..PayloadSpec::default()
-        },
-    }))]);
+    host.leader
+        .change(vec![Change::SetPayload(Box::new(Payload {
+            id: "p1".into(),
+            meta: Meta::default(),
+            kind: PayloadKind::Secret,
+            spec: PayloadSpec {
+                name: "key".into(),
+                data: Content(secret.as_bytes().to_vec()),
+                ..PayloadSpec::default()
+            },
+        }))]);
     host.leader.until("t1", TaskState::Ready).await;
     one.desired = TaskState::Running;
     host.give(&one);
@@ -350,17 +376,25 @@ async fn a_task_is_prepared_started_stopped_and_forgotten() {
     };
     let worker = &host.up.as_ref().unwrap().1;
     let lines = worker.logs(&"t1".into(), &options).unwrap();
-    let lines: Vec<_> = tokio::time::timeout(LIMIT, lines.take(1).collect()).await.unwrap();
+    let lines: Vec<_> = tokio::time::timeout(LIMIT, lines.take(1).collect())
+        .await
+        .unwrap();
     let line = String::from_utf8(lines[0].data.clone()).unwrap();
     assert_eq!(line, format!("{secret}web.1.t1\n"));
-    let record = host.path("root/containers").join(view.id.as_str()).join("record.json");
+    let record = host
+        .path("root/containers")
+        .join(view.id.as_str())
+        .join("record.json");
     assert!(!fs::read_to_string(record).unwrap().contains(secret));
 
     one.desired = TaskState::Shutdown;
     host.give(&one);
     let over = host.leader.until("t1", TaskState::Shutdown).await;
     assert_eq!(over.container.unwrap().exit_code, 137);
-    assert!(host.engine().inspect("web.1.t1").is_ok(), "kept until it is reaped");
+    assert!(
+        host.engine().inspect("web.1.t1").is_ok(),
+        "kept until it is reaped"
+    );
     host.down().await;
 }
 
@@ -421,21 +455,29 @@ async fn what_cannot_run_says_why() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_task_runs_when_it_is_healthy_and_fails_when_it_no_longer_is() {
     let host = Host::new().await;
-    let one = task("t1", "sleep 1; touch /ok; sleep 2; rm /ok; exec sleep 1000", |spec| {
-        spec.container.health = Some(HealthSpec {
-            test: vec!["CMD".into(), "/bin/test".into(), "-e".into(), "/ok".into()],
-            interval: Some(Duration::from_millis(100)),
-            start_period: Some(Duration::from_secs(20)),
-            start_interval: Some(Duration::from_millis(100)),
-            retries: Some(2),
-            ..HealthSpec::default()
-        });
-    });
+    let one = task(
+        "t1",
+        "sleep 1; touch /ok; sleep 2; rm /ok; exec sleep 1000",
+        |spec| {
+            spec.container.health = Some(HealthSpec {
+                test: vec!["CMD".into(), "/bin/test".into(), "-e".into(), "/ok".into()],
+                interval: Some(Duration::from_millis(100)),
+                start_period: Some(Duration::from_secs(20)),
+                start_interval: Some(Duration::from_millis(100)),
+                retries: Some(2),
+                ..HealthSpec::default()
+            });
+        },
+    );
     host.give(&one);
     host.leader.until("t1", TaskState::Starting).await;
     host.leader.until("t1", TaskState::Running).await;
     let failed = host.leader.until("t1", TaskState::Failed).await;
-    assert!(failed.error.contains("unhealthy container"), "{}", failed.error);
+    assert!(
+        failed.error.contains("unhealthy container"),
+        "{}",
+        failed.error
+    );
     host.down().await;
 }
 
@@ -448,7 +490,9 @@ async fn a_daemon_that_comes_back_goes_on_where_it_was() {
     );
     for task in [&one, &two] {
         host.give(task);
-        host.leader.until(task.id.as_str(), TaskState::Running).await;
+        host.leader
+            .until(task.id.as_str(), TaskState::Running)
+            .await;
     }
     let before = host.engine().inspect(&one.name()).unwrap();
     host.kill_daemon().await;
@@ -483,7 +527,8 @@ async fn without_a_manager_a_failed_task_is_started_again() {
     host.leader.in_sight(false);
     host.engine().kill(&one.name(), None).await.unwrap();
     let mut reported = host.leader.reported.subscribe();
-    let again = reported.wait_for(|all| all[&"t1".into()].restarts == 1);
+    let id = TaskId::new("t1");
+    let again = reported.wait_for(|all| all[&id].restarts == 1);
     tokio::time::timeout(LIMIT, again).await.unwrap().unwrap();
     assert!(host.engine().inspect(&one.name()).unwrap().state.pid > 0);
     // With one in sight the end is a failure, and the manager's to see to.
@@ -511,7 +556,10 @@ async fn connections_end_before_their_task_does() {
         assert!(begun.elapsed() < LIMIT, "connections are not counted");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    assert!(host.engine().inspect(&one.name()).unwrap().state.pid > 0, "it drains");
+    assert!(
+        host.engine().inspect(&one.name()).unwrap().state.pid > 0,
+        "it drains"
+    );
     host.flows.there.store(0, Ordering::Relaxed);
     let begun = Instant::now();
     host.leader.until("t1", TaskState::Shutdown).await;
@@ -531,7 +579,9 @@ async fn many_tasks_start_together() {
         host.give(task);
     }
     for task in &tasks {
-        host.leader.until(task.id.as_str(), TaskState::Running).await;
+        host.leader
+            .until(task.id.as_str(), TaskState::Running)
+            .await;
     }
     eprintln!("{COUNT} tasks ran after {:?}", begun.elapsed());
     let begun = Instant::now();

@@ -34,7 +34,13 @@ fn a_service_is_made_scaled_repaired_and_removed() {
 fn running(manager: &Host) -> BTreeSet<String> {
     let format = "{{.Name}} {{.Node}} {{.CurrentState}}";
     let listed = manager.docker(&[
-        "service", "ps", "--filter", "desired-state=running", "--format", format, "echo",
+        "service",
+        "ps",
+        "--filter",
+        "desired-state=running",
+        "--format",
+        format,
+        "echo",
     ]);
     let lines = listed.ok();
     let running = lines.lines().filter(|line| line.contains(" Running "));
@@ -46,20 +52,43 @@ fn running(manager: &Host) -> BTreeSet<String> {
 fn until_running(manager: &Host, what: &str, count: usize) {
     wait::until(what, LIMIT, || {
         let there = running(manager);
-        if there.len() == count { Ok(()) } else { Err(there) }
+        if there.len() == count {
+            Ok(())
+        } else {
+            Err(there)
+        }
     });
 }
 
 fn toolbox(host: &Host, script: &str) -> String {
-    let args = ["run", "--rm", "--network", "ch03", TOOLBOX, "sh", "-c", script];
+    let args = [
+        "run",
+        "--rm",
+        "--network",
+        "ch03",
+        TOOLBOX,
+        "sh",
+        "-c",
+        script,
+    ];
     host.docker(&args).ok()
 }
 
 fn one_replica_is_reachable_by_name(lab: &Lab) {
     let manager = lab.host("manager01");
     let created = manager.docker(&[
-        "service", "create", "-d", "--replicas", "1", "--network", "ch03", "--name", "echo",
-        "--stop-grace-period", "2s", ECHO,
+        "service",
+        "create",
+        "-d",
+        "--replicas",
+        "1",
+        "--network",
+        "ch03",
+        "--name",
+        "echo",
+        "--stop-grace-period",
+        "2s",
+        ECHO,
     ]);
     assert_eq!(created.ok().len(), 25);
     until_running(&manager, "one replica runs", 1);
@@ -71,9 +100,8 @@ fn one_replica_is_reachable_by_name(lab: &Lab) {
 
 /// The hosts' names that answer a number of connections.
 fn who_answers(host: &Host, connections: u32) -> BTreeSet<String> {
-    let script = format!(
-        "for n in $(seq {connections}); do wget -qO- http://echo:8080/whoami; echo; done"
-    );
+    let script =
+        format!("for n in $(seq {connections}); do wget -qO- http://echo:8080/whoami; echo; done");
     let answers = toolbox(host, &script);
     let lines = answers.lines().filter(|line| !line.is_empty());
     lines
@@ -119,7 +147,11 @@ fn a_killed_task_is_replaced(lab: &Lab) {
         let history = manager.docker(&["service", "ps", "--format", "{{.CurrentState}}", "echo"]);
         let failed = history.ok().lines().any(|line| line.starts_with("Failed "));
         let now = running(&manager);
-        if failed && now.len() == before.len() { Ok(()) } else { Err(now) }
+        if failed && now.len() == before.len() {
+            Ok(())
+        } else {
+            Err(now)
+        }
     });
 }
 
@@ -130,7 +162,11 @@ fn a_drained_host_has_no_tasks(lab: &Lab) {
     wait::until("its tasks run elsewhere", LIMIT, || {
         let now = running(&manager);
         let there = now.iter().any(|line| line.ends_with(" worker01"));
-        if now.len() == 6 && !there { Ok(()) } else { Err(now) }
+        if now.len() == 6 && !there {
+            Ok(())
+        } else {
+            Err(now)
+        }
     });
     let answered = who_answers(&lab.host("worker01"), 80);
     assert_eq!(answered.len(), 6, "{answered:?}");
@@ -152,6 +188,10 @@ fn nothing_is_left(lab: &Lab) {
     assert_eq!(gone, "");
     wait::until("the network is free", LIMIT, || {
         let removed = manager.docker(&["network", "rm", "ch03"]);
-        if removed.status == 0 { Ok(()) } else { Err(format!("{removed:?}")) }
+        if removed.status == 0 {
+            Ok(())
+        } else {
+            Err(format!("{removed:?}"))
+        }
     });
 }

@@ -146,7 +146,11 @@ impl Backends {
         if self.places.get(&endpoint.id) != Some(&place) {
             touched = self.remove(&endpoint.id);
         }
-        let addresses: Vec<IpAddr> = endpoint.addresses.iter().map(|a| a.ip()).collect();
+        let addresses: Vec<IpAddr> = endpoint
+            .addresses
+            .iter()
+            .map(ipnetwork::IpNetwork::ip)
+            .collect();
         let active = self.active.entry(place.clone()).or_default();
         if active.insert(endpoint.id.clone(), addresses.clone()) != Some(addresses) {
             touched.push(place.clone());

@@ -48,12 +48,12 @@ fn own(state: TaskState) -> Own {
     }
 }
 
-fn seen(run: Run) -> Option<Seen> {
-    Some(Seen {
+fn seen(run: Run) -> Seen {
+    Seen {
         id: model::ContainerId::new("c1"),
         run,
         ..Seen::default()
-    })
+    }
 }
 
 const RUNS: Run = Run::Runs(Health::Unasked);
@@ -242,12 +242,7 @@ fn a_life_from_accepted_to_its_end() {
         ),
         (S::Remove, S::Shutdown, None, Action::Nothing, None),
     ] {
-        let step = decide(
-            &task(desired),
-            &own(state),
-            run.and_then(seen).as_ref(),
-            NOW,
-        );
+        let step = decide(&task(desired), &own(state), run.map(seen).as_ref(), NOW);
         let found = (step.action, step.status.map(|next| next.state));
         assert_eq!(found, (action, next), "{desired:?} {state:?} {run:?}");
     }
@@ -341,7 +336,7 @@ fn a_task_leaves_load_balancing_before_it_is_stopped() {
             ending_since: Some(NOW),
             ..own(TaskState::Running)
         };
-        let step = decide(&task, &own, seen(RUNS).as_ref(), NOW);
+        let step = decide(&task, &own, Some(&seen(RUNS)), NOW);
         assert_eq!(
             (step.action, step.deadline),
             (action, deadline),
@@ -451,7 +446,7 @@ fn after_a_reboot_what_is_wanted_is_started_again() {
             ..own(TaskState::Running)
         };
         let ended = seen(Run::Ended { code: 255 });
-        let step = decide(&task(desired), &own, ended.as_ref(), NOW);
+        let step = decide(&task(desired), &own, Some(&ended), NOW);
         assert_eq!(step.action, action, "{desired:?} {alone:?}");
     }
 }
@@ -530,7 +525,7 @@ proptest! {
             failure: failed.then(|| "reason".to_owned()),
             ..own(state)
         };
-        let step = decide(&task(desired), &own, run.and_then(seen).as_ref(), NOW);
+        let step = decide(&task(desired), &own, run.map(seen).as_ref(), NOW);
         if let Some(next) = &step.status {
             prop_assert!(next.state >= state);
         }

@@ -220,6 +220,7 @@ impl Worker {
                             Change::RemoveTask(id) => self.take(id),
                             // Somebody may wait for it.
                             Change::SetPayload(_) => self.wake_all(),
+                            Change::SetEndpoint(endpoint) => self.wake(endpoint.owner.id()),
                             _ => {}
                         }
                     }
@@ -249,6 +250,12 @@ impl Worker {
         }
     }
 
+    fn wake(&self, task: &str) {
+        if let Some(handle) = self.handles().get(&TaskId::new(task)) {
+            handle.wake.notify_one();
+        }
+    }
+
     fn wake_all(&self) {
         for handle in self.handles().values() {
             handle.wake.notify_one();
@@ -261,11 +268,8 @@ impl Worker {
             match events.recv().await {
                 Ok(event) if event.action.starts_with("exec_") => {}
                 Ok(event) => {
-                    let task = event.attributes.get(LABEL_TASK).map(TaskId::new);
-                    if let Some(handle) =
-                        task.and_then(|id| self.handles().get(&id).map(|h| Arc::clone(&h.wake)))
-                    {
-                        handle.notify_one();
+                    if let Some(task) = event.attributes.get(LABEL_TASK) {
+                        self.wake(task);
                     }
                 }
                 Err(broadcast::error::RecvError::Lagged(_)) => self.wake_all(),

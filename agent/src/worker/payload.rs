@@ -76,32 +76,13 @@ impl Payloads {
             return Ok(Vec::new());
         }
         let directory = self.of(&task.id);
-        self.write(&directory, &files).map_err(|error| {
+        write(&directory, &files).map_err(|error| {
             Refusal::internal(format!(
                 "the secrets and configs of task {} cannot be written: {error}",
                 task.name()
             ))
         })?;
         Ok(mounts(&directory, &files))
-    }
-
-    fn write(&self, directory: &Path, files: &[File]) -> io::Result<()> {
-        for file in files {
-            let path = directory.join(&file.place);
-            if let Some(folder) = path.parent() {
-                // Only root reaches it by this path; the container's users do by theirs.
-                fs::DirBuilder::new()
-                    .recursive(true)
-                    .mode(0o755)
-                    .create(folder)?;
-            }
-            let fresh = path.with_extension("overnet-new");
-            fs::write(&fresh, &file.content)?;
-            chown(&fresh, Some(file.uid), Some(file.gid))?;
-            fs::set_permissions(&fresh, fs::Permissions::from_mode(file.mode))?;
-            fs::rename(&fresh, &path)?;
-        }
-        Ok(())
     }
 
     /// Deletes a task's files; unknown tasks are fine.
@@ -121,6 +102,25 @@ impl Payloads {
             }
         }
     }
+}
+
+fn write(directory: &Path, files: &[File]) -> io::Result<()> {
+    for file in files {
+        let path = directory.join(&file.place);
+        if let Some(folder) = path.parent() {
+            // Only root reaches it by this path; the container's users do by theirs.
+            fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o755)
+                .create(folder)?;
+        }
+        let fresh = path.with_extension("overnet-new");
+        fs::write(&fresh, &file.content)?;
+        chown(&fresh, Some(file.uid), Some(file.gid))?;
+        fs::set_permissions(&fresh, fs::Permissions::from_mode(file.mode))?;
+        fs::rename(&fresh, &path)?;
+    }
+    Ok(())
 }
 
 /// The names of what a task is to be given and this host has not got.

@@ -116,7 +116,7 @@ impl<'a> Machine<'a> {
             self.own.ending_since.get_or_insert(now);
         }
         self.own.missing = if self.own.status.state < TaskState::Ready {
-            payload::missing(task, &self.shared.assignments().payloads)
+            self.shared.missing(task)
         } else {
             Vec::new()
         };
@@ -230,6 +230,17 @@ impl Shared {
             .then(|| seen(&view))
     }
 
+    /// What a task was promised and has not come yet.
+    fn missing(&self, task: &Task) -> Vec<String> {
+        let assignments = self.assignments();
+        let mut missing = payload::missing(task, &assignments.payloads);
+        let there = |id| assignments.endpoints.contains_key(id);
+        if !task.endpoints.iter().all(there) {
+            missing.push("its addresses".to_owned());
+        }
+        missing
+    }
+
     async fn create(&self, task: &Task) -> Result<(), Refusal> {
         let laid = self.lay(task)?;
         let endpoints: Vec<_> = {
@@ -237,14 +248,6 @@ impl Shared {
             let given = |id| assignments.endpoints.get(id).cloned();
             task.endpoints.iter().filter_map(given).collect()
         };
-        if endpoints.len() != task.endpoints.len() {
-            return Err(Refusal::internal(format!(
-                "the manager named {} addresses for task {} and gave {}",
-                task.endpoints.len(),
-                task.name(),
-                endpoints.len()
-            )));
-        }
         let place = Place {
             node: &self.node,
             endpoints: &endpoints,

@@ -176,12 +176,9 @@ fn lane(
                 return;
             }
         };
-        let mut first = match tokio::time::timeout(PATIENCE, pushes.recv()).await {
-            Ok(first) => first,
-            Err(_) => {
-                yield away("the host did not answer in time");
-                return;
-            }
+        let Ok(mut first) = tokio::time::timeout(PATIENCE, pushes.recv()).await else {
+            yield away("the host did not answer in time");
+            return;
         };
         loop {
             let push = match first.take() {
