@@ -55,6 +55,7 @@ pub const FILTERS: &[&str] = &[
     "scope",
     "secret",
     "service",
+    "task",
     "type",
     "volume",
 ];
@@ -124,6 +125,16 @@ impl EventView {
                     filters.any(kind, |value| {
                         container.is_some_and(|id| !value.is_empty() && id.starts_with(value))
                     })
+                } else if self.kind == "task" && matches!(kind, "service" | "node") {
+                    // What happens to a task happens to its service and on its node.
+                    let of = |key: &str| {
+                        let value = self.actor.attributes.get(key);
+                        value.map_or("", String::as_str)
+                    };
+                    let (name, id) = (of(kind), of(&format!("{kind}.id")));
+                    filters.any(kind, |value| {
+                        value == name || (!value.is_empty() && id.starts_with(value))
+                    })
                 } else if kind == "image" && self.kind == "container" {
                     let image = self
                         .actor
@@ -153,6 +164,7 @@ impl EventView {
                 "plugin",
                 "secret",
                 "service",
+                "task",
                 "volume",
             ]
             .into_iter()
@@ -215,6 +227,32 @@ mod tests {
             ..started()
         };
         assert!(exec.passes(&Filters::parse(r#"{"event":["exec_create"]}"#, FILTERS).unwrap()));
+    }
+
+    #[test]
+    fn a_task_is_found_by_its_service_and_node() {
+        let attributes = [
+            ("name", "web.1.t"),
+            ("service", "web"),
+            ("service.id", "sid"),
+            ("node", "worker01"),
+            ("node.id", "nid"),
+        ]
+        .map(|(key, value)| (key.to_owned(), value.to_owned()));
+        let event = EventView::new("swarm", "task", "running", "tid", attributes.into(), 1);
+        for (text, passes) in [
+            (r#"{"type":["task"]}"#, true),
+            (r#"{"task":["tid"]}"#, true),
+            (r#"{"service":["web"]}"#, true),
+            (r#"{"service":["si"]}"#, true),
+            (r#"{"service":["we"]}"#, false),
+            (r#"{"node":["worker01"],"event":["running"]}"#, true),
+            (r#"{"node":["other"]}"#, false),
+            (r#"{"container":["tid"]}"#, false),
+        ] {
+            let filters = Filters::parse(text, FILTERS).unwrap();
+            assert_eq!(event.passes(&filters), passes, "{text}");
+        }
     }
 
     #[test]

@@ -9,17 +9,23 @@
 
 pub mod body;
 pub mod container;
+pub mod duration;
 pub mod event;
 pub mod filters;
 pub mod frame;
 pub mod lenient;
 pub mod network;
 pub mod node;
+mod omit;
+pub mod payload;
 pub mod query;
+pub mod service;
 pub mod swarm;
 pub mod system;
+pub mod task;
 pub mod timestamp;
 pub mod version;
+pub mod word;
 
 pub use body::{ErrorBody, read};
 pub use bollard_stubs::models as docker;

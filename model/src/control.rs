@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Cluster, ClusterSpec, ContainerId, Endpoint, EndpointId, EndpointState, Generation, Network,
     NetworkId, NetworkSpec, Node, NodeId, NodeSpec, Payload, PayloadKind, PayloadSpec, Service,
-    ServiceSpec, Task, TaskId, TaskStatus, service::ServiceStatus,
+    ServiceId, ServiceSpec, Task, TaskId, TaskStatus, service::ServiceStatus,
 };
 
 /// What can be asked of the leader.
@@ -96,6 +96,8 @@ pub enum Verb {
     TaskInspect {
         reference: String,
     },
+    /// Tasks with their endpoints and networks, as of one moment: what a list shows.
+    TaskSheet(Box<TaskSelection>),
     /// What a node says of its tasks; statuses only move forward.
     TaskReport {
         node: NodeId,
@@ -123,6 +125,29 @@ pub enum Verb {
         kind: PayloadKind,
         reference: String,
     },
+}
+
+/// Which tasks; what is empty does not choose.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TaskSelection {
+    pub ids: Vec<TaskId>,
+    pub services: Vec<ServiceId>,
+    pub nodes: Vec<NodeId>,
+    /// Labels of the service that all have to be there, with the value if one is given.
+    pub labels: Vec<(String, Option<String>)>,
+    /// Only tasks that an update of their service would leave alone.
+    pub up_to_date: bool,
+}
+
+/// Tasks and what belongs to them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskSheet {
+    pub tasks: Vec<Task>,
+    /// Those of the tasks.
+    pub endpoints: Vec<Endpoint>,
+    /// Those of the endpoints.
+    pub networks: Vec<Network>,
 }
 
 /// Where the registry credentials of an updated service come from.
@@ -171,13 +196,14 @@ pub enum Answer {
     Service(Box<Service>),
     /// A service was written: its id, and what the user should know.
     ServiceWritten {
-        id: crate::ServiceId,
+        id: ServiceId,
         warnings: Vec<String>,
     },
     DryRun(Box<DryRun>),
     Moved(u64),
     Tasks(Vec<Task>),
     Task(Box<Task>),
+    TaskSheet(Box<TaskSheet>),
     /// Without content for secrets.
     Payloads(Vec<Payload>),
     Payload(Box<Payload>),

@@ -61,6 +61,7 @@ fn passes_from_workers(verb: &Verb) -> bool {
         | Verb::ServiceRebalance { .. }
         | Verb::TaskList
         | Verb::TaskInspect { .. }
+        | Verb::TaskSheet(_)
         | Verb::PayloadCreate { .. }
         | Verb::PayloadList { .. }
         | Verb::PayloadInspect { .. }

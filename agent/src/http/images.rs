@@ -319,7 +319,7 @@ impl Credentials {
     }
 }
 
-fn credentials(headers: &HeaderMap) -> Result<Option<Auth>, Refusal> {
+pub(super) fn credentials(headers: &HeaderMap) -> Result<Option<Auth>, Refusal> {
     let Some(text) = headers.get("x-registry-auth").map(HeaderValue::as_bytes) else {
         return Ok(None);
     };

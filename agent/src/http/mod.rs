@@ -14,11 +14,16 @@ mod hijack;
 mod host_networks;
 mod images;
 mod network_events;
+mod network_services;
 mod networks;
 mod nodes;
+mod payloads;
+mod service_logs;
+mod services;
 mod state;
 mod swarm;
 mod system;
+mod tasks;
 mod volumes;
 
 use std::{
@@ -43,6 +48,7 @@ use tower::ServiceExt;
 pub use self::{
     answer::{Answer, Asked, Failure, Given, Optional, Raw, Spoken, done, json, json_with},
     bus::EventBus,
+    service_logs::TaskLogs,
     state::{AppState, HostEndpoint, HostNetwork, HostNetworks, unexpected},
 };
 
@@ -62,6 +68,10 @@ fn routes() -> Router<AppState> {
         .merge(events::routes())
         .merge(swarm::routes())
         .merge(nodes::routes())
+        .merge(services::routes())
+        .merge(service_logs::routes())
+        .merge(tasks::routes())
+        .merge(payloads::routes())
         .merge(networks::routes())
         .merge(containers::routes())
         .merge(exec::routes())

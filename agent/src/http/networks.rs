@@ -1,12 +1,10 @@
 //! `/networks…`: this host's own networks and the cluster's, in one list.
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use api::{
     Filters,
     network::{
         ConfigFrom, ConnectRequest, ContainerOnNetwork, CreateRequest, CreateResponse,
-        DisconnectRequest, Ipam, IpamConfig, NetworkView, Peer, ServiceOnNetwork, TaskOnNetwork,
+        DisconnectRequest, Ipam, IpamConfig, NetworkView,
     },
     timestamp,
 };
@@ -17,14 +15,14 @@ use axum::{
     routing::{get, post},
 };
 use model::{
-    Endpoint, Network, Refusal, RefusalKind,
+    Network, Refusal, RefusalKind,
     control::{Answer as Reply, Verb},
 };
 use sha2::{Digest, Sha256};
 
 use super::{
     Answer, AppState, Asked, Given, HostEndpoint, HostNetwork, containers, done, json, json_with,
-    unexpected,
+    network_services::Known, unexpected,
 };
 use crate::clock;
 
@@ -229,18 +227,17 @@ async fn inspect(
             // Who else takes part is told as far as it is known.
             let endpoints = match state
                 .call(Verb::EndpointList {
-                    network: network.id,
+                    network: network.id.clone(),
                 })
                 .await
             {
                 Ok(Reply::Endpoints(endpoints)) => endpoints,
                 _ => Vec::new(),
             };
-            if !endpoints.is_empty() {
-                view.peers = peers(&state, &endpoints).await;
-            }
-            if verbose {
-                view.services = Some(services(&endpoints));
+            if verbose || !endpoints.is_empty() {
+                let known = Known::ask(&state, verbose).await;
+                view.peers = known.peers(&endpoints);
+                view.services = verbose.then(|| known.services(&network, &endpoints));
             }
             view
         }
@@ -270,54 +267,6 @@ fn on_network(endpoint: HostEndpoint) -> (String, ContainerOnNetwork) {
             ipv6_address,
         },
     )
-}
-
-/// The hosts with containers on the network.
-async fn peers(state: &AppState, endpoints: &[Endpoint]) -> Vec<Peer> {
-    let hosts: BTreeSet<_> = endpoints.iter().map(|endpoint| &endpoint.node).collect();
-    match state.call(Verb::NodeList).await {
-        Ok(Reply::Nodes(nodes)) => nodes
-            .into_iter()
-            .filter(|node| hosts.contains(&node.id))
-            .map(|node| Peer {
-                name: node.description.hostname,
-                ip: node
-                    .description
-                    .data_path
-                    .map(|ip| ip.to_string())
-                    .unwrap_or_default(),
-            })
-            .collect(),
-        _ => Vec::new(),
-    }
-}
-
-/// Stand-alone containers stand under the empty name, as in Docker's verbose view.
-fn services(endpoints: &[Endpoint]) -> BTreeMap<String, ServiceOnNetwork> {
-    let tasks: Vec<TaskOnNetwork> = endpoints
-        .iter()
-        .map(|endpoint| TaskOnNetwork {
-            name: endpoint.owner.name().to_owned(),
-            endpoint_id: endpoint.id.to_string(),
-            endpoint_ip: endpoint
-                .addresses
-                .first()
-                .map(|address| address.ip().to_string())
-                .unwrap_or_default(),
-            info: [("Host".to_owned(), endpoint.node.to_string())].into(),
-        })
-        .collect();
-    if tasks.is_empty() {
-        return BTreeMap::new();
-    }
-    [(
-        String::new(),
-        ServiceOnNetwork {
-            tasks,
-            ..ServiceOnNetwork::default()
-        },
-    )]
-    .into()
 }
 
 async fn create(State(state): State<AppState>, Given(request): Given<CreateRequest>) -> Answer {

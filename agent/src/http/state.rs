@@ -11,7 +11,7 @@ use model::{
 use runtime::{engine::Engine, images::ImageStore};
 use tokio_util::sync::CancellationToken;
 
-use super::{bus::EventBus, network_events};
+use super::{bus::EventBus, network_events, service_logs::TaskLogs};
 use crate::{
     cluster::{ClusterNode, LocalState, Standing},
     config::Settings,
@@ -24,6 +24,8 @@ pub struct AppState {
     pub images: ImageStore,
     pub cluster: Arc<ClusterNode>,
     pub networks: Arc<dyn HostNetworks>,
+    /// Lines of tasks, from whichever hosts they ran on.
+    pub task_logs: Arc<dyn TaskLogs>,
     pub settings: Arc<Settings>,
     /// `ID` of `/info`: stays the same over restarts of the daemon.
     pub engine_id: Arc<str>,
@@ -69,7 +71,10 @@ pub trait HostNetworks: Send + Sync + 'static {
 }
 
 /// Docker's sentence for a host that is in no cluster.
-pub(super) const NOT_A_MEMBER: &str = "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this node to swarm and try again.";
+const NOT_A_MEMBER: &str = "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this node to swarm and try again.";
+
+/// Docker's sentence for workers.
+const NOT_A_MANAGER: &str = "This node is not a swarm manager. Worker nodes can't be used to view or modify cluster state. Please run this command on a manager node or promote the current node to a manager.";
 
 impl AppState {
     /// Puts the parts together and starts to collect the cluster's events.
@@ -88,6 +93,7 @@ impl AppState {
         Self {
             engine,
             images,
+            task_logs: Arc::clone(&cluster) as Arc<dyn TaskLogs>,
             cluster,
             networks,
             settings,
@@ -105,6 +111,17 @@ impl AppState {
     /// Whether there is a cluster to ask.
     pub fn is_member(&self) -> bool {
         self.cluster.local_state().borrow().state != Standing::Inactive
+    }
+
+    /// Docker's answer (503) where there is no manager, for what is refused before it is asked.
+    pub fn manager_only(&self) -> Result<(), Refusal> {
+        if self.local().control_available() {
+            Ok(())
+        } else if self.is_member() {
+            Err(Refusal::unavailable(NOT_A_MANAGER))
+        } else {
+            Err(Refusal::unavailable(NOT_A_MEMBER))
+        }
     }
 
     /// Asks the cluster; outside any, the answer is Docker's sentence (503).

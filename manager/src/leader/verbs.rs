@@ -111,6 +111,10 @@ impl Manager {
                     view.endpoints_at(&node).cloned().collect(),
                 ))
             }
+            Verb::TaskSheet(selection) => Ok(Answer::TaskSheet(Box::new(control::task_sheet(
+                &store.view(),
+                &selection,
+            )))),
             Verb::TaskReport { node, statuses } => {
                 let reported = store.update(move |tx| {
                     dispatcher::report(tx, &node, statuses);
@@ -252,6 +256,7 @@ fn allowed(caller: &Member, verb: &Verb) -> Result<(), Refusal> {
         | Verb::ServiceRebalance { .. }
         | Verb::TaskList
         | Verb::TaskInspect { .. }
+        | Verb::TaskSheet(_)
         | Verb::PayloadCreate { .. }
         | Verb::PayloadList { .. }
         | Verb::PayloadInspect { .. }
