@@ -12,6 +12,8 @@ use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand};
 use serde::Deserialize;
 
+use crate::worker::ApiSocket;
+
 /// What was typed.
 #[derive(Debug, Parser)]
 #[command(
@@ -60,6 +62,10 @@ pub struct Flags {
     /// Resolver configuration that containers' foreign names follow [default: /etc/resolv.conf]
     #[arg(long, value_name = "FILE")]
     pub resolv_conf: Option<PathBuf>,
+    /// What services get that mount /var/run/docker.sock: ours where the host has none (auto),
+    /// ours (overnet), or what the host has (host) [default: auto]
+    #[arg(long, value_name = "auto|overnet|host")]
+    pub docker_socket: Option<SocketChoice>,
     /// Label of this engine, KEY=VALUE; may be given several times
     #[arg(long, value_name = "KEY=VALUE")]
     pub label: Vec<String>,
@@ -69,6 +75,16 @@ pub struct Flags {
     /// Log as one JSON object a line
     #[arg(long)]
     pub log_json: bool,
+}
+
+/// Whose socket a service gets that mounts Docker's.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum SocketChoice {
+    #[default]
+    Auto,
+    Overnet,
+    Host,
 }
 
 #[derive(Debug, Subcommand)]
@@ -114,6 +130,7 @@ struct File {
     cgroup_parent: Option<String>,
     heartbeat: Option<String>,
     resolv_conf: Option<PathBuf>,
+    docker_socket: Option<SocketChoice>,
     label: Vec<String>,
     log: Option<String>,
     log_json: Option<bool>,
@@ -130,6 +147,7 @@ pub struct Settings {
     pub cgroup_parent: String,
     pub heartbeat: Option<Duration>,
     pub resolv_conf: PathBuf,
+    pub docker_socket: SocketChoice,
     pub labels: Vec<(String, String)>,
     pub log: String,
     pub log_json: bool,
@@ -147,6 +165,17 @@ impl Settings {
             None => File::default(),
         };
         Self::merge(flags.clone(), file)
+    }
+
+    /// What the choice of `docker_socket` means here.
+    pub fn api_socket(&self) -> ApiSocket {
+        ApiSocket {
+            path: match self.docker_socket {
+                SocketChoice::Host => None,
+                SocketChoice::Auto | SocketChoice::Overnet => self.sockets.first().cloned(),
+            },
+            always: self.docker_socket == SocketChoice::Overnet,
+        }
     }
 
     fn merge(flags: Flags, file: File) -> anyhow::Result<Self> {
@@ -200,6 +229,10 @@ impl Settings {
                 .resolv_conf
                 .or(file.resolv_conf)
                 .unwrap_or_else(|| PathBuf::from("/etc/resolv.conf")),
+            docker_socket: flags
+                .docker_socket
+                .or(file.docker_socket)
+                .unwrap_or_default(),
             labels,
             log: flags.log.or(file.log).unwrap_or_else(|| "info".to_owned()),
             log_json: flags.log_json || file.log_json.unwrap_or(false),

@@ -23,6 +23,7 @@ use crate::{
     http::{self, AppState},
     network::{self, Networks},
     notify::{self, Notifier},
+    worker::{self, Worker},
 };
 
 /// The period of a cluster that this host makes, unless a setting says otherwise.
@@ -80,6 +81,19 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         network: Arc::clone(&networks) as Arc<dyn runtime::network::Network>,
     })
     .await?;
+    let worker = Worker::start(
+        worker::Config {
+            root: settings.root.clone(),
+            run_dir: settings.run.clone(),
+            socket: settings.api_socket(),
+            node: host::describe(&settings.labels),
+        },
+        Arc::clone(&engine),
+        images.clone(),
+        Arc::clone(&cluster) as Arc<dyn worker::Leader>,
+        Arc::clone(&networks) as Arc<dyn worker::Flows>,
+    )?;
+    cluster.serve_logs(Arc::clone(&worker) as Arc<dyn cluster::LogSource>);
     let shutdown = CancellationToken::new();
     let state = AppState::new(
         Arc::clone(&engine),
@@ -109,6 +123,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     }
     shutdown.cancel();
     while servers.join_next().await.is_some() {}
+    worker.shutdown().await;
     engine.shutdown().await;
     cluster.shutdown().await;
     tracing::info!("ovnd ends; containers and networks go on");

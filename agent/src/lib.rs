@@ -8,4 +8,6 @@ pub mod host;
 pub mod http;
 pub mod network;
 pub mod notify;
+pub mod registry_auth;
 pub mod wish;
+pub mod worker;

@@ -21,6 +21,8 @@ pub struct Desired {
     pub sandboxes: BTreeMap<String, Sandbox>,
     /// By endpoint id; each names its network.
     pub remotes: BTreeMap<String, Remote>,
+    /// By an id of the giver's choice.
+    pub vips: BTreeMap<String, Vip>,
 }
 
 /// This host's place on the network that carries the tunnels.
@@ -124,6 +126,24 @@ pub struct Remote {
     pub names: Vec<String>,
 }
 
+/// A virtual IP: what is sent to its addresses from the sandboxes of its network, of whatever
+/// protocol and port, goes to one of its backends, chosen at random for each connection.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Vip {
+    /// Network id.
+    pub network: String,
+    /// The virtual addresses, IPv4 first.
+    pub addresses: Vec<IpAddr>,
+    /// Names that answer with `addresses` on this network, the canonical one first; an endpoint
+    /// of the same name is not answered then.
+    #[serde(default)]
+    pub names: Vec<String>,
+    /// By endpoint id, the addresses of those that get new connections. Without any, new
+    /// connections are refused.
+    #[serde(default)]
+    pub backends: BTreeMap<String, Vec<IpAddr>>,
+}
+
 /// A step from one wish to the next. Applying one twice changes nothing more.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Change {
@@ -134,6 +154,8 @@ pub enum Change {
     RemoveSandbox(String),
     SetRemote(String, Remote),
     RemoveRemote(String),
+    SetVip(String, Vip),
+    RemoveVip(String),
 }
 
 impl Desired {
@@ -157,6 +179,12 @@ impl Desired {
             }
             Change::RemoveRemote(id) => {
                 self.remotes.remove(&id);
+            }
+            Change::SetVip(id, vip) => {
+                self.vips.insert(id, vip);
+            }
+            Change::RemoveVip(id) => {
+                self.vips.remove(&id);
             }
         }
     }

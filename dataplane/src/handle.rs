@@ -8,9 +8,10 @@ use crate::{
     desired::{Change, Desired},
     dns::{DnsConfig, DnsServer},
     kernel::Linux,
+    orders::{Mailbox, Order},
     report::{Error, Report, Status},
     view::Observed,
-    worker::{Mailbox, Order, Worker},
+    worker::Worker,
 };
 
 pub struct Config {
@@ -76,7 +77,9 @@ impl Dataplane {
                 | Change::SetNetwork(..)
                 | Change::RemoveNetwork(_)
                 | Change::SetRemote(..)
-                | Change::RemoveRemote(_) => {}
+                | Change::RemoveRemote(_)
+                | Change::SetVip(..)
+                | Change::RemoveVip(_) => {}
             }
         }
         let mut report = self.ask(|answer| Order::Change(changes, answer)).await;
@@ -95,6 +98,21 @@ impl Dataplane {
             .await
             .ok_or(Error::Down)?
             .map_err(Error::Observe)
+    }
+
+    /// Connections into the sandbox of this id that something may still happen on: of TCP and SCTP
+    /// the established ones, of UDP those that had a packet in the last two seconds. They are
+    /// counted in the sandbox's own connection tracking, which is on in every sandbox of an
+    /// overlay network and in reach of a virtual IP.
+    pub async fn flows(&self, sandbox: &str) -> Result<u64, Error> {
+        let id = sandbox.to_owned();
+        self.ask_for(|answer| Order::Flows(id, answer))
+            .await
+            .ok_or(Error::Down)?
+            .map_err(|source| Error::Flows {
+                sandbox: sandbox.to_owned(),
+                source,
+            })
     }
 
     /// What this host cannot do, and what stands in the way, as sentences; empty when all is well.

@@ -1,11 +1,14 @@
 //! The networks of one host: wish, sight, deed.
 
+pub mod balance;
+pub mod conntrack;
 pub mod desired;
 pub mod dns;
 pub mod firewall;
 mod handle;
 pub mod kernel;
 pub mod netlink;
+mod orders;
 pub mod parts;
 pub mod plan;
 pub mod report;

@@ -20,6 +20,8 @@ const DONE: u16 = 3;
 const HEADER: usize = 16;
 const NESTED: u16 = 0x8000;
 const REPLY_SECONDS: i64 = 20;
+/// The least that the kernel grants (net.core.wmem_default is rarely smaller).
+const SEND_BUFFER: usize = 128 << 10;
 /// Messages in one send; more gain nothing (measured) and need a larger receive buffer.
 const BATCH: usize = 64;
 
@@ -232,21 +234,26 @@ impl Netlink {
     pub fn transaction(&mut self, messages: Vec<Message>) -> io::Result<()> {
         let mut bytes = Vec::new();
         let count = messages.len();
+        let first = self.sequence.wrapping_add(1);
         for (index, mut message) in messages.into_iter().enumerate() {
             self.sequence = self.sequence.wrapping_add(1);
-            // The messages that open and close the batch are not acknowledged.
-            let inner = index > 0 && index + 1 < count;
-            bytes.extend_from_slice(message.seal(self.sequence, inner));
+            // Refusals are always answered; of the rest the last before the closing one says
+            // that all have been looked at.
+            bytes.extend_from_slice(message.seal(self.sequence, index + 2 == count));
+        }
+        // What is sent at once may be as large as the socket's buffer.
+        if bytes.len() > SEND_BUFFER {
+            setsockopt(&self.socket, sockopt::SndBufForce, &(bytes.len() * 2))?;
         }
         self.socket.send(&bytes, 0)?;
         let (last, mut first_error) = (self.sequence.wrapping_sub(1), None);
-        // A transaction refused as a whole is answered at its first message alone.
-        let first = self.sequence.wrapping_sub(count as u32 - 1);
         self.read(|received| {
-            if received.kind == ERROR {
+            let place = received.sequence.wrapping_sub(first) as usize;
+            if received.kind == ERROR && place < count {
                 if let Some(error) = errno(received.body) {
                     first_error.get_or_insert(error);
                 }
+                // A transaction refused as a whole is answered at its first message alone.
                 if received.sequence == last || received.sequence == first {
                     return Ok(ControlFlow::Break(()));
                 }

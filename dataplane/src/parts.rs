@@ -47,8 +47,11 @@ impl Parts {
                     self.add_sandbox(before);
                 }
             }
-            // Rows have a way of their own.
-            Change::SetRemote(..) | Change::RemoveRemote(_) => {}
+            // Rows and virtual IPs have a way of their own.
+            Change::SetRemote(..)
+            | Change::RemoveRemote(_)
+            | Change::SetVip(..)
+            | Change::RemoveVip(_) => {}
         }
     }
 

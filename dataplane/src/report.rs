@@ -17,6 +17,8 @@ pub enum Error {
     Thread(io::Error),
     #[error("dataplane: cannot look at the kernel: {0}")]
     Observe(io::Error),
+    #[error("dataplane: cannot count the connections of sandbox {sandbox}: {source}")]
+    Flows { sandbox: String, source: io::Error },
     #[error("dataplane: it has been shut down")]
     Down,
 }

@@ -69,6 +69,15 @@ pub enum Part {
     Notrack,
     Masquerade,
     DnatDns,
+    /// On to the chain of the virtual address that the packet is for.
+    ToVip {
+        ipv6: bool,
+    },
+}
+
+/// The map from virtual addresses to chains.
+pub fn vips(ipv6: bool) -> &'static str {
+    if ipv6 { "vips6" } else { "vips4" }
 }
 
 impl Ruleset {
@@ -126,6 +135,10 @@ impl Part {
             Self::Drop => "drop".into(),
             Self::Notrack => "notrack".into(),
             Self::Masquerade => "masquerade".into(),
+            Self::ToVip { ipv6 } => {
+                let family = if *ipv6 { "ip6" } else { "ip" };
+                format!("{family} daddr vmap @{}", vips(*ipv6))
+            }
             Self::DnatDns => format!("dnat ip to {}:{}", dns::ADDRESS, dns::PORT),
         }
     }

@@ -10,6 +10,8 @@ use std::{
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
+use crate::balance::Balance;
+
 /// A hardware address; written `02:42:0a:00:00:02`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Mac(pub [u8; 6]);
@@ -113,6 +115,8 @@ pub struct Sandbox {
     pub routes: BTreeSet<(IpAddr, String)>,
     /// The table `inet overnet` of the sandbox.
     pub table: Option<Table>,
+    /// Its table of virtual IPs.
+    pub balance: Option<Balance>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

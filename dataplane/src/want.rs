@@ -8,6 +8,7 @@ use std::{
 use ipnetwork::IpNetwork;
 
 use crate::{
+    balance,
     desired::{self, Desired, NetworkKind},
     rules,
     view::{
@@ -105,6 +106,7 @@ pub fn want_sandbox(desired: &Desired, facts: &Facts, sandbox: &desired::Sandbox
     let mut wanted = Sandbox {
         loopback_up: true,
         table: sandbox.dns.as_ref().map(|_| rules::sandbox().table()),
+        balance: balance::wanted(desired, sandbox),
         ..Sandbox::default()
     };
     for interface in &sandbox.interfaces {

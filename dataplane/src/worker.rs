@@ -7,11 +7,12 @@ use std::{
     os::fd::AsFd,
     sync::{
         Arc,
-        mpsc::{self, Receiver, Sender, TryRecvError},
+        mpsc::{self, Receiver, TryRecvError},
     },
     time::{Duration, Instant, SystemTime},
 };
 
+use ipnetwork::IpNetwork;
 use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::eventfd::{EfdFlags, EventFd},
@@ -19,8 +20,10 @@ use nix::{
 use tokio::sync::{oneshot, watch};
 
 use crate::{
+    balance,
     desired::{Change, Desired},
     kernel::Linux,
+    orders::{Mailbox, Order},
     parts::{self, Parts},
     plan::{Plan, Step, plan},
     report::{Failure, Report, Standing, Status},
@@ -34,30 +37,6 @@ const FULL_LOOK: Duration = Duration::from_secs(30);
 const FIRST_RETRY: Duration = Duration::from_millis(250);
 const LAST_RETRY: Duration = Duration::from_secs(30);
 const DRIFTS_KEPT: usize = 32;
-
-pub enum Order {
-    Replace(Box<Desired>, oneshot::Sender<Report>),
-    Change(Vec<Change>, oneshot::Sender<Report>),
-    Observe(oneshot::Sender<io::Result<Observed>>),
-    Probe(oneshot::Sender<Vec<String>>),
-    Stop,
-}
-
-/// Where orders are put; an order to a worker that has ended is dropped with its answer.
-pub struct Mailbox {
-    orders: Sender<Order>,
-    bell: Arc<EventFd>,
-}
-
-impl Mailbox {
-    pub fn send(&self, order: Order) {
-        if self.orders.send(order).is_ok()
-            && let Err(error) = self.bell.write(1)
-        {
-            tracing::error!("cannot wake the dataplane's thread: {error}");
-        }
-    }
-}
 
 pub struct Worker {
     kernel: Linux,
@@ -180,6 +159,9 @@ impl Worker {
             Order::Observe(answer) => {
                 let _ = answer.send(self.kernel.observe());
             }
+            Order::Flows(id, answer) => {
+                let _ = answer.send(self.flows(&id));
+            }
             Order::Probe(answer) => {
                 let _ = answer.send(self.kernel.probe());
             }
@@ -196,6 +178,7 @@ impl Worker {
 
     fn change(&mut self, changes: Vec<Change>) -> Vec<Failure> {
         let (mut parts, mut touched) = (Parts::default(), Touched::default());
+        let mut vips = balance::Touched::default();
         for change in changes {
             parts.add(&self.desired, &change);
             match &change {
@@ -206,6 +189,7 @@ impl Worker {
                 }
                 Change::RemoveRemote(id) => self.release(id, &mut touched),
                 Change::SetSandbox(_, sandbox) => self.kernel.remember(&sandbox.netns),
+                Change::SetVip(id, _) | Change::RemoveVip(id) => vips.add(&self.desired, id),
                 Change::SetUnderlay(_)
                 | Change::SetNetwork(..)
                 | Change::RemoveNetwork(_)
@@ -217,14 +201,33 @@ impl Worker {
             return self.pass_all(false);
         }
         let mut failures = Vec::new();
-        let parts = parts.widen(&self.desired);
+        let mut parts = parts.widen(&self.desired);
+        let balancing = vips.steps(&self.desired, &self.seen.view, &mut parts.sandboxes);
         if parts != Parts::default() {
             failures = self.pass(&parts, false);
         }
-        let steps = self.rows.steps(&self.desired, &touched, &parts.networks);
+        let mut steps = self.rows.steps(&self.desired, &touched, &parts.networks);
+        steps.extend(balancing);
+        // Who is chosen can be reached, and nobody is chosen who cannot be reached any more.
+        steps.sort_by_key(|step| match step {
+            Step::SetEntries { .. } => 0,
+            Step::SetBalance { .. } => 1,
+            _ => 2,
+        });
         failures.extend(self.apply(&steps));
         self.note_failures(&failures, false);
         failures
+    }
+
+    fn flows(&mut self, id: &str) -> io::Result<u64> {
+        let Some(sandbox) = self.desired.sandboxes.get(id) else {
+            let sentence = "there is no sandbox of this id";
+            return Err(io::Error::new(io::ErrorKind::NotFound, sentence));
+        };
+        let interfaces = sandbox.interfaces.iter();
+        let own = interfaces.flat_map(|interface| interface.addresses.iter().map(IpNetwork::ip));
+        let (netns, own) = (sandbox.netns.clone(), own.collect());
+        self.kernel.flows(&netns, &own)
     }
 
     fn release(&mut self, id: &str, touched: &mut Touched) {
@@ -315,6 +318,14 @@ impl Worker {
         }
         let failures = self.kernel.apply(steps);
         for step in steps {
+            if let Step::SetBalance { sandbox, change } = step
+                && failures.is_empty()
+                && let Some(seen) = self.seen.view.sandboxes.get_mut(sandbox)
+            {
+                // The only steps whose effect is known without a look.
+                seen.balance.get_or_insert_default().apply(change);
+                continue;
+            }
             self.dirty.insert(self.kernel.touches(step));
             if let Step::MakePair(pair) = step {
                 self.dirty.insert(Place::Sandbox(pair.sandbox.clone()));

@@ -14,6 +14,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::{StreamExt as _, stream::BoxStream};
 use hyper_util::rt::TokioIo;
 use model::{
     Generation, Id, Refusal,
@@ -22,8 +23,9 @@ use model::{
 };
 use rustls::{ClientConfig, pki_types::ServerName};
 use serde::{Serialize, de::DeserializeOwned};
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, sync::mpsc};
 use tokio_rustls::TlsConnector;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{
     Code, Status, Streaming,
     transport::{Channel, Endpoint, Uri},
@@ -32,8 +34,8 @@ use tonic::{
 use crate::{
     tls::MANAGER_NAME,
     wire::{
-        Acknowledge, Beat, BeatReply, IssueReply, IssueRequest, MESSAGE_LIMIT, Payload, Register,
-        Reply, RootReply, SessionMessage, pack,
+        Acknowledge, Beat, BeatReply, IssueReply, IssueRequest, LogOpening, LogPush, MESSAGE_LIMIT,
+        Payload, Register, Reply, RootReply, SessionMessage, pack,
         proto::{join_client::JoinClient, members_client::MembersClient},
         unpack,
     },
@@ -178,6 +180,36 @@ impl Connection {
         let mut client = self.members.clone();
         self.ask(CALL_LIMIT, &(), async |payload| client.leave(payload).await)
             .await
+    }
+
+    /// Pushes what a manager asked for; returns when all is said, or nobody reads any more.
+    /// Without a deadline: whoever follows logs does so for as long as it likes. The stream
+    /// takes its share of the connection's flow control, so it has a connection to itself.
+    pub async fn push_logs(
+        &self,
+        opening: &LogOpening,
+        mut pushes: BoxStream<'static, LogPush>,
+    ) -> Result<(), ClientError> {
+        let first = pack(opening).map_err(|status| self.failed(&status))?;
+        let (sender, receiver) = mpsc::channel(1);
+        let pump = async move {
+            let mut next = Some(first);
+            while let Some(payload) = next.take() {
+                if sender.send(payload).await.is_err() {
+                    return;
+                }
+                let push = pushes.next().await;
+                next = push.and_then(|push| pack(&push).ok());
+            }
+        };
+        let mut client = self.members.clone();
+        let mut pump = std::pin::pin!(pump);
+        let mut answer = std::pin::pin!(client.logs(ReceiverStream::new(receiver)));
+        let answered = tokio::select! {
+            answered = &mut answer => answered,
+            () = &mut pump => answer.await,
+        };
+        answered.map(drop).map_err(|status| self.failed(&status))
     }
 
     async fn ask<Q: Serialize, T: DeserializeOwned>(

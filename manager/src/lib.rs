@@ -3,16 +3,20 @@
 //! A decision never touches a host: this crate knows neither the dataplane nor a container
 //! runtime. [`client`] is how a member speaks to a manager.
 
+pub mod allocator;
 pub mod ca;
 pub mod client;
 pub mod clock;
 pub mod control;
 pub mod decision;
 pub mod dispatcher;
+#[cfg(test)]
+mod example;
 pub mod ipam;
 pub mod leader;
 pub mod orchestrator;
 pub mod raft;
+pub mod scheduler;
 pub mod server;
 pub mod store;
 pub mod tls;

@@ -8,7 +8,7 @@ use std::{
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
-use crate::{Meta, NodeId};
+use crate::{Meta, NodeId, task::GenericResource};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Node {
@@ -67,6 +67,9 @@ pub struct NodeDescription {
     pub routes: Vec<IpNetwork>,
     /// Certificate facts for `TLSInfo`, PEM and DER.
     pub tls: Option<TlsInfo>,
+    /// What the host's settings declare beside CPUs and memory.
+    #[serde(default)]
+    pub generic_resources: Vec<GenericResource>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]

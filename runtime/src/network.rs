@@ -3,7 +3,7 @@
 use std::{net::IpAddr, path::PathBuf};
 
 use futures_util::future::BoxFuture;
-use model::{ContainerId, Refusal};
+use model::{ContainerId, EndpointId, Refusal};
 use serde::{Deserialize, Serialize};
 
 /// The seam between containers and networks. The engine calls it; it never calls the engine.
@@ -70,6 +70,21 @@ pub struct NetworkWish {
     /// Fixed addresses, at most one of each family.
     #[serde(default)]
     pub addresses: Vec<IpAddr>,
+    /// The endpoint that the cluster has given already (a task's); absent: one is asked for.
+    #[serde(default)]
+    pub endpoint: Option<EndpointId>,
+}
+
+impl NetworkWish {
+    /// That network, with nothing asked for.
+    pub fn named(network: impl Into<String>) -> Self {
+        Self {
+            network: network.into(),
+            aliases: Vec::new(),
+            addresses: Vec::new(),
+            endpoint: None,
+        }
+    }
 }
 
 /// What a container gets.

@@ -1,14 +1,18 @@
-//! What this host was told last: on disk first, then published.
+//! What this host was told last: on disk first, sealed, then published.
 
 use std::{
     fs, io,
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use model::{Assignments, Generation, Increment};
 
-use super::{files::write_whole, stream::Feed};
+use super::{
+    files::write_whole,
+    seal::{Seal, SealError},
+    stream::Feed,
+};
 
 /// Why what a manager says is not accepted; the session then starts anew.
 #[derive(Debug, thiserror::Error)]
@@ -22,6 +26,8 @@ pub(super) enum LedgerError {
     },
     #[error("the ledger cannot be written: {0}")]
     Write(#[from] io::Error),
+    #[error("the ledger cannot be sealed: {0}")]
+    Seal(#[from] SealError),
     #[error("this node has left the cluster")]
     Closed,
 }
@@ -30,17 +36,28 @@ pub(super) enum LedgerError {
 pub(super) struct Ledger {
     path: PathBuf,
     feed: Arc<Feed>,
-    /// Whether the membership is over; held while writing, so that none comes after the end.
-    closed: Mutex<bool>,
+    /// Held while writing, so that none comes after the end.
+    inner: Mutex<Inner>,
+}
+
+struct Inner {
+    /// Whether the membership is over.
+    closed: bool,
+    /// Absent while the system's random source failed.
+    seal: Option<Seal>,
 }
 
 impl Ledger {
     /// Publishes what lies on disk. A damaged ledger counts as none: the first full set mends it.
-    pub(super) fn open(path: PathBuf, feed: Arc<Feed>) -> Self {
+    pub(super) fn open(path: PathBuf, feed: Arc<Feed>, private_key: &str) -> Self {
+        let mut seal = None;
         match fs::read(&path) {
-            Ok(bytes) => match rmp_serde::from_slice::<Assignments>(&bytes) {
-                Ok(assignments) => feed.replace(assignments),
-                Err(error) => tracing::warn!("{} is damaged: {error}", path.display()),
+            Ok(file) => match read(private_key, &file) {
+                Ok((found, assignments)) => {
+                    seal = Some(found);
+                    feed.replace(assignments);
+                }
+                Err(reason) => tracing::warn!("{} is damaged: {reason}", path.display()),
             },
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => tracing::warn!("{} cannot be read: {error}", path.display()),
@@ -48,55 +65,103 @@ impl Ledger {
         Self {
             path,
             feed,
-            closed: Mutex::new(false),
+            inner: Mutex::new(Inner {
+                closed: false,
+                seal: seal.or_else(|| Seal::new(private_key).ok()),
+            }),
         }
     }
 
     pub(super) fn accept_full(&self, full: Assignments) -> Result<(), LedgerError> {
-        self.accept(full.generation, || {
-            self.write(&full)?;
+        self.accept(full.generation, |seal| {
+            self.write(&full, seal)?;
             self.feed.replace(full);
             Ok(())
         })
     }
 
-    pub(super) fn accept_increment(&self, increment: Increment) -> Result<(), LedgerError> {
-        self.accept(increment.generation, || {
-            let mut next = (*self.feed.current()).clone();
-            next.apply(&increment);
-            self.write(&next)?;
-            self.feed.step(next, increment);
+    /// Takes increments that came together: written once, published one by one.
+    pub(super) fn accept_increments(&self, increments: Vec<Increment>) -> Result<(), LedgerError> {
+        let Some(offered) = increments.iter().map(|i| i.generation).min() else {
+            return Ok(());
+        };
+        self.accept(offered, |seal| {
+            let mut steps = Vec::with_capacity(increments.len());
+            let mut next = self.feed.current();
+            for increment in increments {
+                let mut after = (*next).clone();
+                after.apply(&increment);
+                next = Arc::new(after);
+                steps.push((Arc::clone(&next), increment));
+            }
+            self.write(&next, seal)?;
+            for (next, increment) in steps {
+                self.feed.step(next, increment);
+            }
             Ok(())
         })
     }
 
     /// Ends the membership: nothing is accepted any more, and nothing assigned.
     pub(super) fn close(&self) {
-        let mut closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner);
-        *closed = true;
+        let mut inner = self.lock();
+        inner.closed = true;
         self.feed.replace(Assignments::default());
+    }
+
+    /// The next private key is about to be written: from now on both open the ledger.
+    pub(super) fn expect_key(&self, private_key: &str) -> Result<(), LedgerError> {
+        self.rekey(|seal| seal.also_for(private_key))
+    }
+
+    /// The next private key is written: the one before opens nothing any more.
+    pub(super) fn settle_key(&self, private_key: &str) -> Result<(), LedgerError> {
+        self.rekey(|seal| seal.only_for(private_key))
+    }
+
+    fn rekey(
+        &self,
+        change: impl FnOnce(&mut Seal) -> Result<(), SealError>,
+    ) -> Result<(), LedgerError> {
+        let mut inner = self.lock();
+        if inner.closed {
+            return Err(LedgerError::Closed);
+        }
+        let seal = inner.seal.as_mut().ok_or(SealError::Random)?;
+        change(seal)?;
+        self.write(&self.feed.current(), seal)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn accept(
         &self,
         offered: Generation,
-        take: impl FnOnce() -> Result<(), LedgerError>,
+        take: impl FnOnce(&Seal) -> Result<(), LedgerError>,
     ) -> Result<(), LedgerError> {
-        let closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner);
-        if *closed {
+        let inner = self.lock();
+        if inner.closed {
             return Err(LedgerError::Closed);
         }
         let accepted = self.feed.current().generation;
         if offered < accepted {
             return Err(LedgerError::Older { offered, accepted });
         }
-        take()
+        take(inner.seal.as_ref().ok_or(SealError::Random)?)
     }
 
-    fn write(&self, assignments: &Assignments) -> io::Result<()> {
+    fn write(&self, assignments: &Assignments, seal: &Seal) -> Result<(), LedgerError> {
         let bytes = rmp_serde::to_vec_named(assignments).map_err(io::Error::other)?;
-        write_whole(&self.path, &bytes)
+        Ok(write_whole(&self.path, &seal.seal(&bytes)?)?)
     }
+}
+
+fn read(private_key: &str, file: &[u8]) -> Result<(Seal, Assignments), String> {
+    let (seal, plain) = Seal::open(private_key, file).map_err(|error| error.to_string())?;
+    let assignments = rmp_serde::from_slice(&plain).map_err(|error| error.to_string())?;
+    Ok((seal, assignments))
 }
 
 #[cfg(test)]
@@ -115,7 +180,7 @@ mod tests {
         let root = tempfile::tempdir().expect("a folder");
         let path = root.path().join("ledger");
         let feed = Arc::new(Feed::new());
-        let ledger = Ledger::open(path.clone(), Arc::clone(&feed));
+        let ledger = Ledger::open(path.clone(), Arc::clone(&feed), "key one");
         for (epoch, index, fine) in [
             (1, 5, true),
             (1, 5, true),
@@ -130,12 +195,19 @@ mod tests {
             generation: Generation { epoch: 2, index },
             changes: Vec::new(),
         };
-        assert!(ledger.accept_increment(step(0)).is_err());
-        assert!(ledger.accept_increment(step(7)).is_ok());
+        assert!(ledger.accept_increments(vec![step(0)]).is_err());
+        assert!(ledger.accept_increments(vec![step(6), step(7)]).is_ok());
 
-        let again = Arc::new(Feed::new());
-        Ledger::open(path, Arc::clone(&again));
-        assert_eq!(*again.current(), at(2, 7));
+        let found = |key: &str| {
+            let again = Arc::new(Feed::new());
+            Ledger::open(path.clone(), Arc::clone(&again), key);
+            again.current().generation.index
+        };
+        assert_eq!((found("key one"), found("key two")), (7, 0));
+        ledger.expect_key("key two").expect("written");
+        assert_eq!((found("key one"), found("key two")), (7, 7));
+        ledger.settle_key("key two").expect("written");
+        assert_eq!((found("key one"), found("key two")), (0, 7));
 
         ledger.close();
         assert_eq!(*feed.current(), Assignments::default());

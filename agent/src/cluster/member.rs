@@ -19,6 +19,7 @@ use super::{
     Config, LocalState, Standing, address,
     files::{Folder, Membership},
     ledger::Ledger,
+    logs::LogSource,
     renewal, session,
     stream::Feed,
 };
@@ -37,6 +38,7 @@ pub(super) struct Shared {
     /// The highest generation that the kernel has reached.
     pub(super) reached: watch::Sender<Generation>,
     pub(super) events: broadcast::Sender<ClusterEvent>,
+    pub(super) logs: OnceLock<Arc<dyn LogSource>>,
 }
 
 impl Shared {
@@ -48,6 +50,7 @@ impl Shared {
             feed: Arc::new(Feed::new()),
             reached: watch::Sender::default(),
             events: broadcast::channel(EVENT_DEPTH).0,
+            logs: OnceLock::new(),
         }
     }
 
@@ -101,7 +104,11 @@ impl Member {
             root_ca_pem: identity.current().root_pem().to_owned(),
         };
         let member = Arc::new(Self {
-            ledger: Ledger::open(shared.folder.ledger(), Arc::clone(&shared.feed)),
+            ledger: Ledger::open(
+                shared.folder.ledger(),
+                Arc::clone(&shared.feed),
+                identity.current().key_pem(),
+            ),
             identity,
             stop: CancellationToken::new(),
             membership: Mutex::new(membership),

@@ -8,9 +8,12 @@ mod ask;
 mod enter;
 mod files;
 mod heartbeat;
+mod leader;
 mod ledger;
+mod logs;
 mod member;
 mod renewal;
+mod seal;
 mod session;
 mod stream;
 #[cfg(test)]
@@ -38,7 +41,7 @@ use model::{
 use tokio::sync::{Mutex, broadcast, watch};
 
 use self::member::{Member, Shared};
-pub use self::stream::AssignmentStream;
+pub use self::{logs::LogSource, stream::AssignmentStream};
 
 /// How long init and join wait for the session.
 const SESSION_LIMIT: Duration = Duration::from_secs(20);

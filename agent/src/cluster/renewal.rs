@@ -58,7 +58,10 @@ pub(super) async fn renew(shared: &Shared, member: &Member) -> anyhow::Result<()
     };
     let reply = connection.issue(&request).await??;
     let identity = Identity::new(key_pem, reply.chain_pem, reply.root_pem)?;
+    let key = identity.key_pem().to_owned();
+    member.ledger.expect_key(&key)?;
     shared.folder.write_identity(&identity)?;
+    member.ledger.settle_key(&key)?;
     member.identity.replace(identity)?;
     Ok(())
 }

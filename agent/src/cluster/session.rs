@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
+use futures_util::FutureExt as _;
 use manager::{
     client::{CALL_LIMIT, ClientError, Connection, SessionStream},
     tls,
@@ -9,12 +10,13 @@ use manager::{
 };
 use model::{Generation, Id, Refusal, node::NodeDescription};
 use rand::Rng as _;
-use tokio::{sync::watch, time::Instant};
+use tokio::{sync::watch, task::JoinSet, time::Instant};
 
 use super::{
     Standing,
     heartbeat::{self, Heartbeat},
     ledger::LedgerError,
+    logs,
     member::{Member, Shared},
 };
 
@@ -65,7 +67,7 @@ pub(super) async fn run(shared: Arc<Shared>, member: Arc<Member>) {
     }
 }
 
-async fn one(shared: &Shared, member: &Member, address: SocketAddr) -> End {
+async fn one(shared: &Shared, member: &Arc<Member>, address: SocketAddr) -> End {
     match open(shared, member, address).await {
         Ok(open) => open.keep(shared, member).await,
         Err(end) => end,
@@ -112,7 +114,7 @@ async fn open(shared: &Shared, member: &Member, address: SocketAddr) -> Result<O
 }
 
 impl Open {
-    async fn keep(self, shared: &Shared, member: &Member) -> End {
+    async fn keep(self, shared: &Shared, member: &Arc<Member>) -> End {
         let stop = member.stop.child_token();
         let _stops = stop.clone().drop_guard();
         let beating = heartbeat::start(Heartbeat {
@@ -145,13 +147,19 @@ impl Open {
 
 async fn receive(
     shared: &Shared,
-    member: &Member,
+    member: &Arc<Member>,
     connection: &Connection,
     mut stream: SessionStream,
     period: &watch::Sender<Duration>,
 ) -> End {
+    let mut ahead = None;
+    let mut pushes = JoinSet::new();
     loop {
-        let message = match stream.next().await {
+        let message = match ahead.take() {
+            Some(message) => message,
+            None => stream.next().await,
+        };
+        let message = match message {
             Ok(message) => message,
             Err(error) => return error.into(),
         };
@@ -167,7 +175,20 @@ async fn receive(
                 }
                 accepted
             }
-            SessionMessage::Increment(increment) => member.ledger.accept_increment(increment),
+            SessionMessage::Increment(increment) => {
+                // What has come meanwhile is written with it, once.
+                let mut together = vec![increment];
+                while let Some(next) = stream.next().now_or_never() {
+                    match next {
+                        Ok(SessionMessage::Increment(increment)) => together.push(increment),
+                        other => {
+                            ahead = Some(other);
+                            break;
+                        }
+                    }
+                }
+                member.ledger.accept_increments(together)
+            }
             SessionMessage::Managers(managers) => {
                 member.adopt_managers(shared, managers);
                 Ok(())
@@ -178,6 +199,14 @@ async fn receive(
             }
             SessionMessage::Node(node) => {
                 tracing::debug!(version = node.meta.version, "this node's object changed");
+                Ok(())
+            }
+            SessionMessage::Logs(order) => {
+                let source = shared.logs.get().cloned();
+                let push = logs::push(Arc::clone(member), connection.address(), source, *order);
+                // Ends with its reader, or with the session.
+                pushes.spawn(push);
+                while pushes.try_join_next().is_some() {}
                 Ok(())
             }
             SessionMessage::Removed => return End::Removed,

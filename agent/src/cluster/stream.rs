@@ -34,8 +34,8 @@ impl Feed {
     }
 
     /// `next` is what the increment made of [`Self::current`].
-    pub(super) fn step(&self, next: Assignments, increment: Increment) {
-        self.publish(Arc::new(next), Update::Increment(Arc::new(increment)));
+    pub(super) fn step(&self, next: Arc<Assignments>, increment: Increment) {
+        self.publish(next, Update::Increment(Arc::new(increment)));
     }
 
     fn publish(&self, next: Arc<Assignments>, update: Update) {
@@ -103,12 +103,12 @@ mod tests {
         let feed = Arc::new(Feed::new());
         let mut stream = AssignmentStream::new(&feed);
         assert!(matches!(stream.next().await, Some(Update::Full(_))));
-        feed.step(Assignments::default(), increment(1));
+        feed.step(Arc::default(), increment(1));
         assert!(
             matches!(stream.next().await, Some(Update::Increment(i)) if i.generation.index == 1)
         );
         for index in 0..=DEPTH as u64 {
-            feed.step(Assignments::default(), increment(index));
+            feed.step(Arc::default(), increment(index));
         }
         assert!(matches!(stream.next().await, Some(Update::Full(_))));
         drop(feed);

@@ -19,7 +19,6 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use base64::{Engine as _, alphabet, engine::general_purpose};
 use bytes::Bytes;
 use futures_util::{Future, StreamExt, TryStreamExt};
 use model::Refusal;
@@ -27,12 +26,14 @@ use runtime::{
     engine::ListOptions,
     images::{Auth, ByteStream, Digest, Image, Progress, PullEvent, Reference, Removed, Use},
 };
-use serde::Deserialize;
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{Answer, AppState, Asked, Given, json};
-use crate::clock;
+use crate::{
+    clock,
+    registry_auth::{self, Credentials},
+};
 
 pub(super) fn routes() -> Router<AppState> {
     Router::new()
@@ -297,57 +298,11 @@ async fn login(State(state): State<AppState>, Given(wish): Given<Credentials>) -
     ))
 }
 
-/// What Docker's clients put into `X-Registry-Auth`.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Credentials {
-    username: String,
-    password: String,
-    registrytoken: String,
-    serveraddress: Option<String>,
-}
-
-impl Credentials {
-    fn auth(self) -> Option<Auth> {
-        if !self.registrytoken.is_empty() {
-            return Some(Auth::Bearer(self.registrytoken));
-        }
-        (!self.username.is_empty()).then_some(Auth::Basic {
-            username: self.username,
-            password: self.password,
-        })
-    }
-}
-
 pub(super) fn credentials(headers: &HeaderMap) -> Result<Option<Auth>, Refusal> {
-    let Some(text) = headers.get("x-registry-auth").map(HeaderValue::as_bytes) else {
-        return Ok(None);
-    };
-    let bad = |reason: String| {
-        Refusal::invalid(format!(
-            "the X-Registry-Auth header is not base64url JSON: {reason}"
-        ))
-    };
-    // Clients pad or not, and use either alphabet.
-    let text: Vec<u8> = text
-        .iter()
-        .filter(|b| **b != b'=')
-        .map(|b| match b {
-            b'+' => b'-',
-            b'/' => b'_',
-            other => *other,
-        })
-        .collect();
-    let engine = general_purpose::GeneralPurpose::new(&alphabet::URL_SAFE, general_purpose::NO_PAD);
-    let bytes = engine
-        .decode(text)
-        .map_err(|error| bad(error.to_string()))?;
-    if bytes.is_empty() || bytes == b"null" {
-        return Ok(None);
+    match headers.get("x-registry-auth").map(HeaderValue::as_bytes) {
+        Some(text) => registry_auth::decode(text),
+        None => Ok(None),
     }
-    let credentials: Credentials =
-        serde_json::from_slice(&bytes).map_err(|error| bad(error.to_string()))?;
-    Ok(credentials.auth())
 }
 
 /// Runs something that reports progress. What fails before its first line fails as a request;

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use dataplane::desired::Change as Step;
 use model::{
-    ContainerId, Refusal, RefusalKind,
+    ContainerId, EndpointOwner, Refusal, RefusalKind,
     control::{Answer, Attached, Verb},
 };
 use runtime::network::{ConnectRequest, Connected, NetworkWish};
@@ -31,6 +31,10 @@ impl Networks {
                     wish.network
                 )))
             };
+        }
+        // What the manager gave needs no leave: it waits for it when it connects.
+        if wish.endpoint.is_some() {
+            return Ok(());
         }
         let not_found = || Refusal::not_found(format!("network {} not found", wish.network));
         if self.node().is_empty() {
@@ -236,6 +240,7 @@ impl Networks {
                     endpoint: attached.endpoint.id.clone(),
                     network: attached.network.id.clone(),
                     names: attached.endpoint.names.clone(),
+                    task: matches!(attached.endpoint.owner, EndpointOwner::Task { .. }),
                 })
                 .collect(),
             local,
@@ -305,6 +310,7 @@ impl Networks {
             record
                 .endpoints
                 .into_iter()
+                .filter(|given| !given.task)
                 .map(|given| given.endpoint)
                 .collect(),
         )

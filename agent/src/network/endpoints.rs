@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use model::{
-    EndpointId, EndpointState, Generation, Refusal, RefusalKind,
+    EndpointId, EndpointOwner, EndpointState, Generation, Refusal, RefusalKind,
     control::{Answer, AttachRequest, Attached, Verb},
 };
 use runtime::network::{ConnectRequest, NetworkWish};
@@ -30,6 +30,16 @@ impl Networks {
                 given.push(None);
                 continue;
             }
+            if let Some(endpoint) = &wish.endpoint {
+                match self.assigned(endpoint).await {
+                    Ok(attached) => given.push(Some(attached)),
+                    Err(refusal) => {
+                        self.detach_all(endpoints_of(&given)).await;
+                        return Err(refusal);
+                    }
+                }
+                continue;
+            }
             let verb = Verb::Attach(Box::new(AttachRequest {
                 network: wish.network.clone(),
                 node: self.node(),
@@ -52,6 +62,37 @@ impl Networks {
             }
         }
         Ok(given)
+    }
+
+    /// An endpoint that the manager gave with a task; waited for until this host's kernel knows
+    /// the network it is on.
+    async fn assigned(&self, id: &EndpointId) -> Result<Attached, Refusal> {
+        let mut reached = self.reached.subscribe();
+        let found = async {
+            loop {
+                reached.borrow_and_update();
+                let inner = self.inner.lock().await;
+                let assignments = &inner.assignments;
+                let endpoint = assignments.endpoints.get(id);
+                let network = endpoint.and_then(|e| assignments.networks.get(&e.network));
+                if let (Some(endpoint), Some(network)) = (endpoint, network) {
+                    return Some(Attached {
+                        endpoint: endpoint.clone(),
+                        network: network.clone(),
+                        generation: assignments.generation,
+                        late: Vec::new(),
+                    });
+                }
+                drop(inner);
+                reached.changed().await.ok()?;
+            }
+        };
+        match tokio::time::timeout(OWN_PATIENCE, found).await {
+            Ok(Some(attached)) => Ok(attached),
+            _ => Err(Refusal::unavailable(format!(
+                "the address that the manager gave (endpoint {id}) is not known to this host; see `ovnctl info` and the log of ovnd"
+            ))),
+        }
     }
 
     /// Gives endpoints back; what cannot be given back now is owed.
@@ -154,6 +195,7 @@ impl Inner {
             .values()
             .filter(|record| record.running)
             .flat_map(|record| &record.endpoints)
+            .filter(|given| !given.task)
             .filter(|given| {
                 self.assignments
                     .endpoints
@@ -165,10 +207,12 @@ impl Inner {
     }
 }
 
+/// Those of them that this host asked for, and so gives back.
 pub(super) fn endpoints_of(given: &[Option<Attached>]) -> Vec<EndpointId> {
     given
         .iter()
         .flatten()
+        .filter(|attached| matches!(attached.endpoint.owner, EndpointOwner::Container { .. }))
         .map(|attached| attached.endpoint.id.clone())
         .collect()
 }

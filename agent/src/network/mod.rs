@@ -11,10 +11,12 @@
 
 mod connect;
 mod endpoints;
+mod flows;
 pub mod local;
 mod record;
 mod sandbox;
 mod translate;
+mod vips;
 mod wishes;
 
 use std::{
@@ -34,6 +36,7 @@ pub use self::record::{Survives, write_atomically};
 use self::{
     local::{LocalAddresses, LocalNetwork, LocalNetworks},
     record::{Records, SandboxRecord},
+    vips::Backends,
 };
 use crate::{
     cluster::{ClusterNode, Update},
@@ -64,6 +67,7 @@ pub struct Networks {
 #[derive(Default)]
 struct Inner {
     assignments: Assignments,
+    backends: Backends,
     addresses: LocalAddresses,
     sandboxes: BTreeMap<ContainerId, SandboxRecord>,
     connecting: BTreeSet<ContainerId>,
@@ -107,6 +111,7 @@ impl Networks {
         let mut updates = cluster.assignments();
         if let Some(Update::Full(assignments)) = updates.next().await {
             inner.assignments = (*assignments).clone();
+            inner.backends = Backends::of(&inner.assignments);
         }
         let (reached, _) = watch::channel(Generation::default());
         let networks = Arc::new(Self {
@@ -230,7 +235,8 @@ impl Network for Networks {
             if let Err(error) = self.keep(&record) {
                 tracing::warn!(%error, "the network of a started container");
             }
-            if record.endpoints.is_empty() {
+            // A task's names wait for the manager's word.
+            if record.endpoints.iter().all(|given| given.task) {
                 return;
             }
             let steps = self.sandbox_step(&inner, &record).into_iter().collect();

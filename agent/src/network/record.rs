@@ -31,6 +31,9 @@ pub struct GivenEndpoint {
     pub endpoint: model::EndpointId,
     pub network: model::NetworkId,
     pub names: Vec<String>,
+    /// A task's: the manager made it, says when it is in use, and takes it back.
+    #[serde(default)]
+    pub task: bool,
 }
 
 /// The folder of sandbox records; it lies where a reboot empties it.

@@ -148,11 +148,13 @@ pub fn shown(given: &[Given], container: &ContainerId) -> Vec<ConnectedEndpoint>
 }
 
 /// The dataplane's wish for one container. Interfaces on networks that this host no longer
-/// takes part in are left out; names are there once the container runs.
+/// takes part in are left out; names are there once the container runs, a task's once the
+/// manager says that it is in use.
 pub fn wish(
     record: &SandboxRecord,
     netns: PathBuf,
     networks: &BTreeSet<String>,
+    task_names: impl Fn(&EndpointId) -> Vec<String>,
     upstreams: &[SocketAddr],
 ) -> Sandbox {
     let names: BTreeMap<&str, &GivenEndpoint> = record
@@ -166,6 +168,7 @@ pub fn wish(
         .filter(|interface| networks.contains(&interface.network))
         .map(|interface| Interface {
             names: match names.get(interface.endpoint.as_str()) {
+                Some(given) if given.task => task_names(&given.endpoint),
                 Some(given) if record.running => given.names.clone(),
                 _ => Vec::new(),
             },
@@ -283,6 +286,7 @@ mod tests {
             network: "ch03".into(),
             aliases: vec!["web".into(), "api".into(), "web".into()],
             addresses: vec![],
+            endpoint: None,
         };
         assert_eq!(aliases(&request(), &wish), ["web", "abababababab"]);
     }

@@ -30,7 +30,7 @@ pub fn cluster_wish(assignments: &Assignments, node: &NodeId) -> Desired {
             })
             .collect(),
         underlay,
-        sandboxes: BTreeMap::new(),
+        ..Desired::default()
     }
 }
 

@@ -2,52 +2,105 @@
 
 use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
-use dataplane::{Desired, desired::Change as Step};
-use model::{ContainerId, Refusal};
+use dataplane::{
+    Desired,
+    desired::{Change as Step, Interface},
+};
+use futures_util::FutureExt as _;
+use model::{Assignments, ContainerId, EndpointId, EndpointState, Generation, Increment, Refusal};
 use runtime::network::{ConnectRequest, NetworkMode};
 
 use super::{
-    Inner, Networks, local::LocalNetworks, record::SandboxRecord, report, sandbox, translate,
+    Inner, Networks,
+    local::LocalNetworks,
+    record::{GivenEndpoint, SandboxRecord},
+    report, sandbox, translate,
+    vips::{self, Backends},
 };
 use crate::cluster::{AssignmentStream, Update};
 
 impl Networks {
     /// Feeds the dataplane with what the cluster says, and acknowledges what the kernel has.
     pub(super) async fn follow_cluster(self: Arc<Self>, mut updates: AssignmentStream) {
-        while let Some(update) = updates.next().await {
-            let mut inner = self.inner.lock().await;
+        let mut ahead = None;
+        loop {
+            let update = match ahead.take() {
+                Some(update) => Some(update),
+                None => updates.next().await,
+            };
             let generation = match update {
-                Update::Full(assignments) => {
-                    inner.assignments = (*assignments).clone();
-                    if inner.adopted {
-                        let wish = self.whole_wish(&inner);
-                        report("full set", &self.dataplane.replace(wish).await);
+                None => return,
+                Some(Update::Full(assignments)) => self.replace(&assignments).await,
+                Some(Update::Increment(first)) => {
+                    // What has come meanwhile is carried out with it, in one order.
+                    let mut changes = first.changes.clone();
+                    let mut generation = first.generation;
+                    while let Some(Some(next)) = updates.next().now_or_never() {
+                        match next {
+                            Update::Increment(more) => {
+                                changes.extend(more.changes.iter().cloned());
+                                generation = more.generation;
+                            }
+                            full @ Update::Full(_) => {
+                                ahead = Some(full);
+                                break;
+                            }
+                        }
                     }
-                    self.untidy.notify_one();
-                    assignments.generation
-                }
-                Update::Increment(increment) => {
-                    inner.assignments.apply(&increment);
-                    if inner.adopted {
-                        let node = self.node();
-                        let mut steps: Vec<Step> = increment
-                            .changes
-                            .iter()
-                            .flat_map(|change| {
-                                translate::cluster_change(change, &inner.assignments, &node)
-                            })
-                            .collect();
-                        steps.extend(self.sandboxes_of_new_networks(&inner, &increment.changes));
-                        report("increment", &self.dataplane.change(steps).await);
-                    }
-                    increment.generation
+                    let increment = Increment {
+                        generation,
+                        changes,
+                    };
+                    self.step(&increment).await
                 }
             };
-            if inner.adopted {
-                self.reached.send_replace(generation);
+            if let Some(generation) = generation {
                 self.cluster.acknowledge(generation);
             }
         }
+    }
+
+    /// Takes a full set over; the generation that the kernel has reached then.
+    async fn replace(&self, assignments: &Arc<Assignments>) -> Option<Generation> {
+        let mut inner = self.inner.lock().await;
+        inner.assignments = (**assignments).clone();
+        inner.backends = Backends::of(&inner.assignments);
+        if inner.adopted {
+            let wish = self.whole_wish(&inner);
+            report("full set", &self.dataplane.replace(wish).await);
+        }
+        self.untidy.notify_one();
+        self.reach(&inner, assignments.generation)
+    }
+
+    async fn step(&self, increment: &Increment) -> Option<Generation> {
+        let mut inner = self.inner.lock().await;
+        let gone = vips::routes_before(&increment.changes, &inner.assignments);
+        let inner = &mut *inner;
+        inner.assignments.apply(increment);
+        let vips = inner
+            .backends
+            .follow(&increment.changes, &gone, &inner.assignments);
+        if inner.adopted {
+            let node = self.node();
+            let changes = increment.changes.iter();
+            let mut steps: Vec<Step> = changes
+                .flat_map(|change| translate::cluster_change(change, &inner.assignments, &node))
+                .collect();
+            steps.extend(vips);
+            steps.extend(self.touched_sandboxes(inner, &increment.changes));
+            if !steps.is_empty() {
+                report("increment", &self.dataplane.change(steps).await);
+            }
+        }
+        self.reach(inner, increment.generation)
+    }
+
+    fn reach(&self, inner: &Inner, generation: Generation) -> Option<Generation> {
+        inner.adopted.then(|| {
+            self.reached.send_replace(generation);
+            generation
+        })
     }
 
     pub(super) async fn adopt_running(&self, running: &[ConnectRequest]) -> Result<(), Refusal> {
@@ -110,25 +163,37 @@ impl Networks {
         }
     }
 
-    /// A network that comes back (a manager was away when it was needed) brings back the
-    /// interfaces that were left out.
-    fn sandboxes_of_new_networks(&self, inner: &Inner, changes: &[model::Change]) -> Vec<Step> {
-        let new: BTreeSet<&str> = changes
-            .iter()
-            .filter_map(|change| match change {
-                model::Change::SetNetwork(network) => Some(network.id.as_str()),
-                _ => None,
-            })
-            .collect();
+    /// Sandboxes that an increment touches. A network that comes back (a manager was away when
+    /// it was needed) brings back the interfaces that were left out; a task's endpoint that is
+    /// in use from now on, or no longer, brings or takes its names.
+    fn touched_sandboxes(&self, inner: &Inner, changes: &[model::Change]) -> Vec<Step> {
+        let node = self.node();
+        let mut networks: BTreeSet<&str> = BTreeSet::new();
+        let mut endpoints: BTreeSet<&str> = BTreeSet::new();
+        for change in changes {
+            match change {
+                model::Change::SetNetwork(network) => {
+                    networks.insert(network.id.as_str());
+                }
+                model::Change::SetEndpoint(endpoint) if endpoint.node == node => {
+                    endpoints.insert(endpoint.id.as_str());
+                }
+                _ => {}
+            }
+        }
+        if networks.is_empty() && endpoints.is_empty() {
+            return Vec::new();
+        }
+        let touched = |record: &&SandboxRecord| {
+            let by_network = |i: &Interface| networks.contains(i.network.as_str());
+            let by_endpoint =
+                |given: &GivenEndpoint| given.task && endpoints.contains(given.endpoint.as_str());
+            record.interfaces.iter().any(by_network) || record.endpoints.iter().any(by_endpoint)
+        };
         inner
             .sandboxes
             .values()
-            .filter(|record| {
-                record
-                    .interfaces
-                    .iter()
-                    .any(|i| new.contains(i.network.as_str()))
-            })
+            .filter(touched)
             .filter_map(|record| self.sandbox_step(inner, record))
             .collect()
     }
@@ -145,12 +210,20 @@ impl Networks {
             .map(ToString::to_string)
             .collect();
         networks.extend(self.local.iter().map(|network| network.id.clone()));
-        let wish = sandbox::wish(record, netns, &networks, &self.upstreams());
+        let names = |id: &EndpointId| {
+            let endpoint = inner.assignments.endpoints.get(id);
+            endpoint
+                .filter(|endpoint| endpoint.state == EndpointState::Active)
+                .map(|endpoint| endpoint.names.clone())
+                .unwrap_or_default()
+        };
+        let wish = sandbox::wish(record, netns, &networks, names, &self.upstreams());
         Some(Step::SetSandbox(record.request.container.to_string(), wish))
     }
 
     pub(super) fn whole_wish(&self, inner: &Inner) -> Desired {
         let mut wish = translate::cluster_wish(&inner.assignments, &self.node());
+        wish.vips = inner.backends.all(&inner.assignments);
         for record in inner.sandboxes.values() {
             for step in self.local_steps(record) {
                 wish.apply(step);

@@ -8,9 +8,10 @@ use std::{
 use rand::{Rng, SeedableRng, rngs::SmallRng, seq::SliceRandom};
 
 use super::{
+    entry::Entry,
     members::Members,
     wire::{Query, Rcode, Reply, Unfit, class, refuse, rtype},
-    zone::{Asker, Entry, Reverse, Zone},
+    zone::{Asker, Reverse, Zone},
 };
 
 /// What to do with a packet.
@@ -110,16 +111,16 @@ fn answer_own(
     reply: &mut Reply<'_, '_, '_>,
 ) -> Option<Rcode> {
     let wanted = |entry: &Entry| match query.qtype {
-        rtype::A => !entry.v4.is_empty(),
-        rtype::AAAA => !entry.v6.is_empty(),
+        rtype::A => !entry.v4().is_empty(),
+        rtype::AAAA => !entry.v6().is_empty(),
         _ => true,
     };
     if let Some(entry) = zone.resolve(asker, query.name(), wanted) {
         if matches!(query.qtype, rtype::A | rtype::ANY) {
-            add(&entry.v4, 4, scratch, reply);
+            add(entry.v4(), 4, scratch, reply);
         }
         if matches!(query.qtype, rtype::AAAA | rtype::ANY) {
-            add(&entry.v6, 16, scratch, reply);
+            add(entry.v6(), 16, scratch, reply);
         }
         return Some(Rcode::NoError);
     }

@@ -9,6 +9,7 @@
 //! ```
 
 mod answer;
+mod entry;
 mod forward;
 mod members;
 mod sockets;

@@ -2,15 +2,15 @@
 //! change makes a new one and questions are answered from whichever they found.
 
 use std::{
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, SocketAddr},
     sync::Arc,
 };
 
 use imbl::HashMap;
 use ipnetwork::IpNetwork;
 
-use super::members::Members;
-use crate::desired::{Change, Desired, Network, Remote, Sandbox};
+use super::{entry::Entry, members::Members};
+use crate::desired::{Change, Desired, Network, Remote, Sandbox, Vip};
 
 /// All names of all networks of this host, and who may see which.
 ///
@@ -23,6 +23,8 @@ pub struct Zone {
     askers: HashMap<Arc<str>, Arc<Asker>>,
     /// By endpoint id.
     remotes: HashMap<Arc<str>, Arc<Endpoint>>,
+    /// By the virtual IPs' ids.
+    vips: HashMap<Arc<str>, Arc<Endpoint>>,
 }
 
 /// A sandbox that asks.
@@ -33,15 +35,6 @@ pub struct Asker {
     endpoints: Vec<Endpoint>,
     /// Who knows the foreign names; absent for a sandbox that has no name server.
     pub upstreams: Option<Arc<[SocketAddr]>>,
-}
-
-/// The addresses behind one name on one network.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Entry {
-    /// How many endpoints bear the name, with or without addresses.
-    endpoints: usize,
-    pub v4: Members<Ipv4Addr>,
-    pub v6: Members<Ipv6Addr>,
 }
 
 /// Who has an address.
@@ -69,6 +62,7 @@ struct NetworkNames {
 #[derive(Debug, PartialEq)]
 struct Endpoint {
     network: Arc<str>,
+    virtual_ip: bool,
     addresses: Box<[IpAddr]>,
     /// The canonical one first.
     names: Box<[Arc<str>]>,
@@ -88,6 +82,9 @@ impl From<&Desired> for Zone {
         remotes.sort_by_key(|(_, remote)| remote.addresses.first());
         for (id, remote) in remotes {
             zone.set_remote(id, remote);
+        }
+        for (id, vip) in &desired.vips {
+            zone.set_vip(id, vip);
         }
         zone
     }
@@ -111,6 +108,12 @@ impl Zone {
             Change::SetRemote(id, remote) => self.set_remote(id, remote),
             Change::RemoveRemote(id) => {
                 if let Some(old) = self.remotes.remove(id.as_str()) {
+                    self.withdraw(std::slice::from_ref(&*old));
+                }
+            }
+            Change::SetVip(id, vip) => self.set_vip(id, vip),
+            Change::RemoveVip(id) => {
+                if let Some(old) = self.vips.remove(id.as_str()) {
                     self.withdraw(std::slice::from_ref(&*old));
                 }
             }
@@ -246,6 +249,20 @@ impl Zone {
         self.remotes.insert(Arc::from(id), Arc::new(endpoint));
     }
 
+    fn set_vip(&mut self, id: &str, vip: &Vip) {
+        let mut endpoint = Endpoint::new(&vip.network, vip.addresses.iter().copied(), &vip.names);
+        endpoint.virtual_ip = true;
+        let old = self.vips.get(id).cloned();
+        if old.as_deref() == Some(&endpoint) {
+            return;
+        }
+        if let Some(old) = old {
+            self.withdraw(std::slice::from_ref(&*old));
+        }
+        self.announce(std::slice::from_ref(&endpoint));
+        self.vips.insert(Arc::from(id), Arc::new(endpoint));
+    }
+
     fn announce(&mut self, endpoints: &[Endpoint]) {
         for endpoint in endpoints.iter().filter(|e| !e.names.is_empty()) {
             self.edit(&endpoint.network, |names| names.announce(endpoint));
@@ -280,6 +297,7 @@ impl Endpoint {
     fn new(network: &str, addresses: impl Iterator<Item = IpAddr>, names: &[String]) -> Self {
         Self {
             network: Arc::from(network),
+            virtual_ip: false,
             addresses: addresses.collect(),
             names: names.iter().map(|name| Arc::from(name.as_str())).collect(),
         }
@@ -306,15 +324,7 @@ impl NetworkNames {
     fn announce(&mut self, endpoint: &Endpoint) {
         for name in &endpoint.names {
             let entry = self.entries.entry(key(name)).or_default();
-            let entry = Arc::make_mut(entry);
-            // An endpoint without addresses still makes its name known.
-            entry.endpoints += 1;
-            for address in &endpoint.addresses {
-                match *address {
-                    IpAddr::V4(address) => entry.v4.add(address),
-                    IpAddr::V6(address) => entry.v6.add(address),
-                }
-            }
+            Arc::make_mut(entry).announce(&endpoint.addresses, endpoint.virtual_ip);
         }
         if let Some(canonical) = endpoint.names.first() {
             for address in &endpoint.addresses {
@@ -331,14 +341,8 @@ impl NetworkNames {
                 continue;
             };
             let entry = Arc::make_mut(entry);
-            entry.endpoints -= 1;
-            for address in &endpoint.addresses {
-                match address {
-                    IpAddr::V4(address) => entry.v4.subtract(address),
-                    IpAddr::V6(address) => entry.v6.subtract(address),
-                }
-            }
-            if entry.endpoints == 0 {
+            entry.withdraw(&endpoint.addresses, endpoint.virtual_ip);
+            if entry.is_unknown() {
                 self.entries.remove(&key);
             }
         }

@@ -3,17 +3,18 @@
 use std::{collections::BTreeSet, io, net::IpAddr, os::fd::AsRawFd, path::Path};
 
 use super::{
-    links::{self, DEL_ADDRESS, DEL_NEIGHBOUR, DEL_ROUTE, NEW_ADDRESS, NEW_NEIGHBOUR, NEW_ROUTE},
+    links::{self, DEL_ADDRESS, DEL_ROUTE, NEW_ADDRESS, NEW_NEIGHBOUR, NEW_ROUTE},
     linux::Linux,
     place::{inside, open_or_make, set, unbind},
     sentences::{path, reason, scope, what},
     sight,
 };
 use crate::{
-    firewall,
-    netlink::{Message, Netlink, u32_at},
-    plan::{Entries, Pair, Step},
+    balance, firewall,
+    netlink::{Netlink, u32_at},
+    plan::{Pair, Step},
     report::Failure,
+    rules::TABLE,
     view::{Interface, Place, Port, Vxlan, bridge_name, vxlan_name},
 };
 
@@ -64,7 +65,9 @@ impl Linux {
             | Step::DropRoutes { sandbox, .. }
             | Step::MakeSandbox { sandbox, .. }
             | Step::SetInterface { sandbox, .. }
-            | Step::SetRoutes { sandbox, .. } => Place::Sandbox(sandbox.clone()),
+            | Step::SetRoutes { sandbox, .. }
+            | Step::DropBalance(sandbox)
+            | Step::SetBalance { sandbox, .. } => Place::Sandbox(sandbox.clone()),
             Step::DropEntries { segment, .. } | Step::DropAddresses { segment, .. } => {
                 self.place_of(segment)
             }
@@ -87,11 +90,16 @@ impl Linux {
 
     fn deed(&mut self, step: &Step) -> io::Result<()> {
         match step {
-            Step::DropTable(place) => firewall::remove(self.nft(place)?),
+            Step::DropTable(place) => firewall::remove(self.nft(place)?, TABLE),
             Step::SetTable { place, rules } => firewall::replace(self.nft(place)?, rules),
             Step::SetElements { set, add, remove } => {
                 firewall::change_set(self.nft(&Place::Host)?, set, add, remove)
             }
+            Step::DropBalance(sandbox) => {
+                let place = Place::Sandbox(sandbox.clone());
+                firewall::remove(self.nft(&place)?, balance::rules::TABLE)
+            }
+            Step::SetBalance { sandbox, change } => self.set_balance(sandbox, change),
             Step::DropSandbox(sandbox) => {
                 self.forget(sandbox);
                 if sandbox.parent() == Some(&self.folder) {
@@ -191,7 +199,7 @@ impl Linux {
         }
     }
 
-    fn route(&mut self, place: &Place) -> io::Result<&mut Netlink> {
+    pub(super) fn route(&mut self, place: &Place) -> io::Result<&mut Netlink> {
         if *place == Place::Host {
             return Ok(&mut self.host.route);
         }
@@ -199,7 +207,7 @@ impl Linux {
         Ok(&mut space.sockets.route)
     }
 
-    fn nft(&mut self, place: &Place) -> io::Result<&mut Netlink> {
+    pub(super) fn nft(&mut self, place: &Place) -> io::Result<&mut Netlink> {
         let sockets = if *place == Place::Host {
             &mut self.host
         } else {
@@ -350,50 +358,6 @@ impl Linux {
         }
         Ok(())
     }
-
-    fn drop_entries(&mut self, segment: &str, entries: &Entries) -> io::Result<()> {
-        let route = self.route(&self.place_of(segment))?;
-        let mut messages = Vec::new();
-        // With its device the entries are gone, too.
-        if let Ok(tunnel) = index(route, &vxlan_name(segment)) {
-            let forwards = entries.forwards.iter();
-            messages.extend(forwards.flat_map(|(mac, _)| links::drop_forward(tunnel, *mac)));
-        }
-        for (mac, port) in &entries.locals {
-            if let Ok(port) = index(route, port) {
-                messages.push(links::local(DEL_NEIGHBOUR, port, *mac));
-            }
-        }
-        if let Ok(bridge) = index(route, &bridge_name(segment)) {
-            let neighbours = entries.neighbours.iter();
-            messages.extend(
-                neighbours.map(|(at, mac)| links::neighbour(DEL_NEIGHBOUR, bridge, *at, *mac)),
-            );
-        }
-        send(route, messages, true)
-    }
-
-    fn set_entries(&mut self, segment: &str, place: &Place, entries: &Entries) -> io::Result<()> {
-        let route = self.route(place)?;
-        let mut messages = Vec::with_capacity(entries.len());
-        if !entries.forwards.is_empty() {
-            let tunnel = index(route, &vxlan_name(segment))?;
-            let forwards = entries.forwards.iter();
-            messages.extend(forwards.map(|(mac, vtep)| links::set_forward(tunnel, *mac, *vtep)));
-        }
-        for (mac, port) in &entries.locals {
-            let port = index(route, port)?;
-            messages.push(links::local(NEW_NEIGHBOUR, port, *mac));
-        }
-        if !entries.neighbours.is_empty() {
-            let bridge = index(route, &bridge_name(segment))?;
-            let neighbours = entries.neighbours.iter();
-            messages.extend(
-                neighbours.map(|(at, mac)| links::neighbour(NEW_NEIGHBOUR, bridge, *at, *mac)),
-            );
-        }
-        send(route, messages, false)
-    }
 }
 
 /// In namespaces of ours nobody advertises and addresses are unique by the leader's word.
@@ -406,7 +370,7 @@ fn quiet_ipv6() -> io::Result<()> {
     Ok(())
 }
 
-fn index(route: &mut Netlink, name: &str) -> io::Result<u32> {
+pub(super) fn index(route: &mut Netlink, name: &str) -> io::Result<u32> {
     let mut found = None;
     route
         .dump(links::get_link(name), |_, body| found = u32_at(body, 4))
@@ -414,21 +378,7 @@ fn index(route: &mut Netlink, name: &str) -> io::Result<u32> {
     found.ok_or_else(|| io::Error::other(format!("device {name}: the kernel did not say")))
 }
 
-fn send(route: &mut Netlink, messages: Vec<Message>, drop: bool) -> io::Result<()> {
-    let count = messages.len();
-    let mut failures = route.batch(messages)?;
-    failures.retain(|(_, error)| !(drop && is_gone(error)));
-    let refused = failures.len();
-    match failures.into_iter().next() {
-        None => Ok(()),
-        Some((_, first)) => Err(io::Error::new(
-            first.kind(),
-            format!("{refused} of {count} refused, the first: {first}"),
-        )),
-    }
-}
-
-fn is_gone(error: &io::Error) -> bool {
+pub(super) fn is_gone(error: &io::Error) -> bool {
     let gone = [
         libc::ENOENT,
         libc::ENODEV,
@@ -442,20 +392,20 @@ fn is_gone(error: &io::Error) -> bool {
         || error.kind() == io::ErrorKind::NotFound
 }
 
-fn gone_is_fine(result: io::Result<()>) -> io::Result<()> {
+pub(super) fn gone_is_fine(result: io::Result<()>) -> io::Result<()> {
     match result {
         Err(error) if !is_gone(&error) => Err(error),
         _ => Ok(()),
     }
 }
 
-fn allow_absent(result: io::Result<()>) -> io::Result<()> {
+pub(super) fn allow_absent(result: io::Result<()>) -> io::Result<()> {
     match result {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
 }
 
-fn no_namespace() -> io::Error {
+pub(super) fn no_namespace() -> io::Error {
     io::Error::new(io::ErrorKind::NotFound, "its network namespace is gone")
 }

@@ -11,6 +11,7 @@ use std::{
 use super::{
     place::{Sockets, inside, is_namespace},
     sight,
+    tables::Tables,
 };
 use crate::{
     firewall,
@@ -35,13 +36,19 @@ pub struct Linux {
 pub(super) struct Space {
     pub namespace: File,
     pub sockets: Sockets,
+    /// What was read last; of a sandbox only.
+    pub tables: Option<Tables>,
 }
 
 impl Space {
     fn open(path: &Path, overlay: bool) -> io::Result<Self> {
         let namespace = File::open(path)?;
         let sockets = inside(&namespace, || Sockets::open_here(!overlay, overlay))?;
-        Ok(Self { namespace, sockets })
+        Ok(Self {
+            namespace,
+            sockets,
+            tables: None,
+        })
     }
 
     /// Another namespace may have been bound at the same path since.
@@ -132,9 +139,9 @@ impl Linux {
                 };
                 let sight = sight::look(&mut space.sockets.route, false, true)?;
                 let mut sandbox = sight.sandbox();
-                if let Some(nft) = &mut space.sockets.nft {
-                    sandbox.table = firewall::read(nft)?;
-                }
+                let tables = space.tables()?;
+                sandbox.table.clone_from(&tables.resolver);
+                sandbox.balance.clone_from(&tables.balance);
                 observed.view.sandboxes.insert(path.clone(), sandbox);
                 Ok(())
             }

@@ -1,10 +1,12 @@
 //! The kernel of this host: namespaces, rtnetlink messages, how they are read back, and deeds.
 
 mod deeds;
+mod entries;
 pub mod links;
 mod linux;
 pub mod place;
 mod sentences;
 pub mod sight;
+mod tables;
 
 pub use linux::Linux;

@@ -28,7 +28,9 @@ pub(super) fn scope(step: &Step) -> String {
         | Step::DropRoutes { sandbox, .. }
         | Step::MakeSandbox { sandbox, .. }
         | Step::SetInterface { sandbox, .. }
-        | Step::SetRoutes { sandbox, .. } => path(sandbox),
+        | Step::SetRoutes { sandbox, .. }
+        | Step::DropBalance(sandbox)
+        | Step::SetBalance { sandbox, .. } => path(sandbox),
         Step::DropEntries { segment, .. }
         | Step::DropPort { segment, .. }
         | Step::DropAddresses { segment, .. }
@@ -81,6 +83,8 @@ pub(super) fn what(step: &Step) -> String {
         Step::SetPort { name, .. } => format!("set the port {name}"),
         Step::MakePair(pair) => format!("connect the interface {} ({})", pair.inner, pair.name),
         Step::SetInterface { name, .. } => format!("set the interface {name}"),
+        Step::DropBalance(_) => "remove the rules of virtual IPs".into(),
+        Step::SetBalance { .. } => "write the rules of virtual IPs".into(),
     }
 }
 

@@ -229,6 +229,7 @@ impl Sight {
                 .filter_map(|(via, index)| Some((*via, name(index)?)))
                 .collect(),
             table: None,
+            balance: None,
         }
     }
 

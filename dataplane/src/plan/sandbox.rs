@@ -4,6 +4,7 @@ use std::{collections::BTreeSet, path::Path};
 
 use super::{Pair, Plan, Step, difference, field, list, table::diff_table};
 use crate::{
+    balance,
     desired::Desired,
     view::{Interface, Place, View},
 };
@@ -101,6 +102,42 @@ pub fn diff_sandbox(
         found.table.as_ref(),
         crate::rules::sandbox,
     );
+    diff_balance(plan, desired, wish, &name, wanted, found);
+}
+
+fn diff_balance(
+    plan: &mut Plan,
+    desired: &Desired,
+    wish: &crate::desired::Sandbox,
+    name: &str,
+    wanted: &crate::view::Sandbox,
+    found: &crate::view::Sandbox,
+) {
+    let sandbox = wish.netns.clone();
+    let Some(wanted) = &wanted.balance else {
+        if found.balance.is_some() {
+            plan.step(
+                Step::DropBalance(sandbox),
+                format!("{name}: its virtual IPs are not wanted any more"),
+            );
+        }
+        return;
+    };
+    let change = balance::difference(desired, wish, wanted, found.balance.as_ref());
+    if change.is_empty() {
+        return;
+    }
+    let reason = if change.whole {
+        format!("{name}: the rules of its virtual IPs are missing or others")
+    } else {
+        format!(
+            "{name}: virtual IPs: {} chains and {} addresses are missing, others or not wanted",
+            change.chains.len(),
+            change.addresses.len()
+        )
+    };
+    let change = Box::new(change);
+    plan.step(Step::SetBalance { sandbox, change }, reason);
 }
 
 /// Answers whether the interface is made anew.

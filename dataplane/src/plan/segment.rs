@@ -158,7 +158,7 @@ pub fn diff_segment(
             } else {
                 seen.forwards.clone()
             },
-            strays: if rebuilt || empty_tunnel {
+            strays: if empty_tunnel {
                 BTreeSet::new()
             } else {
                 seen.strays.clone()

@@ -6,6 +6,7 @@ use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    balance,
     rules::Ruleset,
     view::{Bridge, Forwarding, Interface, Mac, Place, Port, Vxlan},
 };
@@ -102,6 +103,13 @@ pub enum Step {
         place: Place,
         rules: Box<Ruleset>,
     },
+    /// The table of virtual IPs.
+    DropBalance(PathBuf),
+    /// Virtual IPs of a sandbox, in one transaction.
+    SetBalance {
+        sandbox: PathBuf,
+        change: Box<balance::Change>,
+    },
     /// Elements of one set of the host's table.
     SetElements {
         set: String,
@@ -143,7 +151,7 @@ impl Step {
     /// Place in the order of carrying out.
     pub fn rank(&self) -> u8 {
         match self {
-            Self::DropTable(_) => 0,
+            Self::DropTable(_) | Self::DropBalance(_) => 0,
             Self::DropRoutes { .. } => 1,
             Self::DropEntries { .. } => 2,
             Self::DropInterface { .. } => 3,
@@ -165,7 +173,7 @@ impl Step {
             Self::MakeVxlan { .. } => 26,
             Self::SetVxlan { .. } => 27,
             Self::MakeSandbox { .. } => 28,
-            Self::SetTable { .. } => 29,
+            Self::SetTable { .. } | Self::SetBalance { .. } => 29,
             // Who may be reached is known before there is anyone to reach them.
             Self::SetEntries { entries, .. } if entries.locals.is_empty() => 30,
             Self::MakePair(_) => 31,

@@ -1,9 +1,11 @@
 //! Networks: create, find, remove.
 
 use model::{
-    Meta, Network, NetworkSpec, Refusal,
+    EndpointOwner, Meta, Network, NetworkSpec, Refusal, Service,
     name::check_network_name,
     network::{OPTION_MTU, OPTION_VNI_LIST},
+    service::{PortConfig, PublishMode},
+    task::network_targets,
 };
 
 use crate::{
@@ -119,22 +121,42 @@ pub fn find_network<'a>(tables: &'a Tables, reference: &str) -> Result<&'a Netwo
     }
 }
 
-/// Refused while containers are on it, with them named.
+/// Refused while services or containers are on it, with them named.
 pub fn network_remove(tx: &mut Transaction, reference: &str) -> Result<Network, Refusal> {
     let network = find_network(tx.tables(), reference)?.clone();
-    let users: Vec<String> = tx
-        .tables()
-        .endpoints_on(&network.id)
-        .map(|endpoint| {
-            let host = tx.tables().node(&endpoint.node);
-            let host = host.map_or(endpoint.node.as_str(), |node| &node.description.hostname);
-            let what = match &endpoint.owner {
-                model::EndpointOwner::Container { .. } => "container",
-                model::EndpointOwner::Task { .. } => "task",
-            };
-            format!("{what} {} on {host}", endpoint.owner.name())
+    let tables = tx.tables();
+    let services: Vec<&Service> = tables
+        .work()
+        .services()
+        .filter(|service| uses(service, &network))
+        .collect();
+    let mut users: Vec<String> = services
+        .iter()
+        .map(|service| {
+            let tasks = tables.work().tasks_of(&service.id);
+            let count = tasks.filter(|task| task.is_alive()).count();
+            let word = if count == 1 { "task" } else { "tasks" };
+            format!("service {} ({count} {word})", service.spec.name)
         })
         .collect();
+    users.extend(
+        tables
+            .endpoints_on(&network.id)
+            .filter(|endpoint| match &endpoint.owner {
+                EndpointOwner::Container { .. } => true,
+                // Named with its service, unless that is gone.
+                EndpointOwner::Task { service, .. } => tables.work().service(service).is_none(),
+            })
+            .map(|endpoint| {
+                let host = tables.node(&endpoint.node);
+                let host = host.map_or(endpoint.node.as_str(), |node| &node.description.hostname);
+                let what = match &endpoint.owner {
+                    EndpointOwner::Container { .. } => "container",
+                    EndpointOwner::Task { .. } => "stopping task",
+                };
+                format!("{what} {} on {host}", endpoint.owner.name())
+            }),
+    );
     if !users.is_empty() {
         return Err(Refusal::forbidden(format!(
             "network {} is in use by {}; remove {} first",
@@ -145,4 +167,31 @@ pub fn network_remove(tx: &mut Transaction, reference: &str) -> Result<Network, 
     }
     tx.remove_network(&network.id);
     Ok(network)
+}
+
+fn uses(service: &Service, network: &Network) -> bool {
+    let publishes = || {
+        service.spec.endpoint.as_ref().is_some_and(|endpoint| {
+            let ingress = |port: &PortConfig| port.mode == PublishMode::Ingress;
+            endpoint.ports.iter().any(ingress)
+        })
+    };
+    network_targets(&service.spec.task).any(|id| id == network.id)
+        || (network.spec.ingress && publishes())
+}
+
+/// Whether only tasks that have been asked to stop are still on the network.
+pub fn is_emptying(tables: &Tables, reference: &str) -> bool {
+    let Ok(network) = find_network(tables, reference) else {
+        return false;
+    };
+    let mut endpoints = tables.endpoints_on(&network.id).peekable();
+    endpoints.peek().is_some()
+        && !tables.work().services().any(|s| uses(s, network))
+        && endpoints.all(|endpoint| match &endpoint.owner {
+            EndpointOwner::Container { .. } => false,
+            EndpointOwner::Task { id, .. } => {
+                tables.work().task(id).is_none_or(|task| !task.is_wanted())
+            }
+        })
 }

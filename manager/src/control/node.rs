@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 
 use model::{
-    ClusterSpec, Meta, Node, NodeId, NodeSpec, Refusal,
+    ClusterSpec, Meta, Node, NodeId, NodeSpec, Refusal, TaskState,
     control::TokenRotation,
     node::{Availability, NodeDescription, NodeState, NodeStatus, Role},
 };
 
+use super::in_sequence;
 use crate::{
     ca,
     store::{Tables, Transaction},
@@ -76,15 +77,6 @@ pub fn find_node<'a>(tables: &'a Tables, reference: &str) -> Result<&'a Node, Re
         .ok_or_else(|| Refusal::not_found(format!("node {reference} not found")))
 }
 
-fn in_sequence(seen: u64, current: u64) -> Result<(), Refusal> {
-    if seen == current {
-        return Ok(());
-    }
-    Err(Refusal::out_of_sequence(format!(
-        "update out of sequence: version {seen} was seen, {current} is current; read the object again"
-    )))
-}
-
 pub fn node_update(
     tx: &mut Transaction,
     reference: &str,
@@ -122,6 +114,17 @@ pub fn node_remove(tx: &mut Transaction, reference: &str, force: bool) -> Result
             "node {} is not down and can't be removed; run `swarm leave` on it first, or use --force",
             node.description.hostname
         )));
+    }
+    // Its tasks are given up: nobody is left to say that they have ended.
+    let tasks: Vec<_> = tx.tables().work().tasks_at(&node.id).cloned().collect();
+    for mut task in tasks {
+        if !task.status.state.is_final() {
+            task.status.state = TaskState::Orphaned;
+            task.status.at = tx.now();
+            "the task's node was removed".clone_into(&mut task.status.message);
+            task.endpoints.clear();
+            tx.set_task(task);
+        }
     }
     let held: Vec<_> = tx
         .tables()

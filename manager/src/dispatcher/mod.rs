@@ -1,9 +1,16 @@
 //! What hosts are told and what they say back.
 
+mod orphans;
 mod report;
 mod sessions;
 mod sight;
+mod step;
+#[cfg(test)]
+mod tests;
 
-pub use report::report;
-pub use sessions::Sessions;
-pub use sight::{assignments, increment};
+pub(crate) use orphans::OrphansLoop;
+pub use orphans::orphans;
+pub use report::{lost, report, returned};
+pub use sessions::{REST, Sessions};
+pub use sight::assignments;
+pub use step::increment;

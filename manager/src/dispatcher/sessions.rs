@@ -9,6 +9,11 @@ use std::{
 use model::{Generation, Id, NodeId};
 use tokio::sync::watch;
 
+use crate::store::Rest;
+
+/// How long an address rests before it is given again.
+pub const REST: Duration = Duration::from_secs(5);
+
 /// The sessions of all nodes with this manager.
 pub struct Sessions {
     entries: Mutex<HashMap<NodeId, Entry>>,
@@ -114,6 +119,13 @@ impl Sessions {
                 .is_some_and(|e| e.connected && e.reached.index < index)
         };
         hosts.iter().filter(behind).cloned().collect()
+    }
+
+    /// Whether an address that was given back may be given again: its time has passed, and no
+    /// host still forwards to the old owner.
+    pub fn has_rested(&self, rest: &Rest, now: i64) -> bool {
+        let time = i64::try_from(REST.as_nanos()).unwrap_or(i64::MAX);
+        now.saturating_sub(rest.since) >= time && self.behind(&rest.hosts, rest.released).is_empty()
     }
 
     /// The nodes whose last heartbeat is older than `limit`, and the present sessions.

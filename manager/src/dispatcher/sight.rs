@@ -1,10 +1,14 @@
-//! A host's assignments as a function of the tables, and the step from one commit to the next.
+//! A host's assignments as a function of the tables.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use model::{Assignments, Change, Generation, Increment, NetworkId, NodeId, assignment::Peer};
+use model::{
+    Assignments, Generation, NetworkId, Node, NodeId, SecretId, Service, Task, TaskState,
+    assignment::{Peer, ServiceRoute},
+    service::{LABEL_PUBLISH, PublishMode},
+};
 
-use crate::store::{StoreChange, Tables};
+use crate::store::Tables;
 
 /// Everything the node takes part in.
 pub fn assignments(tables: &Tables, node: &NodeId) -> Assignments {
@@ -14,6 +18,13 @@ pub fn assignments(tables: &Tables, node: &NodeId) -> Assignments {
         .into_iter()
         .filter_map(|id| Some((id.clone(), tables.network(&id)?.clone())))
         .collect();
+    let tasks: BTreeMap<_, _> = tables
+        .work()
+        .tasks_at(node)
+        .filter(|task| is_told(task))
+        .map(|task| (task.id.clone(), task.clone()))
+        .collect();
+    let named: BTreeSet<&SecretId> = tasks.values().flat_map(payloads_of).collect();
     Assignments {
         generation: generation(tables),
         data_path_port: cluster.map_or(0, |record| record.public.data_path_port),
@@ -23,12 +34,22 @@ pub fn assignments(tables: &Tables, node: &NodeId) -> Assignments {
             .flat_map(|id| tables.endpoints_on(id))
             .map(|endpoint| (endpoint.id.clone(), endpoint.clone()))
             .collect(),
+        services: tables
+            .work()
+            .services()
+            .filter(|service| is_reached(service, tables, |id| networks.contains_key(id)))
+            .map(|service| (service.id.clone(), route(service)))
+            .collect(),
+        payloads: named
+            .into_iter()
+            .filter_map(|id| Some((id.clone(), tables.work().payload(id)?.clone())))
+            .collect(),
         networks,
-        ..Assignments::default()
+        tasks,
     }
 }
 
-fn generation(tables: &Tables) -> Generation {
+pub(super) fn generation(tables: &Tables) -> Generation {
     Generation {
         epoch: tables.cluster().map_or(0, |record| record.epoch),
         index: tables.index(),
@@ -45,119 +66,64 @@ fn peers<'a>(
     hosts
         .into_iter()
         .filter_map(|id| {
-            let node = tables.node(&id)?;
-            let peer = Peer {
-                hostname: node.description.hostname.clone(),
-                number: node.number,
-                data_path: node.description.data_path?,
-            };
+            let peer = peer(tables.node(&id)?)?;
             Some((id, peer))
         })
         .collect()
 }
 
-/// Brings `sent` to the state after a commit and says what that takes; nothing if the commit
-/// does not concern the node.
-pub fn increment(
-    sent: &mut Assignments,
+/// The node as others need it; nothing before it has said where its tunnels end.
+pub(super) fn peer(node: &Node) -> Option<Peer> {
+    Some(Peer {
+        hostname: node.description.hostname.clone(),
+        number: node.number,
+        data_path: node.description.data_path?,
+    })
+}
+
+/// Whether its node is told of the task.
+pub(super) fn is_told(task: &Task) -> bool {
+    task.status.state >= TaskState::Assigned
+}
+
+/// The secrets and configs that the task needs on its node.
+pub(super) fn payloads_of(task: &Task) -> impl Iterator<Item = &SecretId> {
+    let container = &task.spec.container;
+    let all = container.secrets.iter().chain(&container.configs);
+    all.filter(|_| task.is_alive())
+        .map(|reference| &reference.id)
+}
+
+/// Whether a host on the networks that `on` tells needs to lead connections to the service: it
+/// has a virtual address there, or publishes ports through the ingress network.
+pub(super) fn is_reached(
+    service: &Service,
     tables: &Tables,
-    changes: &[StoreChange],
-    node: &NodeId,
-) -> Option<Increment> {
-    let mut steps = Vec::new();
-    for change in changes {
-        match touched(sent, tables, change, node) {
-            Touched::Nothing => {}
-            Touched::One(step) => steps.push(*step),
-            Touched::Everything => {
-                let target = assignments(tables, node);
-                let increment = Increment {
-                    generation: target.generation,
-                    changes: sent.diff(&target),
-                };
-                *sent = target;
-                return (!increment.changes.is_empty()).then_some(increment);
-            }
-        }
-    }
-    if steps.is_empty() {
-        return None;
-    }
-    let increment = Increment {
-        generation: generation(tables),
-        changes: steps,
+    on: impl Fn(&NetworkId) -> bool,
+) -> bool {
+    let endpoint = &service.endpoint;
+    let published = || {
+        let mut ports = endpoint.ports.iter();
+        ports.any(|port| port.mode == PublishMode::Ingress && port.published != 0)
+            && tables.ingress().is_some_and(|ingress| on(&ingress.id))
     };
-    sent.apply(&increment);
-    Some(increment)
+    endpoint.vips.iter().any(|vip| on(&vip.network)) || published()
 }
 
-enum Touched {
-    Nothing,
-    One(Box<Change>),
-    /// Networks or peers may have changed: compare all.
-    Everything,
-}
-
-fn touched(sent: &Assignments, tables: &Tables, change: &StoreChange, node: &NodeId) -> Touched {
-    match change {
-        StoreChange::SetEndpoint(endpoint) => {
-            if !sent.networks.contains_key(&endpoint.network) {
-                return if endpoint.node == *node {
-                    Touched::Everything
-                } else {
-                    Touched::Nothing
-                };
-            }
-            if !sent.peers.contains_key(&endpoint.node) {
-                return Touched::Everything;
-            }
-            // The stored one bears its version; it may be gone again by the same commit.
-            match tables.endpoint(&endpoint.id) {
-                Some(stored) => {
-                    Touched::One(Box::new(Change::SetEndpoint(Box::new(stored.clone()))))
-                }
-                None => Touched::Everything,
-            }
-        }
-        StoreChange::RemoveEndpoint(id) => match sent.endpoints.get(id) {
-            None => Touched::Nothing,
-            Some(gone) => {
-                let stays = |on: &NetworkId| sent.networks.contains_key(on);
-                if gone.node != *node && tables.networks_of(&gone.node).iter().any(stays) {
-                    Touched::One(Box::new(Change::RemoveEndpoint(id.clone())))
-                } else {
-                    Touched::Everything
-                }
-            }
-        },
-        StoreChange::SetNetwork(network) if sent.networks.contains_key(&network.id) => {
-            Touched::Everything
-        }
-        StoreChange::SetNode(changed) if sent.peers.contains_key(&changed.id) => {
-            let known = &sent.peers[&changed.id];
-            let same = Some(known.data_path) == changed.description.data_path
-                && known.hostname == changed.description.hostname;
-            if same {
-                Touched::Nothing
-            } else {
-                Touched::Everything
-            }
-        }
-        StoreChange::SetNode(changed) if changed.id == *node => Touched::Everything,
-        StoreChange::RemoveNode(id) if sent.peers.contains_key(id) => Touched::Everything,
-        StoreChange::RemoveNetwork(id) if sent.networks.contains_key(id) => Touched::Everything,
-        StoreChange::SetCluster(_)
-        | StoreChange::SetNode(_)
-        | StoreChange::RemoveNode(_)
-        | StoreChange::SetNetwork(_)
-        | StoreChange::RemoveNetwork(_)
-        | StoreChange::SetCursor { .. }
-        | StoreChange::EndRest { .. }
-        | StoreChange::SetService(_)
-        | StoreChange::RemoveService(_)
-        | StoreChange::SetTask(_)
-        | StoreChange::RemoveTask(_)
-        | StoreChange::SetPayload(_)
-        | StoreChange::RemovePayload(_) => Touched::Nothing,
+pub(super) fn route(service: &Service) -> ServiceRoute {
+    let named = service.spec.task.networks.iter();
+    let labels = service.spec.labels.iter();
+    ServiceRoute {
+        id: service.id.clone(),
+        name: service.spec.name.clone(),
+        endpoint: service.endpoint.clone(),
+        aliases: named
+            .filter(|one| !one.aliases.is_empty())
+            .map(|one| (NetworkId::new(one.target.clone()), one.aliases.clone()))
+            .collect(),
+        publish: labels
+            .filter(|(key, _)| key.starts_with(LABEL_PUBLISH))
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect(),
     }
 }

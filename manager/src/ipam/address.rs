@@ -1,6 +1,6 @@
 //! Addresses of one subnet: given serially, so that a used one rests as long as possible.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{collections::BTreeSet, iter::Peekable, net::IpAddr};
 
 use model::{Network, Refusal, network::Subnet};
 
@@ -79,63 +79,114 @@ fn choose_next(
     subnet: &Subnet,
     rested: &dyn Fn(&Rest) -> bool,
 ) -> Result<Choice, Refusal> {
-    let v4 = subnet.subnet.is_ipv4();
-    let (mut first, mut last) = (
-        to_number(subnet.range.network()),
-        to_number(subnet.range.broadcast()),
-    );
-    if subnet.range.network() == subnet.subnet.network() {
-        first += 1;
+    match Walk::new(tables, network, subnet).next(rested) {
+        Next::Free(address) => Ok(Choice::Given(address)),
+        Next::Resting => Ok(Choice::Resting),
+        Next::None => Err(Refusal::conflict(format!(
+            "network {} has no free address left in {}; remove containers from it, or make a network with a larger --subnet",
+            network.spec.name, subnet.range
+        ))),
     }
-    if v4 && subnet.range.broadcast() == subnet.subnet.broadcast() {
-        last -= 1;
-    }
-    let start = tables
-        .cursor(&network.id, subnet.subnet)
-        .map_or(first, |cursor| to_number(cursor) + 1);
-    let start = if (first..=last).contains(&start) {
-        start
-    } else {
-        first
-    };
-    let reserved: BTreeSet<u128> = std::iter::once(subnet.gateway)
-        .chain(subnet.aux_addresses.values().copied())
-        .map(to_number)
-        .collect();
-    let mut resting = false;
-    for (from, to) in [(start, last), (first, start.saturating_sub(1))] {
-        if from > to {
-            continue;
+}
+
+/// What a [`Walk`] comes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    Free(IpAddr),
+    /// The end, and it passed addresses at rest.
+    Resting,
+    /// The end.
+    None,
+}
+
+/// One way through the addresses of a subnet, from behind the last one given, once around.
+/// Each address comes at most once, so many can be taken from one state of the tables.
+pub struct Walk<'a> {
+    tables: &'a Tables,
+    network: &'a Network,
+    v4: bool,
+    /// In the order of the walk; none is empty.
+    stretches: std::vec::IntoIter<(u128, u128)>,
+    /// The next address, the last one of the stretch, and the used ones between.
+    stretch: Option<(u128, u128, Used<'a>)>,
+    reserved: BTreeSet<u128>,
+    resting: bool,
+}
+
+type Used<'a> = Peekable<Box<dyn Iterator<Item = (IpAddr, &'a AddressUse)> + 'a>>;
+
+impl<'a> Walk<'a> {
+    pub fn new(tables: &'a Tables, network: &'a Network, subnet: &Subnet) -> Self {
+        let v4 = subnet.subnet.is_ipv4();
+        let (mut first, mut last) = (
+            to_number(subnet.range.network()),
+            to_number(subnet.range.broadcast()),
+        );
+        if subnet.range.network() == subnet.subnet.network() {
+            first += 1;
         }
-        let mut used = tables
-            .addresses_between(&network.id, to_ip(from, v4), to_ip(to, v4))
-            .peekable();
-        let mut candidate = from;
-        while candidate <= to {
-            let address = to_ip(candidate, v4);
-            let user = used
-                .next_if(|(taken, _)| *taken == address)
-                .map(|(_, user)| user);
-            let free = match user {
-                None => true,
-                Some(AddressUse::Endpoint(_) | AddressUse::Vip(_)) => false,
-                Some(AddressUse::Resting(rest)) => {
-                    let over = rested(rest);
-                    resting |= !over;
-                    over
+        if v4 && subnet.range.broadcast() == subnet.subnet.broadcast() {
+            last -= 1;
+        }
+        let start = tables
+            .cursor(&network.id, subnet.subnet)
+            .map(|cursor| to_number(cursor) + 1)
+            .filter(|start| (first..=last).contains(start))
+            .unwrap_or(first);
+        let stretches: Vec<(u128, u128)> = [(start, last), (first, start.saturating_sub(1))]
+            .into_iter()
+            .filter(|(from, to)| from <= to)
+            .collect();
+        Self {
+            tables,
+            network,
+            v4,
+            stretches: stretches.into_iter(),
+            stretch: None,
+            reserved: std::iter::once(subnet.gateway)
+                .chain(subnet.aux_addresses.values().copied())
+                .map(to_number)
+                .collect(),
+            resting: false,
+        }
+    }
+
+    pub fn next(&mut self, rested: &dyn Fn(&Rest) -> bool) -> Next {
+        loop {
+            if let Some((candidate, last, used)) = &mut self.stretch {
+                while candidate <= last {
+                    let (number, address) = (*candidate, to_ip(*candidate, self.v4));
+                    *candidate += 1;
+                    let user = used.next_if(|(taken, _)| *taken == address);
+                    let free = match user.map(|(_, user)| user) {
+                        None => true,
+                        Some(AddressUse::Endpoint(_) | AddressUse::Vip(_)) => false,
+                        Some(AddressUse::Resting(rest)) => {
+                            let over = rested(rest);
+                            self.resting |= !over;
+                            over
+                        }
+                    };
+                    if free && !self.reserved.contains(&number) {
+                        return Next::Free(address);
+                    }
                 }
-            };
-            if free && !reserved.contains(&candidate) {
-                return Ok(Choice::Given(address));
             }
-            candidate += 1;
+            let Some((from, to)) = self.stretches.next() else {
+                self.stretch = None;
+                return if self.resting {
+                    Next::Resting
+                } else {
+                    Next::None
+                };
+            };
+            let used = self.tables.addresses_between(
+                &self.network.id,
+                to_ip(from, self.v4),
+                to_ip(to, self.v4),
+            );
+            let used: Box<dyn Iterator<Item = _>> = Box::new(used);
+            self.stretch = Some((from, to, used.peekable()));
         }
     }
-    if resting {
-        return Ok(Choice::Resting);
-    }
-    Err(Refusal::conflict(format!(
-        "network {} has no free address left in {}; remove containers from it, or make a network with a larger --subnet",
-        network.spec.name, subnet.range
-    )))
 }

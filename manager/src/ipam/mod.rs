@@ -3,5 +3,5 @@
 mod address;
 mod subnet;
 
-pub use address::{Choice, choose};
+pub use address::{Choice, Next, Walk, choose};
 pub use subnet::{choose_vni, resolve_subnets};

@@ -8,6 +8,7 @@ use std::{
 use model::{NodeId, node::NodeState};
 
 use super::Manager;
+use crate::dispatcher;
 
 /// Heartbeats that may be missed.
 const MISSED: u32 = 3;
@@ -63,6 +64,7 @@ async fn mark_down(manager: &Manager, id: NodeId) {
                 node.status.state = NodeState::Down;
                 "heartbeat failure".clone_into(&mut node.status.message);
                 tx.set_node(node);
+                dispatcher::lost(tx, &id);
             }
             Ok(())
         })

@@ -5,6 +5,7 @@ mod events;
 mod liveness;
 pub(crate) mod loops;
 mod verbs;
+mod work;
 
 use std::{
     net::SocketAddr,
@@ -23,11 +24,13 @@ use tokio::{net::TcpListener, sync::broadcast, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    allocator::AllocatorLoop,
     ca::Identity,
-    dispatcher::Sessions,
-    orchestrator::handover::HandoverLoop,
+    dispatcher::{OrphansLoop, Sessions},
+    orchestrator::{OrchestratorLoop, handover::HandoverLoop},
     raft::{Consensus, WrappingKey},
-    server,
+    scheduler::SchedulerLoop,
+    server::{self, LogDesk},
     store::{Proposer, Store, StoreWriter},
     tls::LiveIdentity,
 };
@@ -60,6 +63,7 @@ pub struct Manager {
     store: Store,
     consensus: Arc<Consensus>,
     sessions: Arc<Sessions>,
+    log_desk: LogDesk,
     identity: Arc<LiveIdentity>,
     listen: SocketAddr,
     events: broadcast::Sender<ClusterEvent>,
@@ -109,6 +113,7 @@ impl Manager {
             store,
             consensus,
             sessions: Arc::new(Sessions::new()),
+            log_desk: LogDesk::default(),
             identity,
             listen,
             events,
@@ -131,6 +136,10 @@ impl Manager {
             self.ending.clone(),
         ));
         tasks.spawn(server::serve(Arc::clone(self), listener)?);
+        self.run_loop(&mut tasks, OrchestratorLoop::default());
+        self.run_loop(&mut tasks, AllocatorLoop);
+        self.run_loop(&mut tasks, SchedulerLoop::default());
+        self.run_loop(&mut tasks, OrphansLoop);
         self.run_loop(&mut tasks, HandoverLoop::default());
         Ok(())
     }
@@ -178,6 +187,10 @@ impl Manager {
 
     pub(crate) fn sessions(&self) -> &Sessions {
         &self.sessions
+    }
+
+    pub(crate) fn log_desk(&self) -> &LogDesk {
+        &self.log_desk
     }
 
     pub(crate) fn ending(&self) -> &CancellationToken {

@@ -13,13 +13,11 @@ use crate::{
     ca::Member,
     clock,
     control::{self, Attempt},
-    dispatcher,
+    dispatcher::REST,
     orchestrator::handover::LATE,
     store::{Rest, Tables},
 };
 
-/// How long an address rests before it is given again.
-const REST: Duration = Duration::from_secs(5);
 /// How often a wait for a resting address looks at the clock.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -79,12 +77,7 @@ impl Manager {
                 let network = control::find_network(&store.view(), &reference)?.clone();
                 Ok(Answer::Network(Box::new(network)))
             }
-            Verb::NetworkRemove { reference } => {
-                store
-                    .update(move |tx| control::network_remove(tx, &reference))
-                    .await?;
-                Ok(Answer::Done)
-            }
+            Verb::NetworkRemove { reference } => self.remove_network(reference).await,
             Verb::Attach(request) => self.attach(*request).await,
             Verb::EndpointAdvance { endpoint, state } => {
                 let moved = store.update(move |tx| {
@@ -115,16 +108,8 @@ impl Manager {
                 &store.view(),
                 &selection,
             )))),
-            Verb::TaskReport { node, statuses } => {
-                let reported = store.update(move |tx| {
-                    dispatcher::report(tx, &node, statuses);
-                    Ok(())
-                });
-                reported.await?;
-                Ok(Answer::Done)
-            }
-            Verb::ServiceCreate { .. }
-            | Verb::ServiceDryRun { .. }
+            Verb::ServiceDryRun { spec } => self.dry_run(*spec),
+            verb @ (Verb::ServiceCreate { .. }
             | Verb::ServiceUpdate { .. }
             | Verb::ServiceList
             | Verb::ServiceInspect { .. }
@@ -132,13 +117,12 @@ impl Manager {
             | Verb::ServiceRebalance { .. }
             | Verb::TaskList
             | Verb::TaskInspect { .. }
+            | Verb::TaskReport { .. }
             | Verb::PayloadCreate { .. }
             | Verb::PayloadList { .. }
             | Verb::PayloadInspect { .. }
             | Verb::PayloadUpdate { .. }
-            | Verb::PayloadRemove { .. } => Err(Refusal::not_implemented(
-                "services are not there yet; run containers with `ovnctl run`",
-            )),
+            | Verb::PayloadRemove { .. }) => self.work(verb).await,
         }
     }
 
@@ -212,12 +196,10 @@ impl Manager {
     /// has passed, and no host still forwards to the old owner.
     fn rested_ones(&self, view: &Tables, network: &str) -> impl Fn(&Rest) -> bool + Send + 'static {
         let now = clock::now();
-        let rest = i64::try_from(REST.as_nanos()).unwrap_or(i64::MAX);
         let over: Vec<u64> = control::find_network(view, network)
             .map(|network| {
                 view.resting(&network.id)
-                    .filter(|(_, r)| now.saturating_sub(r.since) >= rest)
-                    .filter(|(_, r)| self.sessions().behind(&r.hosts, r.released).is_empty())
+                    .filter(|(_, r)| self.sessions().has_rested(r, now))
                     .map(|(_, r)| r.released)
                     .collect()
             })

@@ -8,12 +8,12 @@ use model::{
     control::{Answer, Verb},
     node::{NodeDescription, NodeState, Role},
 };
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 use super::{address_of, caller};
 use crate::{
     control,
-    dispatcher::{assignments, increment},
+    dispatcher::{self, assignments, increment},
     leader::Manager,
     store::{StoreChange, Watched},
     wire::{
@@ -93,6 +93,17 @@ impl Service for Members {
         Ok(Response::new(pack(&reply)?))
     }
 
+    async fn logs(
+        &self,
+        request: Request<Streaming<Payload>>,
+    ) -> Result<Response<Payload>, Status> {
+        let member = caller(&self.0, &request)?;
+        let pushed = request.into_inner();
+        self.0.log_desk().receive(&member.node, pushed).await?;
+        let reply: Reply<()> = Ok(());
+        Ok(Response::new(pack(&reply)?))
+    }
+
     async fn leave(&self, request: Request<Payload>) -> Result<Response<Payload>, Status> {
         let member = caller(&self.0, &request)?;
         let reply: Reply<()> = self.part(member.node, member.role).await;
@@ -132,8 +143,12 @@ impl Members {
                 let address = address.filter(|address| !address.is_loopback());
                 node.status.address = node.description.advertise.or(address);
             }
+            let back = old.status.state != node.status.state;
             if node != *old {
                 tx.set_node(node);
+            }
+            if back {
+                dispatcher::returned(tx, &id);
             }
             Ok(())
         });
@@ -193,6 +208,7 @@ fn messages(
         let (mut tables, mut watch) = manager.store().view_and_watch();
         let session = control::new_id();
         manager.sessions().open(&node, session.clone(), model::Generation::default(), Instant::now());
+        let mut orders = manager.log_desk().session(&node);
         let open = Open { manager: Arc::clone(&manager), node: node.clone(), session: session.clone() };
         let Some(own) = tables.node(&node).cloned() else {
             yield pack(&SessionMessage::Removed);
@@ -210,8 +226,16 @@ fn messages(
         yield pack(&SessionMessage::Full(Box::new(sent.clone())));
         loop {
             let watched = tokio::select! {
-                watched = watch.next() => watched,
+                watched = watch.next() => Ok(watched),
+                Some(order) = orders.recv() => Err(order),
                 () = manager.ending().cancelled() => break,
+            };
+            let watched = match watched {
+                Ok(watched) => watched,
+                Err(order) => {
+                    yield pack(&SessionMessage::Logs(Box::new(order)));
+                    continue;
+                }
             };
             match watched {
                 Watched::StartOver(state) => {

@@ -1,9 +1,13 @@
 //! The one port of a manager: newcomers join, members call. Mutual TLS from the first packet.
 
 mod join;
+mod logs;
 mod members;
+pub mod merge;
 
 use std::{net::SocketAddr, sync::Arc};
+
+pub(crate) use self::logs::LogDesk;
 
 use model::Refusal;
 use tokio::{

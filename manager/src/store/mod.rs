@@ -11,7 +11,7 @@ mod writer;
 
 pub use tables::{AddressUse, ClusterRecord, Rest, StoreChange, Tables, TablesImage};
 pub use watch::{Commit, Watch, Watched};
-pub use work::Work;
+pub use work::{Stage, Work};
 pub use writer::{ProposeError, Proposer, Transaction};
 
 use std::sync::{Arc, Mutex, MutexGuard};

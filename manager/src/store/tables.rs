@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Proposal,
-    work::{Work, WorkImage},
+    work::{Work, WorkImage, both},
 };
 
 /// The cluster's object with what only managers may see.
@@ -97,6 +97,7 @@ pub struct Tables {
     addresses: OrdMap<(NetworkId, IpAddr), AddressUse>,
     cursors: OrdMap<(NetworkId, IpNetwork), IpAddr>,
     networks_by_name: OrdMap<String, NetworkId>,
+    ingress: Option<NetworkId>,
     by_network: OrdSet<(NetworkId, NodeId, EndpointId)>,
     by_node: OrdSet<(NodeId, NetworkId, EndpointId)>,
     by_container: OrdMap<(ContainerId, NetworkId), EndpointId>,
@@ -188,14 +189,57 @@ impl Tables {
             .filter_map(|(_, _, id)| self.endpoint(id))
     }
 
-    /// The nodes that have an endpoint on the network; costs one search per node.
+    /// The ingress network while a service publishes ports on it: then every node takes part.
+    pub fn busy_ingress(&self) -> Option<&NetworkId> {
+        self.ingress.as_ref().filter(|_| self.work.publishes())
+    }
+
+    /// The network of published ports.
+    pub fn ingress(&self) -> Option<&Network> {
+        self.network(self.ingress.as_ref()?)
+    }
+
+    /// The nodes that take part in the network, by an endpoint or because it is the ingress
+    /// network; costs one search per node.
     pub fn hosts_of(&self, network: &NetworkId) -> Vec<NodeId> {
+        if self.busy_ingress() == Some(network) {
+            return self.nodes.keys().cloned().collect();
+        }
         distinct_middles(&self.by_network, network)
     }
 
     /// The networks the node takes part in; costs one search per network.
     pub fn networks_of(&self, node: &NodeId) -> Vec<NetworkId> {
-        distinct_middles(&self.by_node, node)
+        let mut found = distinct_middles(&self.by_node, node);
+        let ingress = self
+            .busy_ingress()
+            .filter(|_| self.nodes.contains_key(node));
+        if let Some(ingress) = ingress
+            && let Err(place) = found.binary_search(ingress)
+        {
+            found.insert(place, ingress.clone());
+        }
+        found
+    }
+
+    /// Whether the node takes part in the network.
+    pub fn takes_part(&self, node: &NodeId, network: &NetworkId) -> bool {
+        if self.busy_ingress() == Some(network) {
+            return self.nodes.contains_key(node);
+        }
+        let first = (node.clone(), network.clone(), EndpointId::default());
+        self.by_node
+            .range(first..)
+            .next()
+            .is_some_and(|(of, on, _)| of == node && on == network)
+    }
+
+    /// Each node that differs from `before`, as it was and as it is; costs what has changed.
+    pub fn nodes_since<'a>(
+        &'a self,
+        before: &'a Self,
+    ) -> impl Iterator<Item = (Option<&'a Node>, Option<&'a Node>)> + 'a {
+        before.nodes.diff(&self.nodes).map(both)
     }
 
     pub fn address(&self, network: &NetworkId, address: IpAddr) -> Option<&AddressUse> {
@@ -353,6 +397,9 @@ impl Tables {
         }
         self.networks_by_name
             .insert(network.spec.name.clone(), network.id.clone());
+        if network.spec.ingress {
+            self.ingress = Some(network.id.clone());
+        }
         self.networks.insert(network.id.clone(), Arc::new(network));
     }
 
@@ -361,6 +408,9 @@ impl Tables {
             return;
         };
         self.networks_by_name.remove(&old.spec.name);
+        if self.ingress.as_ref() == Some(id) {
+            self.ingress = None;
+        }
         let resting: Vec<IpAddr> = self.resting(id).map(|(address, _)| address).collect();
         for address in resting {
             self.addresses.remove(&(id.clone(), address));

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use imbl::{OrdMap, OrdSet};
+use imbl::{OrdMap, OrdSet, ordmap::DiffItem};
 use model::{
-    Id, NodeId, Payload, PayloadKind, SecretId, Service, ServiceId, Task, TaskId,
+    Id, NodeId, Payload, PayloadKind, SecretId, Service, ServiceId, Task, TaskId, TaskState,
     service::{Protocol, PublishMode},
 };
 use serde::{Deserialize, Serialize};
@@ -19,8 +19,33 @@ pub struct Work {
     tasks: OrdMap<TaskId, Arc<Task>>,
     tasks_by_service: OrdSet<(ServiceId, TaskId)>,
     tasks_by_node: OrdSet<(NodeId, TaskId)>,
+    /// Tasks on which a loop of the leader has work.
+    tasks_by_stage: OrdSet<(Stage, TaskId)>,
     payloads: OrdMap<SecretId, Arc<Payload>>,
     payloads_by_name: OrdMap<(PayloadKind, String), SecretId>,
+}
+
+/// What a task waits for from the leader.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stage {
+    /// Wants addresses and ports.
+    New,
+    /// Wants a node.
+    Pending,
+    /// Is over and still has endpoints.
+    Over,
+}
+
+impl Stage {
+    fn of(task: &Task) -> Option<Self> {
+        match task.status.state {
+            _ if task.status.state.is_final() => (!task.endpoints.is_empty()).then_some(Self::Over),
+            _ if !task.is_wanted() => None,
+            TaskState::New => Some(Self::New),
+            TaskState::Pending => Some(Self::Pending),
+            _ => None,
+        }
+    }
 }
 
 /// What a snapshot on disk holds.
@@ -71,6 +96,27 @@ impl Work {
         seconds(&self.tasks_by_node, node).filter_map(|id| self.task(id))
     }
 
+    /// The tasks that wait for something of the leader, ordered by id.
+    pub fn tasks_in(&self, stage: Stage) -> impl Iterator<Item = &Task> {
+        self.tasks_by_stage
+            .range((stage, TaskId::default())..)
+            .take_while(move |(of, _)| *of == stage)
+            .filter_map(|(_, id)| self.task(id))
+    }
+
+    /// Each task that differs from `before`, as it was and as it is; costs what has changed.
+    pub fn tasks_since<'a>(
+        &'a self,
+        before: &'a Self,
+    ) -> impl Iterator<Item = (Option<&'a Task>, Option<&'a Task>)> + 'a {
+        before.tasks.diff(&self.tasks).map(both)
+    }
+
+    /// Whether a service publishes a port in ingress mode.
+    pub fn publishes(&self) -> bool {
+        !self.ports.is_empty()
+    }
+
     pub fn payload(&self, id: &SecretId) -> Option<&Payload> {
         self.payloads.get(id).map(Arc::as_ref)
     }
@@ -104,7 +150,10 @@ impl Work {
     fn unindex_service(&mut self, old: &Service) {
         self.services_by_name.remove(&old.spec.name);
         for port in &old.endpoint.ports {
-            self.ports.remove(&(port.protocol, port.published));
+            let key = (port.protocol, port.published);
+            if self.ports.get(&key) == Some(&old.id) {
+                self.ports.remove(&key);
+            }
         }
     }
 
@@ -116,11 +165,19 @@ impl Work {
 
     pub(super) fn insert_task(&mut self, task: Task) {
         let id = task.id.clone();
-        if let Some(old) = self.tasks.get(&id)
-            && let Some(node) = &old.node
-            && task.node.as_ref() != Some(node)
-        {
-            self.tasks_by_node.remove(&(node.clone(), id.clone()));
+        if let Some(old) = self.tasks.get(&id) {
+            if let Some(node) = &old.node
+                && task.node.as_ref() != Some(node)
+            {
+                self.tasks_by_node.remove(&(node.clone(), id.clone()));
+            }
+            let (was, is) = (Stage::of(old), Stage::of(&task));
+            if let Some(stage) = was.filter(|_| was != is) {
+                self.tasks_by_stage.remove(&(stage, id.clone()));
+            }
+        }
+        if let Some(stage) = Stage::of(&task) {
+            self.tasks_by_stage.insert((stage, id.clone()));
         }
         self.tasks_by_service
             .insert((task.service.clone(), id.clone()));
@@ -136,6 +193,9 @@ impl Work {
         };
         self.tasks_by_service
             .remove(&(old.service.clone(), id.clone()));
+        if let Some(stage) = Stage::of(&old) {
+            self.tasks_by_stage.remove(&(stage, id.clone()));
+        }
         if let Some(node) = &old.node {
             self.tasks_by_node.remove(&(node.clone(), id.clone()));
         }
@@ -190,4 +250,13 @@ fn seconds<'a>(set: &'a OrdSet<(Id, Id)>, first: &'a Id) -> impl Iterator<Item =
     set.range((first.clone(), Id::default())..)
         .take_while(move |(of, _)| of == first)
         .map(|(_, second)| second)
+}
+
+/// A difference of two tables as what was and what is.
+pub(super) fn both<'a, K, V>(item: DiffItem<'a, 'a, K, Arc<V>>) -> (Option<&'a V>, Option<&'a V>) {
+    match item {
+        DiffItem::Add(_, new) => (None, Some(new)),
+        DiffItem::Update { old, new } => (Some(old.1), Some(new.1)),
+        DiffItem::Remove(_, old) => (Some(old), None),
+    }
 }

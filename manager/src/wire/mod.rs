@@ -3,7 +3,8 @@
 use std::{net::SocketAddr, time::Duration};
 
 use model::{
-    Assignments, ClusterId, Generation, Id, Increment, Node, NodeId, Refusal,
+    Assignments, ClusterId, Generation, Id, Increment, Node, NodeId, Refusal, TaskId,
+    log::{LogLine, LogOptions},
     node::{Availability, NodeDescription, Role},
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -69,6 +70,8 @@ pub enum SessionMessage {
     /// The node's own object changed.
     Node(Box<Node>),
     HeartbeatPeriod(Duration),
+    /// Somebody wants to read logs of this host's tasks.
+    Logs(Box<LogOrder>),
     /// The node was removed from the cluster; there is no coming back under this identity.
     Removed,
 }
@@ -80,6 +83,27 @@ pub struct Welcome {
     pub managers: Vec<(NodeId, SocketAddr)>,
     pub node: Node,
     pub data_path_port: u16,
+}
+
+/// Asks a host for logs; it answers by a stream that begins with [`LogOpening`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct LogOrder {
+    pub subscription: Id,
+    pub tasks: Vec<TaskId>,
+    pub options: LogOptions,
+}
+
+/// The first message of a host's stream of logs; the others are [`LogPush`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct LogOpening {
+    pub subscription: Id,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum LogPush {
+    Lines(Vec<LogLine>),
+    /// That was all; a stream that ends without it was cut.
+    End,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -191,6 +191,24 @@ impl Engine {
         });
     }
 
+    /// Ends it if it runs and forgets it: nobody asks about a health check's exec again, and a
+    /// container that runs for months makes many.
+    pub(super) fn exec_discard(&self, id: &str) {
+        let exec = self
+            .execs
+            .lock()
+            .expect("no panic under this lock")
+            .remove(id);
+        let Some(exec) = exec else { return };
+        let state = exec.state.borrow().clone();
+        if state.running && state.pid > 0 {
+            let pid = nix::unistd::Pid::from_raw(state.pid);
+            // It may have ended by itself since.
+            let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
+        }
+        let _ = fs::remove_dir_all(&exec.dir);
+    }
+
     async fn exec_run(&self, exec: &Arc<Exec>) -> Result<Connection, Refusal> {
         let container = self.find(exec.container.as_str())?;
         container.must_run()?;

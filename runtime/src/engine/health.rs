@@ -116,8 +116,18 @@ async fn probe(engine: &Engine, container: &Container, check: &Healthcheck) -> H
         ..ExecSpec::default()
     };
     let mut output = Vec::new();
+    let exec = match engine.exec_create(container.id.as_str(), spec).await {
+        Ok(exec) => exec,
+        Err(refusal) => {
+            return HealthProbe {
+                start,
+                end: now(),
+                exit_code: -1,
+                output: refusal.message,
+            };
+        }
+    };
     let run = async {
-        let exec = engine.exec_create(container.id.as_str(), spec).await?;
         let mut attached = engine.exec_start(&exec, None).await?;
         while let Some(chunk) = attached.output.recv().await {
             let room = OUTPUT_LIMIT.saturating_sub(output.len());
@@ -142,6 +152,7 @@ async fn probe(engine: &Engine, container: &Container, check: &Healthcheck) -> H
             format!("Health check exceeded timeout ({} s)", limit.as_secs_f64()),
         ),
     };
+    engine.exec_discard(&exec);
     HealthProbe {
         start,
         end: now(),

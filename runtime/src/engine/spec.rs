@@ -274,11 +274,7 @@ impl Default for ContainerSpec {
             exposed_ports: BTreeSet::new(),
             volumes: BTreeSet::new(),
             host: HostSpec::default(),
-            network: NetworkMode::Networks(vec![crate::network::NetworkWish {
-                network: "bridge".to_owned(),
-                aliases: Vec::new(),
-                addresses: Vec::new(),
-            }]),
+            network: NetworkMode::Networks(vec![crate::network::NetworkWish::named("bridge")]),
             dns: Vec::new(),
             dns_search: Vec::new(),
             dns_options: Vec::new(),

@@ -129,6 +129,7 @@ fn wish(network: &str, settings: EndpointSettings) -> Result<NetworkWish, Refusa
         network: network.to_owned(),
         aliases,
         addresses,
+        endpoint: None,
     })
 }
 

@@ -1,4 +1,7 @@
-use std::time::{Duration, Instant};
+use std::{
+    net::{Ipv4Addr, Ipv6Addr},
+    time::{Duration, Instant},
+};
 
 use proptest::prelude::*;
 
@@ -102,11 +105,11 @@ fn example() -> Desired {
 fn lookup(zone: &Zone, asker: &str, name: &str) -> String {
     let asker = zone.asker(asker).unwrap();
     let by = |wanted: fn(&Entry) -> bool| zone.resolve(asker, name.as_bytes(), wanted);
-    let (Some(v4), Some(v6)) = (by(|e| !e.v4.is_empty()), by(|e| !e.v6.is_empty())) else {
+    let (Some(v4), Some(v6)) = (by(|e| !e.v4().is_empty()), by(|e| !e.v6().is_empty())) else {
         return "unknown".into();
     };
-    let v4 = v4.v4.iter().map(ToString::to_string);
-    let v6 = v6.v6.iter().map(ToString::to_string);
+    let v4 = v4.v4().iter().map(ToString::to_string);
+    let v6 = v6.v6().iter().map(ToString::to_string);
     v4.chain(v6).collect::<Vec<_>>().join(" ")
 }
 
@@ -161,6 +164,40 @@ fn addresses_have_their_canonical_names() {
         let found = zone.reverse(zone.asker(asker).unwrap(), address.parse().unwrap());
         assert_eq!(found, expected, "{asker} {address}");
     }
+}
+
+#[test]
+fn a_virtual_ip_answers_instead_of_endpoints() {
+    let mut desired = example();
+    let vip = |addresses: &[&str], names: &str| Vip {
+        network: "n1".into(),
+        addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(),
+        names: strings(names),
+        ..Vip::default()
+    };
+    let both = ["10.0.1.99", "fd00:1::99"];
+    let set = Change::SetVip("v".into(), vip(&both, "web api"));
+    desired.apply(set.clone());
+    let mut zone = Zone::from(&desired);
+    let check = |zone: &Zone, name: &str, expected: &str| {
+        assert_eq!(lookup(zone, "one", name), expected, "{name}");
+    };
+    check(&zone, "web", "10.0.1.99 fd00:1::99");
+    check(&zone, "api.ch03", "10.0.1.99 fd00:1::99");
+    // An alias of the endpoint alone.
+    check(&zone, "alias", "10.0.1.2");
+    let asker = zone.asker("one").unwrap();
+    assert_eq!(
+        zone.reverse(asker, "10.0.1.99".parse().unwrap()),
+        Reverse::Names(vec!["web.ch03".into()])
+    );
+    // Of one family only: the other is not taken from the endpoints.
+    zone.apply(&Change::SetVip("v".into(), vip(&["fd00:1::99"], "web")));
+    check(&zone, "web", "fd00:1::99");
+    check(&zone, "api", "10.0.1.4 10.0.1.5");
+    zone.apply(&Change::RemoveVip("v".into()));
+    check(&zone, "web", "10.0.1.2");
+    assert_eq!(zone, Zone::from(&example()));
 }
 
 #[test]
@@ -240,6 +277,7 @@ fn any_change() -> impl Strategy<Value = Change> {
             vtep: Ipv4Addr::LOCALHOST.into(),
             names,
         });
+    let vip_endpoint = endpoint.clone();
     let an_interface = endpoint.prop_map(|(network, addresses, names)| Interface {
         endpoint: "e".into(),
         network,
@@ -249,7 +287,15 @@ fn any_change() -> impl Strategy<Value = Change> {
         default_via: Vec::new(),
         names,
     });
+    let a_vip = vip_endpoint.prop_map(|(network, addresses, names)| Vip {
+        network,
+        addresses,
+        names,
+        ..Vip::default()
+    });
     prop_oneof![
+        (id("v"), a_vip).prop_map(|(id, vip)| Change::SetVip(id, vip)),
+        id("v").prop_map(Change::RemoveVip),
         (id("n"), "[ab]")
             .prop_map(|(id, name)| Change::SetNetwork(id, network(&name, "10.0.0.0/24"))),
         id("n").prop_map(Change::RemoveNetwork),

@@ -1,0 +1,224 @@
+use std::sync::Arc;
+
+use model::{
+    ContainerId, EndpointOwner, EndpointState, Meta,
+    endpoint::MacAddress,
+    service::{PortConfig, Protocol, ServiceMode},
+    task::{ContainerSpec as Asked, Handover, NetworkAttachment, TaskSpec, TaskState, TaskStatus},
+};
+
+use super::*;
+
+fn task(change: impl FnOnce(&mut TaskSpec)) -> Task {
+    let mut spec = TaskSpec {
+        container: Asked {
+            image: "registry:5000/example/echo:latest".into(),
+            ..Asked::default()
+        },
+        ..TaskSpec::default()
+    };
+    change(&mut spec);
+    Task {
+        id: "t1".into(),
+        meta: Meta::default(),
+        service: "s1".into(),
+        service_name: "web".into(),
+        slot: 2,
+        node: Some("n1".into()),
+        spec: Arc::new(spec),
+        spec_version: 1,
+        labels: BTreeMap::new(),
+        mode: ServiceMode::Replicated { replicas: 2 },
+        status: TaskStatus::default(),
+        desired: TaskState::Running,
+        start_after: 0,
+        endpoints: Vec::new(),
+        ports: Vec::new(),
+        generic_resources: Vec::new(),
+        job_iteration: None,
+        handover: Handover::Pending,
+        in_since: 0,
+        attempt: 0,
+        drain: Duration::ZERO,
+    }
+}
+
+fn endpoint() -> Endpoint {
+    Endpoint {
+        id: "e1".into(),
+        meta: Meta::default(),
+        network: "net".into(),
+        node: "n1".into(),
+        owner: EndpointOwner::Container {
+            id: ContainerId::new("c"),
+            name: "c".into(),
+        },
+        addresses: Vec::new(),
+        mac: MacAddress::default(),
+        names: Vec::new(),
+        state: EndpointState::Allocated,
+    }
+}
+
+fn made(task: &Task) -> Result<ContainerSpec, Refusal> {
+    with(task, &[], false)
+}
+
+fn with(task: &Task, endpoints: &[Endpoint], has_docker: bool) -> Result<ContainerSpec, Refusal> {
+    let node = NodeDescription {
+        hostname: "worker01".into(),
+        ..NodeDescription::default()
+    };
+    let place = Place {
+        node: &node,
+        endpoints,
+        socket: Some("/run/overnet/ovnd.sock".into()),
+        has_docker,
+        laid: &[],
+    };
+    wish(task, &place)
+}
+
+#[test]
+fn names_labels_and_templates() {
+    let spec = made(&task(|spec| {
+        spec.container.hostname = "{{.Node.Hostname}}-{{.Task.Slot}}".into();
+        spec.container.env = vec!["NAME={{.Service.Name}}".into()];
+        spec.container.command = vec!["/bin/x".into()];
+        spec.container.args = vec!["-v".into()];
+        spec.container.hosts = vec!["10.0.0.1 a b".into()];
+        spec.container.stop_grace_period = Some(Duration::from_millis(1500));
+    }))
+    .unwrap();
+    assert_eq!(spec.name.as_deref(), Some("web.2.t1"));
+    assert_eq!(spec.labels["com.docker.swarm.task.id"], "t1");
+    assert_eq!(spec.labels["com.docker.swarm.service.name"], "web");
+    assert_eq!(spec.hostname, "worker01-2");
+    assert_eq!(spec.env, ["NAME=web"]);
+    assert_eq!(spec.entrypoint.as_deref(), Some(&["/bin/x".to_owned()][..]));
+    assert_eq!(spec.command.as_deref(), Some(&["-v".to_owned()][..]));
+    assert_eq!(spec.extra_hosts, ["a:10.0.0.1", "b:10.0.0.1"]);
+    assert_eq!(spec.stop_timeout, Some(2));
+    assert_eq!(spec.host.restart, RestartPolicy::No);
+}
+
+#[test]
+fn networks() {
+    let on = |target: &str| {
+        task(|spec| {
+            spec.networks = vec![NetworkAttachment {
+                target: target.into(),
+                aliases: vec!["db".into()],
+                ..NetworkAttachment::default()
+            }];
+        })
+    };
+    assert_eq!(made(&on("host")).unwrap().network, NetworkMode::Host);
+    assert_eq!(made(&on("none")).unwrap().network, NetworkMode::None);
+    let bridge = NetworkMode::Networks(vec![NetworkWish::named("bridge")]);
+    assert_eq!(made(&task(|_| ())).unwrap().network, bridge);
+    let given = NetworkMode::Networks(vec![NetworkWish {
+        aliases: vec!["db".into()],
+        endpoint: Some("e1".into()),
+        ..NetworkWish::named("net")
+    }]);
+    assert_eq!(
+        with(&on("net"), &[endpoint()], false).unwrap().network,
+        given
+    );
+}
+
+#[test]
+fn dockers_socket_is_ours_where_there_is_no_docker_or_ours_is_asked_for() {
+    for (source, label, has_docker, wanted) in [
+        (
+            "/var/run/docker.sock",
+            None,
+            false,
+            "/run/overnet/ovnd.sock",
+        ),
+        ("/run/docker.sock", None, false, "/run/overnet/ovnd.sock"),
+        ("/var/run/docker.sock", None, true, "/var/run/docker.sock"),
+        (
+            "/var/run/docker.sock",
+            Some("true"),
+            true,
+            "/run/overnet/ovnd.sock",
+        ),
+        ("/data", None, false, "/data"),
+    ] {
+        let mut task = task(|spec| {
+            spec.container.mounts = vec![Mount {
+                source: source.into(),
+                target: "/x".into(),
+                ..Mount::default()
+            }];
+        });
+        if let Some(value) = label {
+            task.labels.insert(LABEL_SOCKET.into(), value.into());
+        }
+        let spec = with(&task, &[], has_docker).unwrap();
+        let MountKind::Bind { source: found, .. } = &spec.host.mounts[0].kind else {
+            panic!("no bind");
+        };
+        assert_eq!(found, wanted, "{source} {label:?} {has_docker}");
+    }
+}
+
+#[test]
+fn what_cannot_be_is_refused_in_a_sentence() {
+    let mount = |kind, volume| {
+        task(|spec| {
+            spec.container.mounts = vec![Mount {
+                kind,
+                source: "data".into(),
+                target: "/x".into(),
+                volume,
+                ..Mount::default()
+            }];
+        })
+    };
+    let driver = task::VolumeOptions {
+        driver: Some(task::Driver {
+            name: "nfs".into(),
+            ..task::Driver::default()
+        }),
+        ..task::VolumeOptions::default()
+    };
+    let mut published = task(|_| ());
+    published.ports.push(PortConfig {
+        name: String::new(),
+        protocol: Protocol::Tcp,
+        target: 80,
+        published: 8080,
+        mode: PublishMode::Host,
+    });
+    for (task, words) in [
+        (mount(task::MountKind::Npipe, None), "Npipe"),
+        (mount(task::MountKind::Volume, Some(driver)), "nfs"),
+        (published, "host mode"),
+        (
+            task(|spec| spec.container.env = vec!["A={{.Nothing}}".into()]),
+            "{{.Nothing}}",
+        ),
+    ] {
+        let refusal = made(&task).unwrap_err();
+        assert!(refusal.message.contains(words), "{refusal}");
+    }
+}
+
+#[test]
+fn generic_resources_are_told_by_kind() {
+    let discrete = |value| GenericResource::Discrete {
+        kind: "ssd".into(),
+        value,
+    };
+    let named = |value: &str| GenericResource::Named {
+        kind: "gpu".into(),
+        value: value.into(),
+    };
+    assert_eq!(
+        resource_variables(&[named("a"), discrete(3), named("b")]),
+        ["DOCKER_RESOURCE_GPU=a,b", "DOCKER_RESOURCE_SSD=3"]
+    );
+}

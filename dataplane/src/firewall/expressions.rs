@@ -1,0 +1,169 @@
+//! The expressions that rules consist of, part by part.
+
+use crate::{
+    netlink::Message,
+    rules::{Part, octets, vips},
+};
+
+pub fn expression(list: &mut Message, name: &str, fill: impl FnOnce(&mut Message)) {
+    list.nest(1, |element| {
+        element.text(1, name);
+        element.nest(2, fill);
+    });
+}
+
+/// Loads into register 1.
+pub fn meta(list: &mut Message, key: u32) {
+    expression(list, "meta", |e| {
+        e.big(2, key).big(1, 1);
+    });
+}
+
+/// `base` is 1 for the network header, 2 for the transport header.
+pub fn payload(list: &mut Message, base: u32, offset: u32, length: u32) {
+    expression(list, "payload", |e| {
+        e.big(1, 1).big(2, base).big(3, offset).big(4, length);
+    });
+}
+
+pub fn compare(list: &mut Message, equal: bool, value: &[u8]) {
+    expression(list, "cmp", |e| {
+        e.big(1, 1).big(2, u32::from(!equal));
+        e.nest(3, |data| {
+            data.attribute(1, value);
+        });
+    });
+}
+
+fn lookup(list: &mut Message, set: &str, inverted: bool) {
+    expression(list, "lookup", |e| {
+        e.text(1, set).big(2, 1);
+        if inverted {
+            e.big(5, 1);
+        }
+    });
+}
+
+fn masked(list: &mut Message, mask: &[u8], zero: &[u8]) {
+    expression(list, "bitwise", |e| {
+        e.big(1, 1).big(2, 1).big(3, mask.len() as u32);
+        e.nest(4, |data| {
+            data.attribute(1, mask);
+        });
+        e.nest(5, |data| {
+            data.attribute(1, zero);
+        });
+    });
+}
+
+pub fn load(list: &mut Message, register: u32, value: &[u8]) {
+    expression(list, "immediate", |e| {
+        e.big(1, register);
+        e.nest(2, |data| {
+            data.attribute(1, value);
+        });
+    });
+}
+
+pub fn verdict(list: &mut Message, code: u32) {
+    expression(list, "immediate", |e| {
+        e.big(1, 0);
+        e.nest(2, |data| {
+            data.nest(2, |verdict| {
+                verdict.big(1, code);
+            });
+        });
+    });
+}
+
+fn port(list: &mut Message, protocol: u8, number: u16) {
+    meta(list, 16);
+    compare(list, true, &[protocol]);
+    payload(list, 2, 2, 2);
+    compare(list, true, &number.to_be_bytes());
+}
+
+fn subnet(list: &mut Message, net: &ipnetwork::IpNetwork, source: bool) {
+    let (offset, length) = match (net.is_ipv6(), source) {
+        (false, true) => (12, 4),
+        (false, false) => (16, 4),
+        (true, true) => (8, 16),
+        (true, false) => (24, 16),
+    };
+    payload(list, 1, offset, length);
+    masked(list, &octets(&net.mask()), &vec![0; length as usize]);
+    compare(list, true, &octets(&net.network()));
+}
+
+/// Names are compared with their NUL and padding, prefixes without.
+fn device(list: &mut Message, key: u32, name: &str, whole: bool, equal: bool) {
+    let mut bytes = name.as_bytes().to_vec();
+    if whole {
+        bytes.resize(16, 0);
+    }
+    meta(list, key);
+    compare(list, equal, &bytes);
+}
+
+pub fn write(list: &mut Message, part: &Part) {
+    match part {
+        Part::Ipv4 | Part::Ipv6 => {
+            meta(list, 15);
+            compare(list, true, &[if *part == Part::Ipv4 { 2 } else { 10 }]);
+        }
+        Part::UdpTo(number) => port(list, 17, *number),
+        Part::TcpTo(number) => port(list, 6, *number),
+        Part::VniIn(set) => {
+            payload(list, 2, 12, 3);
+            lookup(list, set, false);
+        }
+        Part::SourceNotIn { set, ipv6 } => {
+            if *ipv6 {
+                payload(list, 1, 8, 16);
+            } else {
+                payload(list, 1, 12, 4);
+            }
+            lookup(list, set, true);
+        }
+        Part::From(net) => subnet(list, net, true),
+        Part::To(net) => subnet(list, net, false),
+        Part::In(name) => device(list, 6, name, true, true),
+        Part::Out(name) => device(list, 7, name, true, true),
+        Part::NotOut(name) => device(list, 7, name, true, false),
+        Part::InOurs => device(list, 6, "ovtb", false, true),
+        Part::OutOurs => device(list, 7, "ovtb", false, true),
+        Part::Established => {
+            expression(list, "ct", |e| {
+                e.big(1, 1).big(2, 0);
+            });
+            // The state is a number of the host's byte order: established 2, related 4.
+            masked(list, &6_u32.to_ne_bytes(), &[0; 4]);
+            compare(list, false, &[0; 4]);
+        }
+        Part::Count => expression(list, "counter", |_| {}),
+        Part::Accept => verdict(list, 1),
+        Part::Drop => verdict(list, 0),
+        Part::Notrack => expression(list, "notrack", |_| {}),
+        Part::Masquerade => expression(list, "masq", |_| {}),
+        Part::ToVip { ipv6 } => {
+            // Without a condition on the family of the packet another one's bytes would be read.
+            meta(list, 15);
+            compare(list, true, &[if *ipv6 { 10 } else { 2 }]);
+            if *ipv6 {
+                payload(list, 1, 24, 16);
+            } else {
+                payload(list, 1, 16, 4);
+            }
+            expression(list, "lookup", |e| {
+                e.text(1, vips(*ipv6)).big(2, 1).big(3, 0);
+            });
+        }
+        Part::DnatDns => {
+            load(list, 1, &crate::dns::ADDRESS.octets());
+            load(list, 2, &crate::dns::PORT.to_be_bytes());
+            expression(list, "nat", |e| {
+                e.big(1, 1).big(2, 2).big(3, 1).big(5, 2);
+            });
+        }
+    }
+}

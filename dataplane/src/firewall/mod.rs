@@ -1,0 +1,262 @@
+//! nftables over netlink: writing a [`Ruleset`] in one transaction, and reading ours back.
+//! Numbers are those of linux/netfilter/nf_tables.h; all are in network byte order.
+
+pub mod expressions;
+
+use std::{collections::BTreeSet, io};
+
+use crate::{
+    netlink::{ACK, CREATE, DUMP, Message, Netlink, attributes, text_of},
+    rules::{Chain, Part, Ruleset, Set, TABLE, comment},
+    view::Table,
+};
+
+const SUBSYSTEM: u16 = 10 << 8;
+const INET: u8 = 1;
+pub const NEW_TABLE: u16 = 0;
+pub const DEL_TABLE: u16 = 2;
+pub const NEW_CHAIN: u16 = 3;
+pub const GET_CHAIN: u16 = 4;
+pub const NEW_RULE: u16 = 6;
+pub const GET_RULE: u16 = 7;
+pub const NEW_SET: u16 = 9;
+pub const GET_SET: u16 = 10;
+pub const NEW_ELEMENTS: u16 = 12;
+pub const GET_ELEMENTS: u16 = 13;
+pub const DEL_ELEMENTS: u16 = 14;
+pub const APPEND: u16 = 0x800;
+pub const DEL_CHAIN: u16 = 5;
+pub const DEL_RULE: u16 = 8;
+const NEW_GENERATION: u16 = 15;
+const GET_GENERATION: u16 = 16;
+/// An attribute has 16 bits for its length.
+pub const ELEMENTS_PER_MESSAGE: usize = 500;
+
+/// Replaces the whole table.
+pub fn replace(socket: &mut Netlink, rules: &Ruleset) -> io::Result<()> {
+    let mut batch = vec![
+        edge(16, None),
+        table(TABLE, NEW_TABLE, CREATE),
+        table(TABLE, DEL_TABLE, 0),
+    ];
+    batch.push(table(TABLE, NEW_TABLE, CREATE));
+    for (index, (name, set)) in rules.sets.iter().enumerate() {
+        batch.push(new_set(name, set, index as u32 + 1));
+        batch.extend(elements(NEW_ELEMENTS, CREATE, name, &set.elements));
+    }
+    for chain in &rules.chains {
+        batch.push(new_chain(TABLE, chain));
+        batch.extend(
+            chain
+                .rules
+                .iter()
+                .map(|rule| new_rule(TABLE, &chain.name, rule)),
+        );
+    }
+    batch.push(edge(17, None));
+    socket.transaction(batch)
+}
+
+pub fn remove(socket: &mut Netlink, name: &str) -> io::Result<()> {
+    // Made first, so that removing what is gone is no error.
+    socket.transaction(vec![
+        edge(16, None),
+        table(name, NEW_TABLE, CREATE),
+        table(name, DEL_TABLE, 0),
+        edge(17, None),
+    ])
+}
+
+pub fn change_set(
+    socket: &mut Netlink,
+    set: &str,
+    add: &BTreeSet<Vec<u8>>,
+    remove: &BTreeSet<Vec<u8>>,
+) -> io::Result<()> {
+    let mut batch = vec![edge(16, None)];
+    batch.extend(elements(DEL_ELEMENTS, 0, set, remove));
+    batch.extend(elements(NEW_ELEMENTS, CREATE, set, add));
+    batch.push(edge(17, None));
+    socket.transaction(batch)
+}
+
+/// Our table in the socket's namespace.
+pub fn read(socket: &mut Netlink) -> io::Result<Option<Table>> {
+    let mut found = None::<Table>;
+    socket.dump(get(GET_CHAIN), |_, body| {
+        let (table, name) = names(body, 1, 3);
+        if table == TABLE {
+            found
+                .get_or_insert_default()
+                .chains
+                .entry(name)
+                .or_default();
+        }
+    })?;
+    socket.dump(get(GET_SET), |_, body| {
+        let (table, name) = names(body, 1, 2);
+        if table == TABLE {
+            found.get_or_insert_default().sets.entry(name).or_default();
+        }
+    })?;
+    let Some(mut found) = found else {
+        return Ok(None);
+    };
+    socket.dump(get(GET_RULE), |_, body| {
+        let (table, chain) = names(body, 1, 2);
+        if table == TABLE {
+            found.chains.entry(chain).or_default().push(note_of(body));
+        }
+    })?;
+    for (name, elements) in &mut found.sets {
+        let mut message = get(GET_ELEMENTS);
+        message.text(1, TABLE).text(2, name);
+        socket.dump(message, |_, body| {
+            let lists = attributes(body.get(4..).unwrap_or_default()).filter(|(k, _)| *k == 3);
+            for (_, element) in lists.flat_map(|(_, list)| attributes(list)) {
+                let key = attributes(element).find(|(kind, _)| *kind == 1);
+                if let Some((_, value)) = key.and_then(|(_, key)| attributes(key).next()) {
+                    elements.insert(value.to_vec());
+                }
+            }
+        })?;
+    }
+    Ok(Some(found))
+}
+
+fn header(family: u8, resource: u16) -> [u8; 4] {
+    let [high, low] = resource.to_be_bytes();
+    [family, 0, high, low]
+}
+
+/// The messages that open (16) and close (17) a transaction. With a generation in the first the
+/// kernel refuses the whole (ERESTART) when anything was committed since.
+pub fn edge(kind: u16, generation: Option<u32>) -> Message {
+    let mut message = Message::new(kind, 0, &header(0, 10));
+    if let Some(generation) = generation {
+        message.big(1, generation);
+    }
+    message
+}
+
+/// Counts the commits of the socket's namespace.
+pub fn generation(socket: &mut Netlink) -> io::Result<u32> {
+    let mut found = None;
+    socket.dump(message(GET_GENERATION, ACK), |kind, body| {
+        if kind == SUBSYSTEM | NEW_GENERATION {
+            let number = attributes(body.get(4..).unwrap_or_default())
+                .find(|(kind, _)| *kind == 1)
+                .and_then(|(_, value)| value.try_into().ok());
+            found = number.map(u32::from_be_bytes);
+        }
+    })?;
+    found.ok_or_else(|| io::Error::other("nftables did not tell its generation"))
+}
+
+/// What one commit makes of a generation; none is 0.
+pub fn next_generation(generation: u32) -> u32 {
+    generation.wrapping_add(1).max(1)
+}
+
+pub fn message(kind: u16, flags: u16) -> Message {
+    Message::new(SUBSYSTEM | kind, flags, &header(INET, 0))
+}
+
+pub fn get(kind: u16) -> Message {
+    message(kind, DUMP)
+}
+
+pub fn names(body: &[u8], table: u16, name: u16) -> (String, String) {
+    let find = |wanted| {
+        attributes(body.get(4..).unwrap_or_default())
+            .find(|(kind, _)| *kind == wanted)
+            .map_or_else(String::new, |(_, value)| text_of(value))
+    };
+    (find(table), find(name))
+}
+
+pub fn table(name: &str, kind: u16, flags: u16) -> Message {
+    let mut message = message(kind, flags);
+    message.text(1, name);
+    message
+}
+
+fn new_set(name: &str, set: &Set, id: u32) -> Message {
+    let mut message = message(NEW_SET, CREATE);
+    message
+        .text(1, TABLE)
+        .text(2, name)
+        .big(3, 0)
+        .big(4, set.key_type)
+        .big(5, set.key_length);
+    message.big(10, id);
+    message
+}
+
+fn elements<'a>(
+    kind: u16,
+    flags: u16,
+    set: &'a str,
+    elements: &'a BTreeSet<Vec<u8>>,
+) -> impl Iterator<Item = Message> + 'a {
+    let all: Vec<&Vec<u8>> = elements.iter().collect();
+    let chunks: Vec<Vec<&Vec<u8>>> = all
+        .chunks(ELEMENTS_PER_MESSAGE)
+        .map(<[_]>::to_vec)
+        .collect();
+    chunks.into_iter().map(move |chunk| {
+        let mut message = message(kind, flags);
+        message.text(1, TABLE).text(2, set);
+        message.nest(3, |list| {
+            for element in &chunk {
+                list.nest(1, |item| {
+                    item.nest(1, |key| {
+                        key.attribute(1, element);
+                    });
+                });
+            }
+        });
+        message
+    })
+}
+
+pub fn new_chain(table: &str, chain: &Chain) -> Message {
+    let mut message = message(NEW_CHAIN, CREATE);
+    message.text(1, table).text(3, &chain.name);
+    message.nest(4, |hook| {
+        hook.big(1, chain.hook).big(2, chain.priority as u32);
+    });
+    message.big(5, 1).text(7, &chain.kind);
+    message
+}
+
+pub fn new_rule(table: &str, chain: &str, rule: &[Part]) -> Message {
+    let fill = |list: &mut Message| {
+        for part in rule {
+            expressions::write(list, part);
+        }
+    };
+    rule_of(table, chain, &comment(rule), fill)
+}
+
+/// A rule at the chain's end; `note` is at most 120 bytes.
+pub fn rule_of(table: &str, chain: &str, note: &str, fill: impl FnOnce(&mut Message)) -> Message {
+    let mut message = message(NEW_RULE, CREATE | APPEND);
+    message.text(1, table).text(2, chain);
+    message.nest(4, fill);
+    // As `nft` writes comments: type 0, length, text with its NUL.
+    let mut bytes = vec![0, note.len() as u8 + 1];
+    bytes.extend_from_slice(note.as_bytes());
+    bytes.push(0);
+    message.attribute(7, &bytes);
+    message
+}
+
+/// The comment in a rule's attributes; empty when it has none.
+pub fn note_of(body: &[u8]) -> String {
+    attributes(body.get(4..).unwrap_or_default())
+        .find(|(kind, _)| *kind == 7)
+        .map_or_else(String::new, |(_, data)| {
+            text_of(data.get(2..).unwrap_or_default())
+        })
+}

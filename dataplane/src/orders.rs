@@ -1,0 +1,41 @@
+//! What the dataplane's thread is asked to do.
+
+use std::{
+    io,
+    sync::{Arc, mpsc::Sender},
+};
+
+use nix::sys::eventfd::EventFd;
+use tokio::sync::oneshot;
+
+use crate::{
+    desired::{Change, Desired},
+    report::Report,
+    view::Observed,
+};
+
+pub enum Order {
+    Replace(Box<Desired>, oneshot::Sender<Report>),
+    Change(Vec<Change>, oneshot::Sender<Report>),
+    Observe(oneshot::Sender<io::Result<Observed>>),
+    /// Connections into the sandbox of this id.
+    Flows(String, oneshot::Sender<io::Result<u64>>),
+    Probe(oneshot::Sender<Vec<String>>),
+    Stop,
+}
+
+/// Where orders are put; an order to a worker that has ended is dropped with its answer.
+pub struct Mailbox {
+    pub(crate) orders: Sender<Order>,
+    pub(crate) bell: Arc<EventFd>,
+}
+
+impl Mailbox {
+    pub fn send(&self, order: Order) {
+        if self.orders.send(order).is_ok()
+            && let Err(error) = self.bell.write(1)
+        {
+            tracing::error!("cannot wake the dataplane's thread: {error}");
+        }
+    }
+}
