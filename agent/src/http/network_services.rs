@@ -23,13 +23,10 @@ impl Known {
             Ok(Reply::Nodes(nodes)) => nodes,
             _ => Vec::new(),
         };
-        let services = match with_services {
-            true => match state.call(Verb::ServiceList).await {
-                Ok(Reply::Services(services)) => services.into_iter().map(|(s, _)| s).collect(),
-                _ => Vec::new(),
-            },
-            false => Vec::new(),
-        };
+        let mut services = Vec::new();
+        if with_services && let Ok(Reply::Services(counted)) = state.call(Verb::ServiceList).await {
+            services = counted.into_iter().map(|(service, _)| service).collect();
+        }
         Self { nodes, services }
     }
 

@@ -1,6 +1,6 @@
 //! `/services/{x}/logs` and `/tasks/{x}/logs`: lines from all hosts.
 
-use std::{collections::BTreeMap, convert::Infallible};
+use std::{collections::BTreeMap, convert::Infallible, fmt::Write as _};
 
 use api::{ApiVersion, Query, event::EventView, timestamp};
 use axum::{
@@ -281,9 +281,11 @@ impl Writer {
         if self.form.details {
             let none = ServiceId::default();
             let service = self.sources.get(task).map_or(&none, |(service, _)| service);
-            text.push_str(&format!(
+            // Writing to a String cannot fail.
+            let _ = write!(
+                text,
                 "com.docker.swarm.node.id={node},com.docker.swarm.service.id={service},com.docker.swarm.task.id={task} "
-            ));
+            );
         }
         text
     }

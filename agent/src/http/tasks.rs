@@ -139,8 +139,11 @@ fn views(sheet: &TaskSheet, kept: impl Fn(&Task) -> bool) -> Vec<TaskView> {
 /// Views of specs, by service and version.
 #[derive(Default)]
 struct Specs<'a> {
-    made: HashMap<(&'a ServiceId, u64), (&'a Arc<TaskSpec>, Arc<TaskTemplate>)>,
+    made: HashMap<(&'a ServiceId, u64), Made<'a>>,
 }
+
+/// A spec and its view.
+type Made<'a> = (&'a Arc<TaskSpec>, Arc<TaskTemplate>);
 
 impl<'a> Specs<'a> {
     fn of(&mut self, task: &'a Task) -> Arc<TaskTemplate> {
