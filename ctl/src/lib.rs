@@ -13,6 +13,7 @@ pub mod credentials;
 mod failure;
 pub mod flags;
 pub mod output;
+pub mod progress;
 pub mod reference;
 mod session;
 pub mod template;
