@@ -7,8 +7,8 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgAction, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::commands::{
-    completion, container, copy, events, exec, image, info, inspect, lifecycle, logs, network,
-    node, ps, pull, registry, run, stats, swarm, system, volume,
+    completion, config, container, copy, events, exec, image, info, inspect, lifecycle, logs,
+    network, node, ps, pull, registry, run, secret, service, stats, swarm, system, volume,
 };
 use crate::failure::Failure;
 use crate::flags::boolean;
@@ -43,6 +43,8 @@ pub struct Cli {
 pub enum Top {
     Attach(lifecycle::AttachArgs),
     Completion(completion::CompletionArgs),
+    #[command(subcommand)]
+    Config(config::ConfigCommand),
     #[command(subcommand)]
     Container(Box<container::ContainerCommand>),
     Cp(copy::CopyArgs),
@@ -79,6 +81,10 @@ pub enum Top {
     Rmi(image::RmArgs),
     Run(Box<run::RunArgs>),
     Save(image::SaveArgs),
+    #[command(subcommand)]
+    Secret(secret::SecretCommand),
+    #[command(subcommand)]
+    Service(service::ServiceCommand),
     Start(lifecycle::StartArgs),
     Stats(stats::StatsArgs),
     Stop(lifecycle::StopArgs),
@@ -213,7 +219,10 @@ const GROUPS: &[(&str, &[&str])] = &[
             "run", "exec", "ps", "pull", "push", "images", "login", "logout", "version", "info",
         ],
     ),
-    ("Cluster Commands", &["swarm", "node", "network"]),
+    (
+        "Cluster Commands",
+        &["swarm", "node", "service", "network", "secret", "config"],
+    ),
     (
         "Management Commands",
         &["container", "image", "system", "volume"],
@@ -259,6 +268,7 @@ pub async fn dispatch(session: &Session, command: Top) -> Result<(), Failure> {
     match command {
         Top::Attach(args) => lifecycle::attach(session, args).await,
         Top::Completion(args) => completion::completion(session, &args),
+        Top::Config(inner) => config::run(session, inner).await,
         Top::Container(inner) => container::dispatch(session, *inner).await,
         Top::Cp(args) => copy::copy(session, args).await,
         Top::Create(args) => run::create(session, *args).await,
@@ -288,6 +298,8 @@ pub async fn dispatch(session: &Session, command: Top) -> Result<(), Failure> {
         Top::Rmi(args) => image::rm(session, args).await,
         Top::Run(args) => run::run(session, *args).await,
         Top::Save(args) => image::save(session, args).await,
+        Top::Secret(inner) => secret::run(session, inner).await,
+        Top::Service(inner) => service::run(session, inner).await,
         Top::Start(args) => lifecycle::start(session, args).await,
         Top::Stats(args) => stats::stats(session, args).await,
         Top::Stop(args) => lifecycle::stop(session, args, "stop").await,

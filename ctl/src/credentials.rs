@@ -1,4 +1,4 @@
-//! Docker's client settings, `~/.docker/config.json`: only the credentials in it.
+//! Docker's client settings, `~/.docker/config.json`: the credentials and the formats of lists in it.
 
 use std::fs;
 use std::io::Write;
@@ -35,6 +35,14 @@ impl Credentials {
     /// The file's name, for messages.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// A setting that is a text, such as `servicesFormat`.
+    pub fn text(&self, key: &str) -> Option<&str> {
+        self.content
+            .get(key)
+            .and_then(Value::as_str)
+            .filter(|text| !text.is_empty())
     }
 
     /// The name of a credential helper that is set for this registry; we do not run them.

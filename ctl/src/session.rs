@@ -11,6 +11,7 @@ use tokio::io::AsyncRead;
 use tokio::sync::OnceCell;
 
 use crate::client::{Client, Host};
+use crate::credentials::Credentials;
 use crate::failure::Failure;
 
 /// A shared place to write to.
@@ -159,6 +160,21 @@ impl Session {
     /// Writes a line to standard error; that nobody reads it is no error.
     pub fn note(&self, text: &str) {
         let _ = self.io.err.put(format!("{text}\n").as_bytes());
+    }
+
+    /// `--format`, else what Docker's client settings say under `key`, such as `servicesFormat`;
+    /// those do not apply to a list of ids.
+    pub fn format(
+        &self,
+        given: Option<&str>,
+        key: &str,
+        quiet: bool,
+    ) -> Result<Option<String>, Failure> {
+        if quiet || given.is_some_and(|format| !format.trim().is_empty()) {
+            return Ok(given.map(str::to_owned));
+        }
+        let settings = Credentials::read(&self.surroundings.docker_folder())?;
+        Ok(settings.text(key).map(str::to_owned))
     }
 
     /// Nanoseconds since 1970.

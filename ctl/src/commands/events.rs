@@ -13,10 +13,10 @@ use crate::session::Session;
 /// Show what happens, as it happens
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Examples:\n  ovnctl events --filter type=network\n  ovnctl events --since 10m --until 0s --format json"
+    after_help = "Examples:\n  ovnctl events --filter type=network\n  ovnctl events --filter type=task --filter service=echo\n  ovnctl events --since 10m --until 0s --format json"
 )]
 pub struct EventsArgs {
-    /// Show only what fits: type=…, event=…, container=…
+    /// Show only what fits: type=…, event=…, container=…, service=…, node=…
     #[arg(short, long, value_name = "NAME=VALUE")]
     filter: Vec<String>,
     /// json, or a Go template

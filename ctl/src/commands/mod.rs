@@ -1,6 +1,7 @@
 //! One file a group of commands: flags, calls, output.
 
 pub mod completion;
+pub mod config;
 pub mod container;
 pub mod copy;
 pub mod events;
@@ -16,6 +17,8 @@ pub mod ps;
 pub mod pull;
 pub mod registry;
 pub mod run;
+pub mod secret;
+pub mod service;
 pub mod stats;
 pub mod swarm;
 pub mod swarm_update;

@@ -453,11 +453,13 @@ async fn ls(session: &Session, args: LsArgs) -> Result<(), Failure> {
         .filters(&filters)
         .value()
         .await?;
-    session.print(&NETWORKS.render(
-        &rows(&networks, args.no_trunc),
+    let format = session.format(
         args.list.format.as_deref(),
+        "networksFormat",
         args.list.quiet,
-    )?)
+    )?;
+    let rows = rows(&networks, args.no_trunc);
+    session.print(&NETWORKS.render(&rows, format.as_deref(), args.list.quiet)?)
 }
 
 async fn rm(session: &Session, args: RmArgs) -> Result<(), Failure> {

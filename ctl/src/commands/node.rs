@@ -179,11 +179,8 @@ async fn ls(session: &Session, args: LsArgs) -> Result<(), Failure> {
     } else {
         client.get("/info").value().await?
     };
-    session.print(&NODES.render(
-        &rows(&nodes, &info),
-        args.list.format.as_deref(),
-        args.list.quiet,
-    )?)
+    let format = session.format(args.list.format.as_deref(), "nodesFormat", args.list.quiet)?;
+    session.print(&NODES.render(&rows(&nodes, &info), format.as_deref(), args.list.quiet)?)
 }
 
 /// `self` stands for the node asked.

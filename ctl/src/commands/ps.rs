@@ -101,7 +101,8 @@ pub async fn ps(session: &Session, args: PsArgs) -> Result<(), Failure> {
         session.surroundings.zone,
     );
     let listing = if args.size { &SIZED } else { &CONTAINERS };
-    session.print(&listing.render(&rows, args.list.format.as_deref(), args.list.quiet)?)
+    let format = session.format(args.list.format.as_deref(), "psFormat", args.list.quiet)?;
+    session.print(&listing.render(&rows, format.as_deref(), args.list.quiet)?)
 }
 
 /// The rows of `ps`, in the daemon's order (newest first).

@@ -1,4 +1,4 @@
-//! `node ps`.
+//! Lists of tasks: `node ps`, and what `service ps` and `stack ps` share with it.
 
 use std::collections::BTreeMap;
 
@@ -6,6 +6,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::node::resolve;
+use super::service::shown_image;
 use super::{capitalised, text};
 use crate::failure::Failure;
 use crate::flags::Filters;
@@ -14,18 +15,32 @@ use crate::output::table::{ellipsis, short_id};
 use crate::output::when::since;
 use crate::session::Session;
 
+/// The flags of every list of tasks.
+#[derive(Args, Debug, Default, Clone)]
+pub struct TaskListFlags {
+    /// Show only what fits: desired-state=…, id=…, label=…, name=…, node=…; repeatable
+    #[arg(short, long, value_name = "NAME=VALUE")]
+    pub filter: Vec<String>,
+    /// table, 'table TEMPLATE', json, or a Go template such as '{{.Name}}'
+    #[arg(long, value_name = "FORMAT")]
+    pub format: Option<String>,
+    /// Show ids in place of names
+    #[arg(long)]
+    pub no_resolve: bool,
+    /// Show ids and errors whole
+    #[arg(long)]
+    pub no_trunc: bool,
+    /// Print only ids
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
 /// List the tasks on nodes, by default on the one you are on
 #[derive(Args, Debug)]
 #[command(after_help = "Example:\n  ovnctl node ps worker01 --filter desired-state=running")]
 pub struct NodePsArgs {
     #[command(flatten)]
-    list: super::ListFlags,
-    /// Show ids in place of names
-    #[arg(long)]
-    no_resolve: bool,
-    /// Show ids and errors whole
-    #[arg(long)]
-    no_trunc: bool,
+    list: TaskListFlags,
     /// Names or ids of nodes
     #[arg(value_name = "NODE")]
     nodes: Vec<String>,
@@ -56,32 +71,79 @@ pub async fn node_ps(session: &Session, args: NodePsArgs) -> Result<(), Failure>
     } else {
         args.nodes.clone()
     };
+    let mut failures = Vec::new();
+    let mut found = false;
     for name in &names {
         let id = resolve(session, name).await?;
+        match client
+            .get(format!("/nodes/{id}"))
+            .value()
+            .await
+            .map_err(Failure::from)
+        {
+            Ok(node) => {
+                found = true;
+                filters.add("node", text(&node, "/ID"));
+            }
+            Err(failure) => failures.push(failure.text().to_owned()),
+        }
+    }
+    if found {
+        let tasks = client.get("/tasks").filters(&filters).value().await?;
+        show(session, &tasks, &args.list).await?;
+    }
+    if failures.is_empty() {
+        Ok(())
+    } else {
+        Err(Failure::new(failures.join("\n")))
+    }
+}
+
+/// Prints tasks as the flags say, with names in place of ids.
+pub async fn show(session: &Session, tasks: &Value, flags: &TaskListFlags) -> Result<(), Failure> {
+    let names = if flags.no_resolve {
+        BTreeMap::new()
+    } else {
+        names(session, tasks).await?
+    };
+    let rows = rows(tasks, &names, flags.no_trunc || flags.quiet, session.now());
+    let format = session.format(flags.format.as_deref(), "tasksFormat", flags.quiet)?;
+    session.print(&TASKS.render(&rows, format.as_deref(), flags.quiet)?)
+}
+
+/// The names of the services and nodes of tasks, by id.
+pub async fn names(session: &Session, tasks: &Value) -> Result<BTreeMap<String, String>, Failure> {
+    let client = session.client().await?;
+    let mut resolved = BTreeMap::new();
+    for task in tasks.as_array().into_iter().flatten() {
+        for (pointer, kind, name) in [
+            ("/ServiceID", "services", "/Spec/Name"),
+            ("/NodeID", "nodes", "/Description/Hostname"),
+        ] {
+            let id = text(task, pointer).to_owned();
+            if id.is_empty() || resolved.contains_key(&id) {
+                continue;
+            }
+            // An object that is gone is shown by its id.
+            let call = client.get(format!("/{kind}/{id}"));
+            let call = call.maybe("insertDefaults", (kind == "services").then_some("false"));
+            let found = call.value().await;
+            let shown = found.map_or_else(|_| id.clone(), |object| text(&object, name).to_owned());
+            resolved.insert(id, shown);
+        }
+    }
+    Ok(resolved)
+}
+
+/// `--filter node=NAME`: the API wants the id, and self is the node asked.
+pub async fn resolve_node_filter(session: &Session, filters: &mut Filters) -> Result<(), Failure> {
+    let client = session.client().await?;
+    for name in filters.take("node") {
+        let id = resolve(session, &name).await?;
         let node = client.get(format!("/nodes/{id}")).value().await?;
         filters.add("node", text(&node, "/ID"));
     }
-    let tasks = client.get("/tasks").filters(&filters).value().await?;
-    let mut resolved = BTreeMap::new();
-    if !args.no_resolve {
-        for task in tasks.as_array().into_iter().flatten() {
-            for (pointer, kind, name) in [
-                ("/ServiceID", "services", "/Spec/Name"),
-                ("/NodeID", "nodes", "/Description/Hostname"),
-            ] {
-                let id = text(task, pointer).to_owned();
-                if id.is_empty() || resolved.contains_key(&id) {
-                    continue;
-                }
-                // An object that is gone is shown by its id.
-                if let Ok(object) = client.get(format!("/{kind}/{id}")).value().await {
-                    resolved.insert(id, text(&object, name).to_owned());
-                }
-            }
-        }
-    }
-    let rows = rows(&tasks, &resolved, args.no_trunc, session.now());
-    session.print(&TASKS.render(&rows, args.list.format.as_deref(), args.list.quiet)?)
+    Ok(())
 }
 
 /// The rows of a task list; older tasks of a slot are indented under the newest.
@@ -110,7 +172,7 @@ pub fn rows(tasks: &Value, names: &BTreeMap<String, String>, whole: bool, now: i
             let shown = if name == previous { format!(" \\_ {name}") } else { name.clone() };
             previous = name;
             let image = text(task, "/Spec/ContainerSpec/Image");
-            let image = if whole { image } else { image.split('@').next().unwrap_or(image) };
+            let image = if whole { image } else { shown_image(image) };
             let error = match text(task, "/Status/Err") {
                 "" => String::new(),
                 error if whole => format!("\"{error}\""),
@@ -129,7 +191,7 @@ pub fn rows(tasks: &Value, names: &BTreeMap<String, String>, whole: bool, now: i
                 "Image": image,
                 "Node": name_of(text(task, "/NodeID")),
                 "DesiredState": capitalised(text(task, "/DesiredState")),
-                "CurrentState": format!("{} {}", capitalised(text(task, "/Status/State")), since(text(task, "/Status/Timestamp"), now)).trim(),
+                "CurrentState": format!("{} {}", capitalised(text(task, "/Status/State")), since(text(task, "/Status/Timestamp"), now).to_lowercase()).trim(),
                 "Error": error,
                 "Ports": ports.join(","),
             })

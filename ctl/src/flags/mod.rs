@@ -5,6 +5,7 @@ pub mod mount;
 pub mod network;
 pub mod port;
 pub mod resource;
+pub mod service;
 pub mod variables;
 
 use std::collections::BTreeMap;
@@ -36,6 +37,11 @@ impl Filters {
             .entry(name.to_owned())
             .or_default()
             .push(value.to_owned());
+    }
+
+    /// Takes out all values of `name`.
+    pub fn take(&mut self, name: &str) -> Vec<String> {
+        self.0.remove(name).unwrap_or_default()
     }
 
     /// True when `name` is among them.

@@ -34,6 +34,20 @@ pub fn go_time(seconds: i64, offset: UtcOffset) -> String {
         .unwrap_or_default()
 }
 
+/// `2026-01-02 15:04:05.5 +0000 utc`: a time of the API as Docker's pages for people print it; rubbish stays.
+pub fn moment_text(text: &str) -> String {
+    let Ok(time) = OffsetDateTime::parse(text, &Rfc3339) else {
+        return text.to_owned();
+    };
+    let whole = go_time(time.unix_timestamp(), UtcOffset::UTC);
+    let fraction = format!(".{:09}", time.nanosecond());
+    let fraction = fraction.trim_end_matches('0').trim_end_matches('.');
+    match whole.split_at_checked(19) {
+        Some((seconds, zone)) => format!("{seconds}{fraction}{}", zone.to_lowercase()),
+        None => whole,
+    }
+}
+
 /// `2026-01-02T15:04:05.123456789+00:00` with all nine digits, as `events` prints.
 pub fn rfc3339_nanos(nanos: i128, offset: UtcOffset) -> String {
     let Ok(time) = OffsetDateTime::from_unix_timestamp_nanos(nanos) else {
