@@ -2,7 +2,8 @@
 //!
 //! It speaks only the Docker Engine API and never uses the other packages' logic, so it works
 //! against Docker's own socket too. Reading order: [`cli`] (what commands there are), one file a
-//! group in [`commands`], [`client`] (the wire), [`output`] and [`template`] (what is printed).
+//! group in [`commands`], [`flags`] (what their flags mean to the API), [`client`] (the wire),
+//! [`output`], [`template`] and [`progress`] (what is printed).
 
 pub mod attach;
 pub mod cli;

@@ -2,6 +2,7 @@
 
 mod create;
 #[path = "../fake/mod.rs"]
+#[allow(dead_code)] // each test program uses its part of it
 mod fake;
 mod secrets;
 mod show;

@@ -161,6 +161,12 @@ impl ContainerFlags {
             &fresh(&remove, &added),
             &add,
         );
+        // ALL covers every other.
+        for field in ["CapabilityAdd", "CapabilityDrop"] {
+            if texts(container, &[field]).iter().any(|name| name == "ALL") {
+                put(container, &[field], json!(["ALL"]));
+            }
+        }
     }
 
     fn health(&self, container: &mut Value) -> Result<(), String> {
@@ -238,6 +244,8 @@ mod tests {
             ("CAP_CHOWN", "", "", "chown", "", ""),
             ("", "CAP_CHOWN", "chown", "", "", ""),
             ("CAP_CHOWN", "", "kill", "", "CAP_CHOWN CAP_KILL", ""),
+            ("CAP_CHOWN", "CAP_KILL", "all", "", "ALL", "CAP_KILL"),
+            ("CAP_CHOWN", "CAP_KILL", "", "all", "CAP_CHOWN", "ALL"),
             ("CAP_CHOWN", "CAP_KILL", "RESET", "", "", "CAP_KILL"),
             ("CAP_CHOWN", "CAP_KILL", "", "reset", "CAP_CHOWN", ""),
         ];
