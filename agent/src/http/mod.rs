@@ -48,7 +48,6 @@ use tower::ServiceExt;
 pub use self::{
     answer::{Answer, Asked, Failure, Given, Optional, Raw, Spoken, done, json, json_with},
     bus::EventBus,
-    service_logs::TaskLogs,
     state::{AppState, HostEndpoint, HostNetwork, HostNetworks, unexpected},
 };
 

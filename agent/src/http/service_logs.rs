@@ -23,31 +23,7 @@ use runtime::engine::Stream;
 use tokio::sync::broadcast::{Receiver, error::RecvError};
 
 use super::{Answer, AppState, Asked, Spoken, hijack, services, tasks};
-use crate::{clock, cluster::ClusterNode};
-
-/// Where the lines of tasks come from.
-pub trait TaskLogs: Send + Sync + 'static {
-    /// Lines of the tasks from the hosts they ran on, by time as far as the hosts are heard;
-    /// of a host that is away there is one [`LogItem::Away`]. Without `follow` the stream ends
-    /// with the last line; dropping it ends what was begun for it.
-    fn logs(
-        &self,
-        selector: LogSelector,
-        options: LogOptions,
-    ) -> Result<BoxStream<'static, LogItem>, Refusal>;
-}
-
-impl TaskLogs for ClusterNode {
-    fn logs(
-        &self,
-        _selector: LogSelector,
-        _options: LogOptions,
-    ) -> Result<BoxStream<'static, LogItem>, Refusal> {
-        Err(Refusal::not_implemented(
-            "logs are not collected over the hosts yet; read them on the task's host with `ovnctl logs CONTAINER`",
-        ))
-    }
-}
+use crate::clock;
 
 pub(super) fn routes() -> Router<AppState> {
     Router::new()
@@ -142,11 +118,7 @@ fn answer(
         lines.push(stream::pending().boxed());
     }
     if !selector.tasks.is_empty() {
-        lines.push(
-            state
-                .task_logs
-                .logs(selector, writer.form.options.clone())?,
-        );
+        lines.push(state.cluster.logs(&selector, &writer.form.options)?);
     }
     let state = state.clone();
     let shutdown = state.shutdown.clone();
@@ -221,7 +193,7 @@ async fn joined(
         ..writer.form.options.clone()
     };
     let selector = LogSelector { tasks: vec![id] };
-    state.task_logs.logs(selector, options).map(Some)
+    state.cluster.logs(&selector, &options).map(Some)
 }
 
 /// Turns items into what goes over the wire: one frame a line.

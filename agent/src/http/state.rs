@@ -11,7 +11,7 @@ use model::{
 use runtime::{engine::Engine, images::ImageStore};
 use tokio_util::sync::CancellationToken;
 
-use super::{bus::EventBus, network_events, service_logs::TaskLogs};
+use super::{bus::EventBus, network_events};
 use crate::{
     cluster::{ClusterNode, LocalState, Standing},
     config::Settings,
@@ -24,8 +24,6 @@ pub struct AppState {
     pub images: ImageStore,
     pub cluster: Arc<ClusterNode>,
     pub networks: Arc<dyn HostNetworks>,
-    /// Lines of tasks, from whichever hosts they ran on.
-    pub task_logs: Arc<dyn TaskLogs>,
     pub settings: Arc<Settings>,
     /// `ID` of `/info`: stays the same over restarts of the daemon.
     pub engine_id: Arc<str>,
@@ -93,7 +91,6 @@ impl AppState {
         Self {
             engine,
             images,
-            task_logs: Arc::clone(&cluster) as Arc<dyn TaskLogs>,
             cluster,
             networks,
             settings,
