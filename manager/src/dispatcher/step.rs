@@ -2,7 +2,7 @@
 
 use model::{
     Assignments, Change, Endpoint, EndpointId, Increment, NetworkId, NodeId, SecretId, ServiceId,
-    Task, TaskId,
+    Task, TaskId, service::PublishMode,
 };
 
 use super::sight::{assignments, generation, is_reached, is_told, payloads_of, peer, route};
@@ -23,7 +23,7 @@ pub fn increment(
         changes: Vec::new(),
     };
     let looked = step
-        .ingress()
+        .ingress(changes)
         .and_then(|()| changes.iter().try_for_each(|change| step.look(change)));
     let changes = match looked {
         Ok(()) => step.changes,
@@ -57,17 +57,31 @@ struct Step<'a> {
 }
 
 impl Step<'_> {
-    /// The first published port brings the ingress network to every node; the last takes it.
-    fn ingress(&self) -> Result<(), Everything> {
+    /// The first published port brings the ingress network to every node, and every node to
+    /// it; the last takes that back.
+    fn ingress(&self, changes: &[StoreChange]) -> Result<(), Everything> {
         let Some(ingress) = self.tables.ingress() else {
             return Ok(());
         };
         let told = self.sent.networks.contains_key(&ingress.id);
-        if told == self.tables.takes_part(self.node, &ingress.id) {
-            Ok(())
-        } else {
-            Err(Everything)
+        if told != self.tables.takes_part(self.node, &ingress.id) {
+            return Err(Everything);
         }
+        let of_service = |change: &StoreChange| {
+            let set = matches!(change, StoreChange::SetService(_));
+            set || matches!(change, StoreChange::RemoveService(_))
+        };
+        if told && changes.iter().any(of_service) {
+            // Whoever is on the ingress network is told of all that publish there.
+            let was_busy = self.sent.services.values().any(|route| {
+                let mut ports = route.endpoint.ports.iter();
+                ports.any(|port| port.mode == PublishMode::Ingress && port.published != 0)
+            });
+            if was_busy != self.tables.busy_ingress().is_some() {
+                return Err(Everything);
+            }
+        }
+        Ok(())
     }
 
     fn look(&mut self, change: &StoreChange) -> Result<(), Everything> {
