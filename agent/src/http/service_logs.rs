@@ -40,12 +40,10 @@ pub trait TaskLogs: Send + Sync + 'static {
 impl TaskLogs for ClusterNode {
     fn logs(
         &self,
-        _selector: LogSelector,
-        _options: LogOptions,
+        selector: LogSelector,
+        options: LogOptions,
     ) -> Result<BoxStream<'static, LogItem>, Refusal> {
-        Err(Refusal::not_implemented(
-            "logs are not collected over the hosts yet; read them on the task's host with `ovnctl logs CONTAINER`",
-        ))
+        ClusterNode::logs(self, &selector, &options)
     }
 }
 
