@@ -130,6 +130,7 @@ impl Host {
                 ],
                 mac: [2, 0x42, 10, 7, 0, byte],
                 default_via: Vec::new(),
+                publishes: false,
                 names: Vec::new(),
             }],
             dns: None,
