@@ -7,6 +7,8 @@ use std::{
     net::{IpAddr, Ipv4Addr},
 };
 
+use ipnetwork::IpNetwork;
+
 use crate::netlink::{ACK, DUMP, Message, Netlink, attributes};
 
 const SUBSYSTEM: u16 = 1 << 8;
@@ -25,6 +27,8 @@ const SCTP: u8 = 132;
 
 const SEEN_REPLY: u32 = 2;
 const ASSURED: u32 = 4;
+/// Its destination.
+const TRANSLATED: u32 = 0x20;
 
 /// States of TCP (linux/netfilter/nf_conntrack_tcp.h) in which the server may still have to
 /// answer; in the last two only until it has closed itself.
@@ -46,6 +50,8 @@ struct Flow {
     source: IpAddr,
     /// As its first sender wrote it.
     destination: IpAddr,
+    /// Of the destination; 0 where there are no ports.
+    port: u16,
     /// Who answers: the backend behind a virtual address, or the destination itself.
     answerer: IpAddr,
     status: u32,
@@ -122,6 +128,42 @@ pub fn cut(socket: &mut Netlink, wanted: &BTreeMap<IpAddr, BTreeSet<IpAddr>>) ->
             })?;
         }
     }
+    delete(socket, astray)
+}
+
+/// Ends flows of UDP that were translated into `subnets` to a task that is not allowed for their
+/// protocol and port. Answers how many.
+pub fn cut_published(
+    socket: &mut Netlink,
+    allowed: &BTreeMap<u32, BTreeSet<IpAddr>>,
+    subnets: &[IpNetwork],
+) -> io::Result<usize> {
+    if entries(socket)? == 0 {
+        return Ok(0);
+    }
+    let mut astray = Vec::new();
+    for ipv6 in [false, true] {
+        dump(socket, ipv6, &Filter::Protocol(UDP), |flow| {
+            let inside = subnets.iter().any(|net| net.contains(flow.answerer));
+            let to = allowed.get(&place(flow.protocol, flow.port));
+            if flow.status & TRANSLATED != 0
+                && inside
+                && flow.protocol == UDP
+                && !to.is_some_and(|to| to.contains(&flow.answerer))
+            {
+                astray.push((ipv6, flow));
+            }
+        })?;
+    }
+    delete(socket, astray)
+}
+
+/// A protocol and a port as one number.
+pub fn place(protocol: u8, port: u16) -> u32 {
+    u32::from(protocol) << 16 | u32::from(port)
+}
+
+fn delete(socket: &mut Netlink, astray: Vec<(bool, Flow)>) -> io::Result<usize> {
     let count = astray.len();
     let deletions = astray.into_iter().map(|(ipv6, flow)| {
         let mut message = message(DELETE, 0, ipv6);
@@ -261,6 +303,9 @@ fn parse(body: &[u8]) -> Option<Flow> {
         protocol,
         source,
         destination,
+        port: inner(inner(tuple, 2)?, 3)
+            .and_then(|port| port.try_into().ok())
+            .map_or(0, u16::from_be_bytes),
         answerer,
         status: big(3).unwrap_or_default(),
         timeout: big(7).unwrap_or_default(),
@@ -283,84 +328,4 @@ fn address(value: &[u8]) -> Option<IpAddr> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn flow(protocol: u8, state: u8, status: u32, timeout: u32) -> Flow {
-        Flow {
-            protocol,
-            source: [10, 0, 0, 1].into(),
-            destination: [10, 0, 0, 9].into(),
-            answerer: [10, 0, 0, 2].into(),
-            status,
-            timeout,
-            state,
-            answer_flags: 0,
-            tuple: Vec::new(),
-            id: Vec::new(),
-        }
-    }
-
-    #[test]
-    fn flows_that_nobody_ends_are_ended() {
-        let other = BTreeSet::from([IpAddr::from([10, 0, 0, 3])]);
-        let same = BTreeSet::from([IpAddr::from([10, 0, 0, 2])]);
-        for (what, flow, ended) in [
-            ("UDP stream", flow(UDP, 0, SEEN_REPLY | ASSURED, 100), true),
-            ("UDP unanswered", flow(UDP, 0, 0, 30), true),
-            ("ping", flow(ICMP, 0, SEEN_REPLY, 30), true),
-            ("ping of IPv6", flow(ICMPV6, 0, SEEN_REPLY, 30), true),
-            ("handshake", flow(TCP, 1, 0, 100), true),
-            ("TCP", flow(TCP, 3, SEEN_REPLY, 100), false),
-            ("SCTP", flow(SCTP, 4, SEEN_REPLY, 100), false),
-            ("SCTP handshake", flow(SCTP, 2, 0, 3), true),
-        ] {
-            assert_eq!(flow.is_astray(&other), ended, "{what}");
-            assert!(!flow.is_astray(&same), "{what} to one that stays");
-        }
-    }
-
-    #[test]
-    fn connections_with_work_left_count() {
-        let own = BTreeSet::from([IpAddr::from([10, 0, 0, 9])]);
-        let server_closed = |state| Flow {
-            answer_flags: CLOSE_INIT,
-            ..flow(TCP, state, SEEN_REPLY, 60)
-        };
-        for (what, flow, counted) in [
-            ("established", flow(TCP, 3, SEEN_REPLY, 100), true),
-            ("handshake half way", flow(TCP, 2, SEEN_REPLY, 60), true),
-            ("client closed", flow(TCP, 5, SEEN_REPLY, 60), true),
-            ("server closed", server_closed(4), false),
-            ("both closed", flow(TCP, 7, SEEN_REPLY, 120), false),
-            ("SYN only", flow(TCP, 1, 0, 120), false),
-            ("SCTP", flow(SCTP, 4, SEEN_REPLY, 100), true),
-            ("SCTP shutting down", flow(SCTP, 5, SEEN_REPLY, 1), false),
-            ("UDP just now", flow(UDP, 0, SEEN_REPLY, 29), true),
-            ("UDP long ago", flow(UDP, 0, SEEN_REPLY, 20), false),
-            (
-                "stream just now",
-                flow(UDP, 0, SEEN_REPLY | ASSURED, 119),
-                true,
-            ),
-            (
-                "stream long ago",
-                flow(UDP, 0, SEEN_REPLY | ASSURED, 60),
-                false,
-            ),
-            ("ping", flow(ICMP, 0, SEEN_REPLY, 29), false),
-        ] {
-            assert_eq!(flow.is_at_work(&own), counted, "{what}");
-            let outgoing = Flow {
-                destination: [10, 0, 0, 7].into(),
-                ..flow.clone()
-            };
-            assert!(!outgoing.is_at_work(&own), "{what}, to somebody else");
-            let loops = Flow {
-                source: [10, 0, 0, 9].into(),
-                ..flow
-            };
-            assert!(!loops.is_at_work(&own), "{what}, to oneself");
-        }
-    }
-}
+mod tests;

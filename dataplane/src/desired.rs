@@ -23,6 +23,8 @@ pub struct Desired {
     pub remotes: BTreeMap<String, Remote>,
     /// By an id of the giver's choice.
     pub vips: BTreeMap<String, Vip>,
+    /// By an id of the giver's choice.
+    pub published: BTreeMap<String, Published>,
 }
 
 /// This host's place on the network that carries the tunnels.
@@ -101,6 +103,11 @@ pub struct Interface {
     /// Next hops of default routes over this interface, at most one of each family.
     #[serde(default)]
     pub default_via: Vec<IpAddr>,
+    /// On an ingress network: published ports lead to the container by this interface. Its
+    /// default routes go by this host's gateway then, instead of any `default_via`, and answers
+    /// by the gateway of the host that the question came in by.
+    #[serde(default)]
+    pub publishes: bool,
     /// Names that answer with `addresses` on this network, the canonical one first; empty
     /// while the container does not run.
     #[serde(default)]
@@ -144,6 +151,41 @@ pub struct Vip {
     pub backends: BTreeMap<String, Vec<IpAddr>>,
 }
 
+/// A port of this host's addresses that leads to tasks on an ingress network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Published {
+    /// Id of the ingress network, an overlay network.
+    pub network: String,
+    pub protocol: Protocol,
+    /// Of the host.
+    pub port: u16,
+    /// Of the tasks.
+    pub target: u16,
+    /// By endpoint id, the addresses of those that get new connections. Without any, new
+    /// connections are refused.
+    #[serde(default)]
+    pub backends: BTreeMap<String, Vec<IpAddr>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    Tcp,
+    Udp,
+    Sctp,
+}
+
+impl Protocol {
+    /// As in an IP header.
+    pub fn number(self) -> u8 {
+        match self {
+            Self::Tcp => 6,
+            Self::Udp => 17,
+            Self::Sctp => 132,
+        }
+    }
+}
+
 /// A step from one wish to the next. Applying one twice changes nothing more.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Change {
@@ -156,6 +198,8 @@ pub enum Change {
     RemoveRemote(String),
     SetVip(String, Vip),
     RemoveVip(String),
+    SetPublished(String, Published),
+    RemovePublished(String),
 }
 
 impl Desired {
@@ -185,6 +229,12 @@ impl Desired {
             }
             Change::RemoveVip(id) => {
                 self.vips.remove(&id);
+            }
+            Change::SetPublished(id, published) => {
+                self.published.insert(id, published);
+            }
+            Change::RemovePublished(id) => {
+                self.published.remove(&id);
             }
         }
     }

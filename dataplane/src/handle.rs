@@ -79,7 +79,9 @@ impl Dataplane {
                 | Change::SetRemote(..)
                 | Change::RemoveRemote(_)
                 | Change::SetVip(..)
-                | Change::RemoveVip(_) => {}
+                | Change::RemoveVip(_)
+                | Change::SetPublished(..)
+                | Change::RemovePublished(_) => {}
             }
         }
         let mut report = self.ask(|answer| Order::Change(changes, answer)).await;

@@ -6,6 +6,7 @@ pub mod desired;
 pub mod dns;
 pub mod firewall;
 mod handle;
+pub mod ingress;
 pub mod kernel;
 pub mod netlink;
 mod orders;

@@ -84,6 +84,12 @@ impl Message {
         self
     }
 
+    /// Of a message of nftables: its first byte after netlink's header.
+    pub fn set_family(&mut self, family: u8) -> &mut Self {
+        self.0[HEADER] = family;
+        self
+    }
+
     fn seal(&mut self, sequence: u32, ack: bool) -> &[u8] {
         let length = self.0.len() as u32;
         self.0[0..4].copy_from_slice(&length.to_ne_bytes());

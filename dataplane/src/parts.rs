@@ -7,10 +7,10 @@ use std::{
 
 use crate::{
     desired::{Change, Desired, NetworkKind, Sandbox},
+    ingress,
     plan::{Names, Plan, Step, diff_host, diff_sandbox, diff_segment},
-    rules,
-    view::{Observed, Place, View, tag},
-    want::{forwarding, want_sandbox, want_segment},
+    view::{Observed, Place, tag},
+    want::{want_host, want_sandbox, want_segment},
 };
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -31,6 +31,9 @@ impl Parts {
                 let place = |u: &crate::desired::Underlay| (u.address, u.port);
                 self.all |= desired.underlay.as_ref().map(place) != underlay.as_ref().map(place);
                 self.host = true;
+                // Each host has a gateway there.
+                self.networks
+                    .extend(ingress::networks(desired).into_iter().map(str::to_owned));
             }
             Change::SetNetwork(id, _) | Change::RemoveNetwork(id) => {
                 self.networks.insert(id.clone());
@@ -40,6 +43,22 @@ impl Parts {
                 self.add_sandbox(sandbox);
                 if let Some(before) = desired.sandboxes.get(id) {
                     self.add_sandbox(before);
+                }
+            }
+            Change::SetPublished(id, published) => {
+                self.host = true;
+                let before = desired.published.get(id).map(|before| &before.network);
+                let networks = [Some(&published.network), before];
+                // The first makes the gateway; more of them are the host's table alone.
+                let known = ingress::networks(desired);
+                let new = networks.into_iter().flatten();
+                let new = new.filter(|network| !known.contains(network.as_str()));
+                self.networks.extend(new.cloned());
+            }
+            Change::RemovePublished(id) => {
+                self.host = true;
+                if let Some(before) = desired.published.get(id) {
+                    self.networks.insert(before.network.clone());
                 }
             }
             Change::RemoveSandbox(id) => {
@@ -57,6 +76,7 @@ impl Parts {
 
     fn add_sandbox(&mut self, sandbox: &Sandbox) {
         self.sandboxes.insert(sandbox.netns.clone());
+        self.host |= sandbox.interfaces.iter().any(|i| i.publishes);
         let networks = sandbox
             .interfaces
             .iter()
@@ -156,11 +176,7 @@ pub fn diff(desired: &Desired, parts: &Parts, observed: &Observed) -> Plan {
         }
     }
     if parts.host {
-        let wanted = View {
-            forwarding: forwarding(desired),
-            table: rules::host(desired).map(|rules| rules.table()),
-            ..View::default()
-        };
+        let wanted = want_host(desired, facts);
         diff_host(&mut plan, desired, &wanted, seen);
     }
     plan.sorted()

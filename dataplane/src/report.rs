@@ -32,6 +32,15 @@ pub struct Failure {
     pub sentence: String,
 }
 
+impl Failure {
+    pub fn blind(error: &io::Error) -> Self {
+        Self {
+            scope: "host".into(),
+            sentence: format!("cannot look at the kernel: {error}"),
+        }
+    }
+}
+
 impl fmt::Display for Failure {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(&self.sentence)

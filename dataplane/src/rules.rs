@@ -1,6 +1,9 @@
 //! Our nftables rules, as values: rendered to text for people and to netlink for the kernel.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
@@ -11,13 +14,39 @@ use crate::{
     view::{Table, bridge_name, tag},
 };
 
-/// The table's name in every namespace.
-pub const TABLE: &str = "overnet";
+/// Our tables; each is replaced as a whole.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum TableName {
+    /// Of the host, and of every sandbox with a resolver.
+    #[default]
+    Overnet,
+    /// Published ports: of the host, and of every sandbox that publishes.
+    Ingress,
+    /// The way back of a sandbox that publishes; of the family `netdev`.
+    Back,
+}
+
+impl TableName {
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::Overnet => "overnet",
+            Self::Ingress => "overnet-ingress",
+            Self::Back => "overnet-back",
+        }
+    }
+
+    /// As in linux/netfilter.h: `inet` or `netdev`.
+    pub fn family(self) -> u8 {
+        if self == Self::Back { 5 } else { 1 }
+    }
+}
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ruleset {
+    pub name: TableName,
     /// By name: bytes of a key, nftables' number of its type, elements.
     pub sets: BTreeMap<String, Set>,
+    pub maps: BTreeMap<String, Map>,
     pub chains: Vec<Chain>,
 }
 
@@ -28,14 +57,26 @@ pub struct Set {
     pub elements: BTreeSet<Vec<u8>>,
 }
 
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Map {
+    /// nftables' number and bytes.
+    pub key: (u32, u32),
+    /// The same of the values; absent: they are names of chains to go to.
+    pub data: Option<(u32, u32)>,
+    pub elements: BTreeMap<Vec<u8>, Vec<u8>>,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Chain {
     pub name: String,
-    /// `filter` or `nat`.
+    /// `filter` or `nat`; empty for a chain that only others lead to.
     pub kind: String,
-    /// Of netfilter: 0 prerouting, 1 input, 2 forward, 3 output, 4 postrouting.
+    /// Of netfilter: 0 prerouting, 1 input, 2 forward, 3 output, 4 postrouting; of netdev 1 egress.
     pub hook: u32,
     pub priority: i32,
+    /// Of a chain of the family `netdev`.
+    #[serde(default)]
+    pub device: Option<String>,
     pub rules: Vec<Vec<Part>>,
 }
 
@@ -73,6 +114,36 @@ pub enum Part {
     ToVip {
         ipv6: bool,
     },
+    /// The destination is an address of this host's.
+    ToHost,
+    /// On to the chain of the published port that the packet is for.
+    ToPublished {
+        ipv6: bool,
+    },
+    DnatAmong {
+        backends: Vec<IpAddr>,
+        port: u16,
+    },
+    ResetTcp,
+    Unreachable,
+    /// The device is a host's gateway to an ingress network (`ovtg*`).
+    InGateway,
+    OutGateway,
+    NotOutGateway,
+    /// The connection's destination was translated.
+    Translated,
+    SnatTo(IpAddr),
+    New,
+    /// Remembers with the connection which host it came by.
+    MarkHost,
+    MarkPacket,
+    /// To the gateway that the mark names.
+    BackToHost,
+}
+
+/// The map from protocols and published ports to chains.
+pub fn published(ipv6: bool) -> &'static str {
+    if ipv6 { "ports6" } else { "ports4" }
 }
 
 /// The map from virtual addresses to chains.
@@ -98,6 +169,10 @@ impl Ruleset {
                 .sets
                 .iter()
                 .map(|(name, set)| (name.clone(), set.elements.clone()))
+                .chain(self.maps.iter().map(|(name, map)| {
+                    let both = |(key, value): (&Vec<u8>, &Vec<u8>)| [&**key, &**value].concat();
+                    (name.clone(), map.elements.iter().map(both).collect())
+                }))
                 .collect(),
         }
     }
@@ -139,6 +214,35 @@ impl Part {
                 let family = if *ipv6 { "ip6" } else { "ip" };
                 format!("{family} daddr vmap @{}", vips(*ipv6))
             }
+            Self::ToHost => "fib daddr type local".into(),
+            Self::ToPublished { ipv6 } => {
+                format!("meta l4proto . th dport vmap @{}", published(*ipv6))
+            }
+            Self::DnatAmong { backends, port } => {
+                let family = if backends.iter().any(IpAddr::is_ipv6) {
+                    "ip6"
+                } else {
+                    "ip"
+                };
+                let elements = backends.iter().enumerate();
+                let list: Vec<_> = elements.map(|(n, to)| format!("{n} : {to}")).collect();
+                format!(
+                    "dnat {family} to numgen random mod {} map {{ {} }}:{port}",
+                    backends.len(),
+                    list.join(", ")
+                )
+            }
+            Self::ResetTcp => "meta l4proto tcp reject with tcp reset".into(),
+            Self::Unreachable => "reject with icmpx port-unreachable".into(),
+            Self::InGateway => "iifname ovtg*".into(),
+            Self::OutGateway => "oifname ovtg*".into(),
+            Self::NotOutGateway => "oifname != ovtg*".into(),
+            Self::Translated => "ct status dnat".into(),
+            Self::SnatTo(address) => format!("snat to {address}"),
+            Self::New => "ct state new".into(),
+            Self::MarkHost => "ct mark set ether saddr map @hosts".into(),
+            Self::MarkPacket => "meta mark set ct mark".into(),
+            Self::BackToHost => "ether daddr set meta mark map @back".into(),
             Self::DnatDns => format!("dnat ip to {}:{}", dns::ADDRESS, dns::PORT),
         }
     }
@@ -226,6 +330,7 @@ pub fn host(desired: &Desired) -> Option<Ruleset> {
             kind: kind.into(),
             hook,
             priority,
+            device: None,
             rules,
         })
     };
@@ -245,23 +350,24 @@ pub fn host(desired: &Desired) -> Option<Ruleset> {
 /// The table of a sandbox with a resolver: port 53 leads to the port we listen on, so that the
 /// container may run a name server of its own.
 pub fn sandbox() -> Ruleset {
-    let to = IpNetwork::from(std::net::IpAddr::V4(dns::ADDRESS));
+    let to = IpNetwork::from(IpAddr::V4(dns::ADDRESS));
     let rule = |part| vec![Part::Ipv4, Part::To(to), part, Part::DnatDns];
     Ruleset {
-        sets: BTreeMap::new(),
         chains: vec![Chain {
             name: "resolver".into(),
             kind: "nat".into(),
             hook: 3,
             priority: -100,
+            device: None,
             rules: vec![rule(Part::UdpTo(53)), rule(Part::TcpTo(53))],
         }],
+        ..Ruleset::default()
     }
 }
 
-pub fn octets(address: &std::net::IpAddr) -> Vec<u8> {
+pub fn octets(address: &IpAddr) -> Vec<u8> {
     match address {
-        std::net::IpAddr::V4(address) => address.octets().to_vec(),
-        std::net::IpAddr::V6(address) => address.octets().to_vec(),
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
     }
 }

@@ -10,7 +10,7 @@ use std::{
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
-use crate::balance::Balance;
+use crate::{balance::Balance, desired::Protocol};
 
 /// A hardware address; written `02:42:0a:00:00:02`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -41,6 +41,12 @@ pub struct View {
     pub forwarding: Forwarding,
     /// The table `inet overnet` of the host's namespace.
     pub table: Option<Table>,
+    /// The host's own ends on ingress networks, by tag.
+    pub gateways: BTreeMap<String, Interface>,
+    /// The host's table of published ports.
+    pub ingress: Option<Table>,
+    /// Ports that are held for publishing, so that no other program takes them.
+    pub ports: BTreeSet<(Protocol, u16)>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -117,6 +123,9 @@ pub struct Sandbox {
     pub table: Option<Table>,
     /// Its table of virtual IPs.
     pub balance: Option<Balance>,
+    /// Which host a connection came by, and the way back there.
+    pub ingress: Option<Table>,
+    pub back: Option<Table>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -173,6 +182,11 @@ pub fn bridge_name(tag: &str) -> String {
 
 pub fn vxlan_name(tag: &str) -> String {
     format!("ovtv{tag}")
+}
+
+/// The host's own interface on an ingress network.
+pub fn gateway_name(tag: &str) -> String {
+    format!("ovtg{tag}")
 }
 
 /// The host end of an endpoint's veth pair.

@@ -10,7 +10,7 @@ use ipnetwork::IpNetwork;
 use crate::{
     balance,
     desired::{self, Desired, NetworkKind},
-    rules,
+    ingress, rules,
     view::{
         Bridge, Facts, Forwarding, Interface, Mac, Port, PortFlags, Sandbox, Segment, View, Vxlan,
         bridge_mac, port_name, tag,
@@ -67,6 +67,11 @@ pub fn want(desired: &Desired, facts: &Facts) -> View {
             add_remote(segment, remote);
         }
     }
+    for id in ingress::networks(desired) {
+        if let Some(segment) = segments.get_mut(&tag(id)) {
+            add_gateways(segment, desired, facts, id);
+        }
+    }
     let sandboxes = desired
         .sandboxes
         .values()
@@ -75,8 +80,19 @@ pub fn want(desired: &Desired, facts: &Facts) -> View {
     View {
         segments,
         sandboxes,
+        ..want_host(desired, facts)
+    }
+}
+
+/// What is the host's own.
+pub fn want_host(desired: &Desired, facts: &Facts) -> View {
+    View {
         forwarding: forwarding(desired),
         table: rules::host(desired).map(|rules| rules.table()),
+        gateways: ingress::gateways(desired, facts),
+        ingress: ingress::rules::host(desired).map(|rules| rules.table()),
+        ports: ingress::ports(desired),
+        ..View::default()
     }
 }
 
@@ -99,6 +115,9 @@ pub fn want_segment(desired: &Desired, facts: &Facts, id: &str) -> Option<Segmen
     {
         add_remote(&mut segment, remote);
     }
+    if ingress::networks(desired).contains(id) {
+        add_gateways(&mut segment, desired, facts, id);
+    }
     Some(segment)
 }
 
@@ -107,6 +126,8 @@ pub fn want_sandbox(desired: &Desired, facts: &Facts, sandbox: &desired::Sandbox
         loopback_up: true,
         table: sandbox.dns.as_ref().map(|_| rules::sandbox().table()),
         balance: balance::wanted(desired, sandbox),
+        ingress: ingress::rules::marks(desired, sandbox).map(|rules| rules.table()),
+        back: ingress::rules::back(desired, sandbox).map(|rules| rules.table()),
         ..Sandbox::default()
     };
     for interface in &sandbox.interfaces {
@@ -130,16 +151,23 @@ pub fn want_sandbox(desired: &Desired, facts: &Facts, sandbox: &desired::Sandbox
             wanted.routes.insert((*via, interface.name.clone()));
         }
     }
+    if let Some(routes) = ingress::routes(desired, sandbox) {
+        wanted.routes = routes;
+    }
     wanted
 }
 
 pub fn forwarding(desired: &Desired) -> Forwarding {
+    let ingress = ingress::networks(desired);
     let local = |ipv6: bool| {
         desired
             .networks
-            .values()
-            .filter(|network| matches!(network.kind, NetworkKind::Bridge { .. }))
-            .flat_map(|network| &network.subnets)
+            .iter()
+            .filter(|(id, network)| {
+                let bridge = matches!(network.kind, NetworkKind::Bridge { .. });
+                bridge || ingress.contains(id.as_str())
+            })
+            .flat_map(|(_, network)| &network.subnets)
             .any(|subnet| subnet.subnet.is_ipv6() == ipv6)
     };
     Forwarding {
@@ -232,6 +260,21 @@ fn add_port(
     segment
         .ports
         .insert(name, local_port(mtu(desired, facts, network), isolated));
+}
+
+/// This host's gateway behind a port, the other hosts' behind the tunnel.
+fn add_gateways(segment: &mut Segment, desired: &Desired, facts: &Facts, id: &str) {
+    let Some(gateway) = ingress::gateway(desired, facts, id) else {
+        return;
+    };
+    for host in ingress::hosts(desired) {
+        segment.forwards.insert(ingress::gateway_mac(host), host);
+    }
+    segment.forwards.remove(&gateway.mac);
+    segment.locals.insert(gateway.mac, gateway.port.clone());
+    segment
+        .ports
+        .insert(gateway.port, local_port(gateway.mtu, false));
 }
 
 /// The host end of a container's veth pair.

@@ -193,7 +193,9 @@ impl Worker {
                 Change::SetUnderlay(_)
                 | Change::SetNetwork(..)
                 | Change::RemoveNetwork(_)
-                | Change::RemoveSandbox(_) => {}
+                | Change::RemoveSandbox(_)
+                | Change::SetPublished(..)
+                | Change::RemovePublished(_) => {}
             }
             self.desired.apply(change);
         }
@@ -272,7 +274,7 @@ impl Worker {
                 let plan = plan(&self.desired, &self.seen);
                 self.carry_out(&plan, drift)
             }
-            Err(error) => vec![blind(&error)],
+            Err(error) => vec![Failure::blind(&error)],
         };
         self.note_failures(&failures, true);
         failures
@@ -286,7 +288,7 @@ impl Worker {
         let mut look = places.iter();
         if let Err(error) = look.try_for_each(|at| self.kernel.look(at, &mut self.seen)) {
             self.dirty = places;
-            return vec![blind(&error)];
+            return vec![Failure::blind(&error)];
         }
         let plan = if self.seen.facts == before {
             parts::diff(&self.desired, parts, &self.seen)
@@ -389,12 +391,5 @@ impl Worker {
             });
         self.status.failed = standing.collect();
         self.publish.send_replace(self.status.clone());
-    }
-}
-
-fn blind(error: &io::Error) -> Failure {
-    Failure {
-        scope: "host".into(),
-        sentence: format!("cannot look at the kernel: {error}"),
     }
 }

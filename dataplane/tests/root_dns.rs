@@ -159,6 +159,7 @@ fn desired(netns: &Netns, upstreams: &[SocketAddr]) -> Desired {
             addresses: vec!["10.0.1.2/24".parse().unwrap()],
             mac: [2; 6],
             default_via: Vec::new(),
+            publishes: false,
             names: vec!["web".into()],
         }],
         dns: Some(Dns {

@@ -171,6 +171,7 @@ impl Host {
                     ],
                     mac: mac(self.number),
                     default_via: Vec::new(),
+                    publishes: false,
                     names: Vec::new(),
                 },
                 Interface {
@@ -183,6 +184,7 @@ impl Host {
                     ],
                     mac: [2, 0x42, 172, 29, 0, 2],
                     default_via: vec!["172.29.0.1".parse().unwrap(), "fd29::1".parse().unwrap()],
+                    publishes: false,
                     names: Vec::new(),
                 },
             ],
@@ -724,6 +726,7 @@ fn any_change(random: &mut rand::rngs::StdRng, whole: &Desired, one: &Host, two:
                             } else {
                                 Vec::new()
                             },
+                            publishes: false,
                             names: Vec::new(),
                         }
                     })

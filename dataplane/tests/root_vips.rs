@@ -130,6 +130,7 @@ impl Host {
                 ],
                 mac: [2, 0x42, 10, 7, 0, byte],
                 default_via: Vec::new(),
+                publishes: false,
                 names: Vec::new(),
             }],
             dns: None,
@@ -406,6 +407,14 @@ fn root_vips_balance_every_protocol_of_both_families() {
 fn root_vips_refuse_at_once_without_backends() {
     let mut host = Host::new(1);
     host.lead_to(&[]);
+    // The kernel makes the route to a new IPv6 address of one's own some time after the address;
+    // until then a refusal does not find its way back.
+    until("the own address is local", || {
+        let [_, v6] = own(0);
+        host.within(0, || {
+            run(&format!("ip -6 route get {v6}")).starts_with("local")
+        })
+    });
     for vip in [VIP4, VIP6] {
         let start = Instant::now();
         let refused = host.dial(0, vip).unwrap_err();

@@ -64,6 +64,7 @@ pub fn interfaces(container: &ContainerId, given: &[Given]) -> Vec<Interface> {
                     addresses: attached.endpoint.addresses.clone(),
                     mac: attached.endpoint.mac.0,
                     default_via: Vec::new(),
+                    publishes: false,
                     names: Vec::new(),
                 },
                 Given::Local {
@@ -87,6 +88,7 @@ pub fn interfaces(container: &ContainerId, given: &[Given]) -> Vec<Interface> {
                         .collect(),
                         mac: MacAddress::from_ip((*address).into()).0,
                         default_via,
+                        publishes: false,
                         names: Vec::new(),
                     }
                 }

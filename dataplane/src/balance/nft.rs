@@ -14,7 +14,7 @@ use super::{
 use crate::{
     firewall::{
         self, DEL_CHAIN, DEL_ELEMENTS, DEL_TABLE, GET_CHAIN, GET_ELEMENTS, GET_RULE, GET_SET,
-        NEW_CHAIN, NEW_ELEMENTS, NEW_TABLE, edge, get, names, note_of,
+        NEW_CHAIN, NEW_ELEMENTS, NEW_TABLE, edge, get, maps::inner, names, note_of,
     },
     netlink::{CREATE, Message, Netlink, attributes, text_of},
     rules::{comment, vips},
@@ -113,6 +113,13 @@ fn messages(generation: u32, known: Option<&Balance>, change: &Change) -> Vec<Me
     batch
 }
 
+pub fn remove(socket: &mut Netlink) -> io::Result<()> {
+    let mut batch = vec![edge(16, None)];
+    batch.extend(firewall::removal(TABLE));
+    batch.push(edge(17, None));
+    socket.transaction(batch)
+}
+
 /// What is in the socket's namespace.
 pub fn read(socket: &mut Netlink) -> io::Result<Option<Balance>> {
     let mut notes = BTreeMap::<String, Vec<String>>::new();
@@ -190,12 +197,6 @@ fn read_map(socket: &mut Netlink, ipv6: bool, balance: &mut Balance) -> io::Resu
             }
         }
     })
-}
-
-fn inner(bytes: &[u8], wanted: u16) -> Option<&[u8]> {
-    attributes(bytes)
-        .find(|(kind, _)| *kind == wanted)
-        .map(|(_, value)| value)
 }
 
 fn address(element: &[u8]) -> Option<IpAddr> {

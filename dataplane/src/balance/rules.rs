@@ -6,7 +6,8 @@ use super::{Chain, fingerprint};
 use crate::{
     firewall::{
         self, ELEMENTS_PER_MESSAGE,
-        expressions::{compare, expression, load, meta},
+        expressions::{DNAT, compare, dnat_numbered, load, meta, nat, reject},
+        maps::{IPV4, IPV6, goto, numbered},
         rule_of,
     },
     netlink::Message,
@@ -15,13 +16,8 @@ use crate::{
 
 /// In the sandbox's namespace, beside the resolver's.
 pub const TABLE: &str = "overnet-vips";
-/// nftables' numbers of the types of addresses, and their length in bytes.
-const IPV4: (u32, u32) = (7, 4);
-const IPV6: (u32, u32) = (8, 16);
 const MAP: u32 = 0x8;
-const ANONYMOUS_CONSTANT_MAP: u32 = 0x1 | 0x2 | MAP;
 const VERDICT: u32 = 0xffff_ff00;
-const GOTO: i32 = -4;
 
 /// What is the same for every sandbox.
 ///
@@ -39,6 +35,7 @@ pub fn hooks() -> Vec<rules::Chain> {
             kind: "nat".into(),
             hook,
             priority: -100,
+            device: None,
             rules,
         }
     };
@@ -115,11 +112,7 @@ pub fn elements(
                         key.attribute(1, &octets(address));
                     });
                     if let Some(chain) = chain {
-                        item.nest(2, |data| {
-                            data.nest(2, |verdict| {
-                                verdict.big(1, GOTO as u32).text(2, &chain.to_string());
-                            });
-                        });
+                        item.nest(2, |data| goto(data, &chain.to_string()));
                     }
                 });
             }
@@ -144,21 +137,13 @@ pub fn flush(chain: Chain) -> Message {
 
 /// The rules for `backends` at the end of `chain`, which has none; `set` is a number that no other
 /// set of the transaction has.
-///
-/// The map is anonymous, so that it goes with its rule, but bears the chain's name: to find a free
-/// number for a name the kernel would read the names of all.
 pub fn fill(chain: Chain, backends: &BTreeSet<IpAddr>, set: u32) -> Vec<Message> {
     let print = fingerprint(backends);
     let name = chain.to_string();
     let rule = |place, count, write: &dyn Fn(&mut Message)| {
         rule_of(TABLE, &name, &note(print, place, count), write)
     };
-    let dnat = |list: &mut Message| {
-        let family = if chain.ipv6 { 10 } else { 2 };
-        expression(list, "nat", |e| {
-            e.big(1, 1).big(2, family).big(3, 1);
-        });
-    };
+    let ipv6 = chain.ipv6;
     let mut addresses = backends.iter();
     match (addresses.next(), backends.len()) {
         (None, _) => vec![
@@ -171,62 +156,14 @@ pub fn fill(chain: Chain, backends: &BTreeSet<IpAddr>, set: u32) -> Vec<Message>
         ],
         (Some(only), 1) => vec![rule(0, 1, &|list| {
             load(list, 1, &octets(only));
-            dnat(list);
+            nat(list, DNAT, ipv6, false);
         })],
         (_, count) => {
-            let mut messages = anonymous(chain, backends, set);
+            let mut messages = numbered(TABLE, &name, backends, set);
             messages.push(rule(0, 1, &|list| {
-                expression(list, "numgen", |e| {
-                    e.big(1, 1).big(2, count as u32).big(3, 1).big(4, 0);
-                });
-                expression(list, "lookup", |e| {
-                    e.text(1, &name).big(2, 1).big(3, 1).big(4, set);
-                });
-                dnat(list);
+                dnat_numbered(list, &name, count, ipv6, None);
             }));
             messages
         }
     }
-}
-
-/// From 0, 1, … to the addresses.
-fn anonymous(chain: Chain, backends: &BTreeSet<IpAddr>, id: u32) -> Vec<Message> {
-    let (kind, length) = if chain.ipv6 { IPV6 } else { IPV4 };
-    let name = chain.to_string();
-    let mut map = firewall::message(firewall::NEW_SET, crate::netlink::CREATE);
-    map.text(1, TABLE).text(2, &name);
-    map.big(3, ANONYMOUS_CONSTANT_MAP);
-    // An integer of the host's byte order, as `numgen` gives.
-    map.big(4, 4).big(5, 4).big(6, kind).big(7, length);
-    map.nest(9, |description| {
-        description.big(1, backends.len() as u32);
-    });
-    map.big(10, id);
-    let mut messages = vec![map];
-    let numbered: Vec<(u32, &IpAddr)> = (0..).zip(backends).collect();
-    for chunk in numbered.chunks(ELEMENTS_PER_MESSAGE) {
-        let mut message = firewall::message(firewall::NEW_ELEMENTS, crate::netlink::CREATE);
-        message.text(1, TABLE).text(2, &name).big(4, id);
-        message.nest(3, |list| {
-            for (number, address) in chunk {
-                list.nest(1, |item| {
-                    item.nest(1, |key| {
-                        key.attribute(1, &number.to_ne_bytes());
-                    });
-                    item.nest(2, |data| {
-                        data.attribute(1, &octets(address));
-                    });
-                });
-            }
-        });
-        messages.push(message);
-    }
-    messages
-}
-
-/// `kind` is 1 for a reset of TCP, 2 for an ICMP message of the packet's family.
-fn reject(list: &mut Message, kind: u32, code: u8) {
-    expression(list, "reject", |e| {
-        e.big(1, kind).attribute(2, &[code]);
-    });
 }

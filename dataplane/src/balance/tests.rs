@@ -46,6 +46,7 @@ fn sandbox(networks: &[&str]) -> Sandbox {
                 addresses: Vec::new(),
                 mac: [2; 6],
                 default_via: Vec::new(),
+                publishes: false,
                 names: Vec::new(),
             })
             .collect(),

@@ -93,7 +93,7 @@ impl From<&Desired> for Zone {
 impl Zone {
     pub fn apply(&mut self, change: &Change) {
         match change {
-            Change::SetUnderlay(_) => {}
+            Change::SetUnderlay(_) | Change::SetPublished(..) | Change::RemovePublished(_) => {}
             Change::SetNetwork(id, network) => self.set_network(id, network),
             Change::RemoveNetwork(id) => self.edit(id, |names| {
                 names.name = None;

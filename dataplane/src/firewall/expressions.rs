@@ -2,8 +2,10 @@
 
 use crate::{
     netlink::Message,
-    rules::{Part, octets, vips},
+    rules::{Part, octets, published, vips},
 };
+
+pub const DNAT: u32 = 1;
 
 pub fn expression(list: &mut Message, name: &str, fill: impl FnOnce(&mut Message)) {
     list.nest(1, |element| {
@@ -65,6 +67,50 @@ pub fn load(list: &mut Message, register: u32, value: &[u8]) {
     });
 }
 
+/// Loads a property of the connection into register 1: 0 its state, 2 its status, 3 its mark.
+fn connection(list: &mut Message, key: u32) {
+    expression(list, "ct", |e| {
+        e.big(1, 1).big(2, key);
+    });
+}
+
+/// Replaces what is in register 1 by its value in a map.
+fn value(list: &mut Message, map: &str) {
+    expression(list, "lookup", |e| {
+        e.text(1, map).big(2, 1).big(3, 1);
+    });
+}
+
+/// Translates the source (0) or the destination (1) to the address in register 1, and to the port
+/// in register 2.
+pub fn nat(list: &mut Message, kind: u32, ipv6: bool, port: bool) {
+    expression(list, "nat", |e| {
+        e.big(1, kind).big(2, if ipv6 { 10 } else { 2 }).big(3, 1);
+        if port {
+            e.big(5, 2);
+        }
+    });
+}
+
+/// To one of `count` addresses in the map `name` at random.
+pub fn dnat_numbered(list: &mut Message, name: &str, count: usize, ipv6: bool, port: Option<u16>) {
+    expression(list, "numgen", |e| {
+        e.big(1, 1).big(2, count as u32).big(3, 1).big(4, 0);
+    });
+    value(list, name);
+    if let Some(port) = port {
+        load(list, 2, &port.to_be_bytes());
+    }
+    nat(list, DNAT, ipv6, port.is_some());
+}
+
+/// `kind` is 1 for a reset of TCP, 2 for an ICMP message of the packet's family.
+pub fn reject(list: &mut Message, kind: u32, code: u8) {
+    expression(list, "reject", |e| {
+        e.big(1, kind).attribute(2, &[code]);
+    });
+}
+
 pub fn verdict(list: &mut Message, code: u32) {
     expression(list, "immediate", |e| {
         e.big(1, 0);
@@ -105,7 +151,7 @@ fn device(list: &mut Message, key: u32, name: &str, whole: bool, equal: bool) {
     compare(list, equal, &bytes);
 }
 
-pub fn write(list: &mut Message, part: &Part) {
+pub fn write(list: &mut Message, chain: &str, part: &Part) {
     match part {
         Part::Ipv4 | Part::Ipv6 => {
             meta(list, 15);
@@ -133,9 +179,7 @@ pub fn write(list: &mut Message, part: &Part) {
         Part::InOurs => device(list, 6, "ovtb", false, true),
         Part::OutOurs => device(list, 7, "ovtb", false, true),
         Part::Established => {
-            expression(list, "ct", |e| {
-                e.big(1, 1).big(2, 0);
-            });
+            connection(list, 0);
             // The state is a number of the host's byte order: established 2, related 4.
             masked(list, &6_u32.to_ne_bytes(), &[0; 4]);
             compare(list, false, &[0; 4]);
@@ -158,12 +202,80 @@ pub fn write(list: &mut Message, part: &Part) {
                 e.text(1, vips(*ipv6)).big(2, 1).big(3, 0);
             });
         }
+        Part::ToHost => {
+            expression(list, "fib", |e| {
+                e.big(1, 1).big(2, 3).big(3, 2);
+            });
+            // RTN_LOCAL, a number of the host's byte order.
+            compare(list, true, &2_u32.to_ne_bytes());
+        }
+        Part::ToPublished { ipv6 } => {
+            meta(list, 15);
+            compare(list, true, &[if *ipv6 { 10 } else { 2 }]);
+            // The parts of the key lie in registers of four bytes each.
+            expression(list, "meta", |e| {
+                e.big(2, 16).big(1, 8);
+            });
+            expression(list, "payload", |e| {
+                e.big(1, 9).big(2, 2).big(3, 2).big(4, 2);
+            });
+            expression(list, "lookup", |e| {
+                e.text(1, published(*ipv6)).big(2, 8).big(3, 0);
+            });
+        }
+        Part::DnatAmong { backends, port } => {
+            let ipv6 = backends.iter().any(std::net::IpAddr::is_ipv6);
+            dnat_numbered(list, chain, backends.len(), ipv6, Some(*port));
+        }
+        Part::ResetTcp => {
+            meta(list, 16);
+            compare(list, true, &[6]);
+            reject(list, 1, 0);
+        }
+        Part::Unreachable => reject(list, 2, 1),
+        Part::InGateway => device(list, 6, "ovtg", false, true),
+        Part::OutGateway => device(list, 7, "ovtg", false, true),
+        Part::NotOutGateway => device(list, 7, "ovtg", false, false),
+        Part::Translated => {
+            connection(list, 2);
+            // IPS_DST_NAT
+            masked(list, &0x20_u32.to_ne_bytes(), &[0; 4]);
+            compare(list, false, &[0; 4]);
+        }
+        Part::SnatTo(address) => {
+            load(list, 1, &octets(address));
+            nat(list, 0, address.is_ipv6(), false);
+        }
+        Part::New => {
+            connection(list, 0);
+            masked(list, &8_u32.to_ne_bytes(), &[0; 4]);
+            compare(list, false, &[0; 4]);
+        }
+        Part::MarkHost => {
+            payload(list, 0, 6, 6);
+            value(list, "hosts");
+            expression(list, "ct", |e| {
+                e.big(2, 3).big(4, 1);
+            });
+        }
+        Part::MarkPacket => {
+            connection(list, 3);
+            expression(list, "meta", |e| {
+                e.big(2, 3).big(3, 1);
+            });
+        }
+        Part::BackToHost => {
+            meta(list, 3);
+            value(list, "back");
+            expression(list, "payload", |e| {
+                e.big(5, 1).big(2, 0).big(3, 0).big(4, 6);
+                e.big(6, 0).big(7, 0);
+            });
+        }
         Part::DnatDns => {
             load(list, 1, &crate::dns::ADDRESS.octets());
             load(list, 2, &crate::dns::PORT.to_be_bytes());
-            expression(list, "nat", |e| {
-                e.big(1, 1).big(2, 2).big(3, 1).big(5, 2);
-            });
+            nat(list, DNAT, false, true);
         }
     }
 }

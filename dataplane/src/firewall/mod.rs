@@ -2,15 +2,18 @@
 //! Numbers are those of linux/netfilter/nf_tables.h; all are in network byte order.
 
 pub mod expressions;
+pub mod maps;
 
 use std::{collections::BTreeSet, io};
 
 use crate::{
     netlink::{ACK, CREATE, DUMP, Message, Netlink, attributes, text_of},
-    rules::{Chain, Part, Ruleset, Set, TABLE, comment},
+    rules::{Chain, Part, Ruleset, Set, TableName, comment},
     view::Table,
 };
 
+/// The table whose sets change by elements.
+const TABLE: &str = "overnet";
 const SUBSYSTEM: u16 = 10 << 8;
 const INET: u8 = 1;
 pub const NEW_TABLE: u16 = 0;
@@ -34,39 +37,58 @@ pub const ELEMENTS_PER_MESSAGE: usize = 500;
 
 /// Replaces the whole table.
 pub fn replace(socket: &mut Netlink, rules: &Ruleset) -> io::Result<()> {
+    let name = rules.name.text();
     let mut batch = vec![
-        edge(16, None),
-        table(TABLE, NEW_TABLE, CREATE),
-        table(TABLE, DEL_TABLE, 0),
-    ];
-    batch.push(table(TABLE, NEW_TABLE, CREATE));
-    for (index, (name, set)) in rules.sets.iter().enumerate() {
-        batch.push(new_set(name, set, index as u32 + 1));
-        batch.extend(elements(NEW_ELEMENTS, CREATE, name, &set.elements));
-    }
-    for chain in &rules.chains {
-        batch.push(new_chain(TABLE, chain));
-        batch.extend(
-            chain
-                .rules
-                .iter()
-                .map(|rule| new_rule(TABLE, &chain.name, rule)),
-        );
-    }
-    batch.push(edge(17, None));
-    socket.transaction(batch)
-}
-
-pub fn remove(socket: &mut Netlink, name: &str) -> io::Result<()> {
-    // Made first, so that removing what is gone is no error.
-    socket.transaction(vec![
-        edge(16, None),
         table(name, NEW_TABLE, CREATE),
         table(name, DEL_TABLE, 0),
-        edge(17, None),
-    ])
+        table(name, NEW_TABLE, CREATE),
+    ];
+    let mut ids = 1..;
+    for ((set, wanted), id) in rules.sets.iter().zip(&mut ids) {
+        batch.push(new_set(name, set, wanted, id));
+        batch.extend(elements(NEW_ELEMENTS, CREATE, name, set, &wanted.elements));
+    }
+    for ((map, wanted), id) in rules.maps.iter().zip(&mut ids) {
+        batch.push(maps::declare(name, map, wanted, id));
+    }
+    // Maps and rules lead to chains.
+    batch.extend(rules.chains.iter().map(|chain| new_chain(name, chain)));
+    for (map, wanted) in &rules.maps {
+        batch.extend(maps::fill(name, map, wanted));
+    }
+    for chain in &rules.chains {
+        for rule in &chain.rules {
+            for part in rule {
+                if let Part::DnatAmong { backends, .. } = part {
+                    let id = ids.next().unwrap_or_default();
+                    batch.extend(maps::numbered(name, &chain.name, backends, id));
+                }
+            }
+            batch.push(new_rule(name, &chain.name, rule));
+        }
+    }
+    socket.transaction(enclose(batch, rules.name))
 }
 
+pub fn remove(socket: &mut Netlink, name: TableName) -> io::Result<()> {
+    socket.transaction(enclose(removal(name.text()), name))
+}
+
+/// A table is made first, so that removing what is gone is no error.
+pub fn removal(name: &str) -> Vec<Message> {
+    vec![table(name, NEW_TABLE, CREATE), table(name, DEL_TABLE, 0)]
+}
+
+fn enclose(mut messages: Vec<Message>, name: TableName) -> Vec<Message> {
+    for message in &mut messages {
+        message.set_family(name.family());
+    }
+    messages.insert(0, edge(16, None));
+    messages.push(edge(17, None));
+    messages
+}
+
+/// Elements of one set of the table `overnet`.
 pub fn change_set(
     socket: &mut Netlink,
     set: &str,
@@ -74,51 +96,52 @@ pub fn change_set(
     remove: &BTreeSet<Vec<u8>>,
 ) -> io::Result<()> {
     let mut batch = vec![edge(16, None)];
-    batch.extend(elements(DEL_ELEMENTS, 0, set, remove));
-    batch.extend(elements(NEW_ELEMENTS, CREATE, set, add));
+    batch.extend(elements(DEL_ELEMENTS, 0, TABLE, set, remove));
+    batch.extend(elements(NEW_ELEMENTS, CREATE, TABLE, set, add));
     batch.push(edge(17, None));
     socket.transaction(batch)
 }
 
-/// Our table in the socket's namespace.
-pub fn read(socket: &mut Netlink) -> io::Result<Option<Table>> {
+/// One of our tables in the socket's namespace.
+pub fn read(socket: &mut Netlink, name: TableName) -> io::Result<Option<Table>> {
     let mut found = None::<Table>;
-    socket.dump(get(GET_CHAIN), |_, body| {
-        let (table, name) = names(body, 1, 3);
-        if table == TABLE {
+    let ask = |kind| {
+        let mut message = get(kind);
+        message.set_family(name.family());
+        message
+    };
+    socket.dump(ask(GET_CHAIN), |_, body| {
+        let (table, chain) = names(body, 1, 3);
+        if table == name.text() {
             found
                 .get_or_insert_default()
                 .chains
-                .entry(name)
+                .entry(chain)
                 .or_default();
         }
     })?;
-    socket.dump(get(GET_SET), |_, body| {
-        let (table, name) = names(body, 1, 2);
-        if table == TABLE {
-            found.get_or_insert_default().sets.entry(name).or_default();
+    socket.dump(ask(GET_SET), |_, body| {
+        let (table, set) = names(body, 1, 2);
+        if table == name.text() && !maps::is_anonymous(body) {
+            found.get_or_insert_default().sets.entry(set).or_default();
         }
     })?;
     let Some(mut found) = found else {
         return Ok(None);
     };
-    socket.dump(get(GET_RULE), |_, body| {
+    socket.dump(ask(GET_RULE), |_, body| {
         let (table, chain) = names(body, 1, 2);
-        if table == TABLE {
+        if table == name.text() {
             found.chains.entry(chain).or_default().push(note_of(body));
         }
     })?;
-    for (name, elements) in &mut found.sets {
-        let mut message = get(GET_ELEMENTS);
-        message.text(1, TABLE).text(2, name);
+    for (set, elements) in &mut found.sets {
+        let mut message = ask(GET_ELEMENTS);
+        message.text(1, name.text()).text(2, set);
         socket.dump(message, |_, body| {
             let lists = attributes(body.get(4..).unwrap_or_default()).filter(|(k, _)| *k == 3);
-            for (_, element) in lists.flat_map(|(_, list)| attributes(list)) {
-                let key = attributes(element).find(|(kind, _)| *kind == 1);
-                if let Some((_, value)) = key.and_then(|(_, key)| attributes(key).next()) {
-                    elements.insert(value.to_vec());
-                }
-            }
+            let items = lists.flat_map(|(_, list)| attributes(list));
+            elements.extend(items.filter_map(|(_, item)| maps::element(item)));
         })?;
     }
     Ok(Some(found))
@@ -181,10 +204,10 @@ pub fn table(name: &str, kind: u16, flags: u16) -> Message {
     message
 }
 
-fn new_set(name: &str, set: &Set, id: u32) -> Message {
+fn new_set(table: &str, name: &str, set: &Set, id: u32) -> Message {
     let mut message = message(NEW_SET, CREATE);
     message
-        .text(1, TABLE)
+        .text(1, table)
         .text(2, name)
         .big(3, 0)
         .big(4, set.key_type)
@@ -196,6 +219,7 @@ fn new_set(name: &str, set: &Set, id: u32) -> Message {
 fn elements<'a>(
     kind: u16,
     flags: u16,
+    table: &'a str,
     set: &'a str,
     elements: &'a BTreeSet<Vec<u8>>,
 ) -> impl Iterator<Item = Message> + 'a {
@@ -206,7 +230,7 @@ fn elements<'a>(
         .collect();
     chunks.into_iter().map(move |chunk| {
         let mut message = message(kind, flags);
-        message.text(1, TABLE).text(2, set);
+        message.text(1, table).text(2, set);
         message.nest(3, |list| {
             for element in &chunk {
                 list.nest(1, |item| {
@@ -223,8 +247,14 @@ fn elements<'a>(
 pub fn new_chain(table: &str, chain: &Chain) -> Message {
     let mut message = message(NEW_CHAIN, CREATE);
     message.text(1, table).text(3, &chain.name);
+    if chain.kind.is_empty() {
+        return message;
+    }
     message.nest(4, |hook| {
         hook.big(1, chain.hook).big(2, chain.priority as u32);
+        if let Some(device) = &chain.device {
+            hook.text(3, device);
+        }
     });
     message.big(5, 1).text(7, &chain.kind);
     message
@@ -233,7 +263,7 @@ pub fn new_chain(table: &str, chain: &Chain) -> Message {
 pub fn new_rule(table: &str, chain: &str, rule: &[Part]) -> Message {
     let fill = |list: &mut Message| {
         for part in rule {
-            expressions::write(list, part);
+            expressions::write(list, chain, part);
         }
     };
     rule_of(table, chain, &comment(rule), fill)

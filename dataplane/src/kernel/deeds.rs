@@ -5,17 +5,16 @@ use std::{collections::BTreeSet, io, net::IpAddr, os::fd::AsRawFd, path::Path};
 use super::{
     links::{self, DEL_ADDRESS, DEL_ROUTE, NEW_ADDRESS, NEW_NEIGHBOUR, NEW_ROUTE},
     linux::Linux,
-    place::{inside, open_or_make, set, unbind},
+    place::{set, unbind},
     sentences::{path, reason, scope, what},
     sight,
 };
 use crate::{
-    balance, firewall,
+    balance, conntrack, firewall,
     netlink::{Netlink, u32_at},
     plan::{Pair, Step},
     report::Failure,
-    rules::TABLE,
-    view::{Interface, Place, Port, Vxlan, bridge_name, vxlan_name},
+    view::{Interface, Place, Port, Vxlan, bridge_name, gateway_name, vxlan_name},
 };
 
 impl Linux {
@@ -51,7 +50,7 @@ impl Linux {
     /// The place that a step touches, besides the sandbox of a pair.
     pub fn touches(&self, step: &Step) -> Place {
         match step {
-            Step::DropTable(place)
+            Step::DropTable { place, .. }
             | Step::DropPort { place, .. }
             | Step::DropBridge { place, .. }
             | Step::MakeBridge { place, .. }
@@ -76,7 +75,14 @@ impl Linux {
             | Step::MakeNamespace { segment }
             | Step::MakeVxlan { segment, .. }
             | Step::SetVxlan { segment, .. } => Place::Overlay(segment.clone()),
-            Step::SetForwarding(_) | Step::SetElements { .. } => Place::Host,
+            Step::SetForwarding(_)
+            | Step::SetElements { .. }
+            | Step::DropGateway { .. }
+            | Step::MakeGateway { .. }
+            | Step::SetGateway { .. }
+            | Step::CutPublished { .. }
+            | Step::HoldPort(..)
+            | Step::FreePort(..) => Place::Host,
         }
     }
 
@@ -90,14 +96,31 @@ impl Linux {
 
     fn deed(&mut self, step: &Step) -> io::Result<()> {
         match step {
-            Step::DropTable(place) => firewall::remove(self.nft(place)?, TABLE),
+            Step::DropTable { place, table } => firewall::remove(self.nft(place)?, *table),
+            Step::DropGateway { segment } => {
+                let name = gateway_name(segment);
+                gone_is_fine(self.host.route.request(links::delete_link(&name)))
+            }
+            Step::MakeGateway { segment, gateway } => self.make_gateway(segment, gateway),
+            Step::SetGateway { segment, gateway } => {
+                self.set_interface(&Place::Host, &gateway_name(segment), gateway)
+            }
+            Step::CutPublished { allowed, subnets } => {
+                let nft = self.nft(&Place::Host)?;
+                conntrack::cut_published(nft, allowed, subnets).map(drop)
+            }
+            Step::HoldPort(protocol, port) => self.hold(*protocol, *port),
+            Step::FreePort(protocol, port) => {
+                self.held.remove(&(*protocol, *port));
+                Ok(())
+            }
             Step::SetTable { place, rules } => firewall::replace(self.nft(place)?, rules),
             Step::SetElements { set, add, remove } => {
                 firewall::change_set(self.nft(&Place::Host)?, set, add, remove)
             }
             Step::DropBalance(sandbox) => {
                 let place = Place::Sandbox(sandbox.clone());
-                firewall::remove(self.nft(&place)?, balance::rules::TABLE)
+                balance::nft::remove(self.nft(&place)?)
             }
             Step::SetBalance { sandbox, change } => self.set_balance(sandbox, change),
             Step::DropSandbox(sandbox) => {
@@ -195,7 +218,7 @@ impl Linux {
                 sandbox,
                 name,
                 interface,
-            } => self.set_interface(sandbox, name, interface),
+            } => self.set_interface(&Place::Sandbox(sandbox.clone()), name, interface),
         }
     }
 
@@ -219,47 +242,6 @@ impl Linux {
             .ok_or_else(|| io::Error::other("there is no nftables socket in this namespace"))
     }
 
-    fn make_namespace(&mut self, segment: &str) -> io::Result<()> {
-        let place = Place::Overlay(segment.to_owned());
-        let namespace = open_or_make(&self.path(&place))?;
-        inside(&namespace, || {
-            // Frames of tenants are not the host's to filter; the module may be absent.
-            for table in ["iptables", "ip6tables", "arptables"] {
-                allow_absent(set(&format!("net/bridge/bridge-nf-call-{table}"), "0"))?;
-            }
-            // The bridge answers for others and has no address of its own.
-            allow_absent(set("net/ipv6/conf/default/addr_gen_mode", "1"))?;
-            quiet_ipv6()
-        })?;
-        self.space(&place)?.ok_or_else(no_namespace)?;
-        Ok(())
-    }
-
-    /// The kernel ends a namespace some time after its last user; the VNI and the containers'
-    /// interfaces are to be free at once.
-    fn drop_namespace(&mut self, segment: &str) -> io::Result<()> {
-        let place = Place::Overlay(segment.to_owned());
-        if let Some(space) = self.space(&place)? {
-            let route = &mut space.sockets.route;
-            let sight = sight::look(route, false, false)?;
-            for link in sight.links.values() {
-                if link.kind == "vxlan" || link.kind == "veth" {
-                    gone_is_fine(route.request(links::delete_link(&link.name)))?;
-                }
-            }
-        }
-        self.overlays.remove(segment);
-        unbind(&self.path(&place))
-    }
-
-    fn make_sandbox(&mut self, sandbox: &Path) -> io::Result<()> {
-        let namespace = open_or_make(sandbox)?;
-        inside(&namespace, quiet_ipv6)?;
-        let route = self.route(&Place::Sandbox(sandbox.to_owned()))?;
-        let loopback = index(route, "lo")?;
-        route.request(links::set_link(loopback, None, None, None))
-    }
-
     fn make_vxlan(&mut self, segment: &str, vxlan: &Vxlan) -> io::Result<()> {
         let name = vxlan_name(segment);
         let place = Place::Overlay(segment.to_owned());
@@ -280,7 +262,7 @@ impl Linux {
         made
     }
 
-    fn set_port(
+    pub(super) fn set_port(
         &mut self,
         place: &Place,
         segment: &str,
@@ -318,11 +300,16 @@ impl Linux {
         let route = self.route(&sandbox)?;
         let inner = index(route, &pair.inner)?;
         route.request(links::set_alias(inner, &pair.name))?;
-        self.set_interface(&pair.sandbox, &pair.inner, &pair.interface)
+        self.set_interface(&sandbox, &pair.inner, &pair.interface)
     }
 
-    fn set_interface(&mut self, sandbox: &Path, name: &str, wanted: &Interface) -> io::Result<()> {
-        let route = self.route(&Place::Sandbox(sandbox.to_owned()))?;
+    pub(super) fn set_interface(
+        &mut self,
+        place: &Place,
+        name: &str,
+        wanted: &Interface,
+    ) -> io::Result<()> {
+        let route = self.route(place)?;
         let device = index(route, name)?;
         let sight = sight::look(route, false, false)?.sandbox();
         let found = sight.interfaces.get(name);
@@ -358,16 +345,6 @@ impl Linux {
         }
         Ok(())
     }
-}
-
-/// In namespaces of ours nobody advertises and addresses are unique by the leader's word.
-fn quiet_ipv6() -> io::Result<()> {
-    for name in ["accept_ra", "accept_dad"] {
-        for scope in ["all", "default"] {
-            allow_absent(set(&format!("net/ipv6/conf/{scope}/{name}"), "0"))?;
-        }
-    }
-    Ok(())
 }
 
 pub(super) fn index(route: &mut Netlink, name: &str) -> io::Result<u32> {

@@ -14,8 +14,10 @@ use super::{
     tables::Tables,
 };
 use crate::{
+    desired::Protocol,
     firewall,
     report::Error,
+    rules::TableName,
     view::{Forwarding, Observed, Place, bridge_name, vxlan_name},
 };
 
@@ -30,6 +32,8 @@ pub struct Linux {
     pub(super) sandboxes: BTreeMap<PathBuf, Space>,
     /// Sandboxes that are bound outside our folder; they are not found again by a scan.
     foreign: BTreeSet<PathBuf>,
+    /// Sockets that hold published ports.
+    pub(super) held: BTreeMap<(Protocol, u16), Vec<socket2::Socket>>,
 }
 
 /// A namespace that is open.
@@ -76,6 +80,7 @@ impl Linux {
             overlays: BTreeMap::new(),
             sandboxes: BTreeMap::new(),
             foreign: BTreeSet::new(),
+            held: BTreeMap::new(),
         })
     }
 
@@ -142,6 +147,8 @@ impl Linux {
                 let tables = space.tables()?;
                 sandbox.table.clone_from(&tables.resolver);
                 sandbox.balance.clone_from(&tables.balance);
+                sandbox.ingress.clone_from(&tables.ingress);
+                sandbox.back.clone_from(&tables.back);
                 observed.view.sandboxes.insert(path.clone(), sandbox);
                 Ok(())
             }
@@ -158,10 +165,20 @@ impl Linux {
                 view.segments.insert(tag.to_owned(), segment);
             }
         }
-        view.table = match &mut self.host.nft {
-            Some(nft) => firewall::read(nft)?,
-            None => None,
+        (view.table, view.ingress) = match &mut self.host.nft {
+            Some(nft) => (
+                firewall::read(nft, TableName::Overnet)?,
+                firewall::read(nft, TableName::Ingress)?,
+            ),
+            None => (None, None),
         };
+        view.gateways = sight
+            .sandbox()
+            .interfaces
+            .into_iter()
+            .filter_map(|(name, end)| Some((name.strip_prefix("ovtg")?.to_owned(), end)))
+            .collect();
+        view.ports = self.held.keys().copied().collect();
         let on = |name: &str| {
             fs::read_to_string(Path::new("/proc/sys/net").join(name))
                 .is_ok_and(|text| text.trim() != "0")
@@ -251,7 +268,7 @@ impl Linux {
     pub fn probe(&mut self) -> Vec<String> {
         let mut sentences = Vec::new();
         if let Some(nft) = &mut self.host.nft
-            && let Err(error) = firewall::read(nft)
+            && let Err(error) = firewall::read(nft, TableName::Overnet)
         {
             sentences.push(format!(
                 "nftables does not answer: {error}; load the kernel module nf_tables"

@@ -2,8 +2,10 @@
 
 mod deeds;
 mod entries;
+mod gateway;
 pub mod links;
 mod linux;
+mod namespaces;
 pub mod place;
 mod sentences;
 pub mod sight;

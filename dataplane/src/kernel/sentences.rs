@@ -6,8 +6,9 @@ use std::{
 };
 
 use crate::{
+    desired::Protocol,
     plan::Step,
-    view::{Place, bridge_name, vxlan_name},
+    view::{Place, bridge_name, gateway_name, vxlan_name},
 };
 
 pub(super) fn path(path: &Path) -> String {
@@ -21,7 +22,7 @@ pub(super) fn scope(step: &Step) -> String {
         Place::Sandbox(sandbox) => path(sandbox),
     };
     match step {
-        Step::DropTable(place) | Step::SetTable { place, .. } => of_place(place),
+        Step::DropTable { place, .. } | Step::SetTable { place, .. } => of_place(place),
         Step::MakePair(pair) => path(&pair.sandbox),
         Step::DropSandbox(sandbox)
         | Step::DropInterface { sandbox, .. }
@@ -43,16 +44,37 @@ pub(super) fn scope(step: &Step) -> String {
         | Step::MakeVxlan { segment, .. }
         | Step::SetVxlan { segment, .. }
         | Step::SetPort { segment, .. }
-        | Step::SetEntries { segment, .. } => segment.clone(),
-        Step::SetForwarding(_) | Step::SetElements { .. } => "host".to_owned(),
+        | Step::SetEntries { segment, .. }
+        | Step::DropGateway { segment }
+        | Step::MakeGateway { segment, .. }
+        | Step::SetGateway { segment, .. } => segment.clone(),
+        Step::SetForwarding(_)
+        | Step::SetElements { .. }
+        | Step::CutPublished { .. }
+        | Step::HoldPort(..)
+        | Step::FreePort(..) => "host".to_owned(),
+    }
+}
+
+fn word(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Tcp => "tcp",
+        Protocol::Udp => "udp",
+        Protocol::Sctp => "sctp",
     }
 }
 
 pub(super) fn what(step: &Step) -> String {
     let at = |sandbox: &PathBuf| sandbox.display().to_string();
     match step {
-        Step::DropTable(_) => "remove the nftables table overnet".into(),
-        Step::SetTable { .. } => "write the nftables table overnet".into(),
+        Step::DropTable { table, .. } => format!("remove the nftables table {}", table.text()),
+        Step::SetTable { rules, .. } => format!("write the nftables table {}", rules.name.text()),
+        Step::DropGateway { segment } => format!("remove the gateway {}", gateway_name(segment)),
+        Step::MakeGateway { segment, .. } => format!("make the gateway {}", gateway_name(segment)),
+        Step::SetGateway { segment, .. } => format!("set the gateway {}", gateway_name(segment)),
+        Step::CutPublished { .. } => "end flows to tasks that left".into(),
+        Step::HoldPort(protocol, port) => format!("publish port {port}/{}", word(*protocol)),
+        Step::FreePort(protocol, port) => format!("free port {port}/{}", word(*protocol)),
         Step::SetElements { set, .. } => format!("change the nftables set {set}"),
         Step::DropSandbox(sandbox) => format!("unbind {}", at(sandbox)),
         Step::MakeSandbox { sandbox, .. } => format!("make the namespace {}", at(sandbox)),
@@ -100,6 +122,18 @@ pub(super) fn reason(step: &Step, error: &io::Error) -> String {
              cluster another data port",
             vxlan.udp_port
         ),
+        (Step::HoldPort(protocol, port), Some(libc::EADDRINUSE)) => {
+            let word = word(*protocol);
+            let flags = if *protocol == Protocol::Udp {
+                "-lunp"
+            } else {
+                "-ltnp"
+            };
+            format!(
+                "it is already in use on this host; find the program with `ss {flags} sport = \
+                 :{port}` and end it, or publish another port than {port}/{word}"
+            )
+        }
         _ => error.to_string(),
     }
 }

@@ -230,6 +230,8 @@ impl Sight {
                 .collect(),
             table: None,
             balance: None,
+            ingress: None,
+            back: None,
         }
     }
 

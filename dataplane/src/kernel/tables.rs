@@ -11,6 +11,7 @@ use crate::{
     balance::{Balance, Change, nft},
     conntrack, firewall,
     netlink::Netlink,
+    rules::TableName,
     view::{Place, Table},
 };
 
@@ -25,6 +26,8 @@ pub struct Tables {
     generation: u32,
     pub resolver: Option<Table>,
     pub balance: Option<Balance>,
+    pub ingress: Option<Table>,
+    pub back: Option<Table>,
 }
 
 impl Space {
@@ -47,7 +50,9 @@ impl Space {
             // A reading that a commit fell into is told by the next turn.
             self.tables = Some(Tables {
                 generation,
-                resolver: firewall::read(self.nft()?)?,
+                resolver: firewall::read(self.nft()?, TableName::Overnet)?,
+                ingress: firewall::read(self.nft()?, TableName::Ingress)?,
+                back: firewall::read(self.nft()?, TableName::Back)?,
                 balance: nft::read(self.nft()?)?,
             });
         }

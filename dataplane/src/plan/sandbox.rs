@@ -6,6 +6,8 @@ use super::{Pair, Plan, Step, difference, field, list, table::diff_table};
 use crate::{
     balance,
     desired::Desired,
+    ingress,
+    rules::TableName,
     view::{Interface, Place, View},
 };
 
@@ -94,13 +96,32 @@ pub fn diff_sandbox(
             format!("{name}: default route by {text} is missing"),
         );
     }
+    let table = |table| (Place::Sandbox(path.into()), table);
     diff_table(
         plan,
         &name,
-        Place::Sandbox(path.into()),
+        table(TableName::Overnet),
         wanted.table.as_ref(),
         found.table.as_ref(),
         crate::rules::sandbox,
+    );
+    diff_table(
+        plan,
+        &name,
+        table(TableName::Ingress),
+        wanted.ingress.as_ref(),
+        found.ingress.as_ref(),
+        || ingress::rules::marks(desired, wish).unwrap_or_default(),
+    );
+    // Its chains hang on interfaces and go with them.
+    let back = found.back.as_ref().filter(|_| fresh.is_empty());
+    diff_table(
+        plan,
+        &name,
+        table(TableName::Back),
+        wanted.back.as_ref(),
+        back,
+        || ingress::rules::back(desired, wish).unwrap_or_default(),
     );
     diff_balance(plan, desired, wish, &name, wanted, found);
 }

@@ -1,20 +1,28 @@
 //! The deeds, and the order in which they are carried out.
 
-use std::{collections::BTreeSet, net::IpAddr, path::PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    path::PathBuf,
+};
 
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
 use crate::{
     balance,
-    rules::Ruleset,
+    desired::Protocol,
+    rules::{Ruleset, TableName},
     view::{Bridge, Forwarding, Interface, Mac, Place, Port, Vxlan},
 };
 
 /// One deed. The variants stand in the order in which they are carried out.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Step {
-    DropTable(Place),
+    DropTable {
+        place: Place,
+        table: TableName,
+    },
     /// Unbinds a namespace that we made; its devices go by `DropPort`.
     DropSandbox(PathBuf),
     DropInterface {
@@ -103,6 +111,27 @@ pub enum Step {
         place: Place,
         rules: Box<Ruleset>,
     },
+    DropGateway {
+        segment: String,
+    },
+    /// This host's own end on an ingress network.
+    MakeGateway {
+        segment: String,
+        gateway: Interface,
+    },
+    SetGateway {
+        segment: String,
+        gateway: Interface,
+    },
+    /// Ends flows of UDP into `subnets` to tasks that no published port leads to any more; by
+    /// [`crate::conntrack::place`] those that one does lead to.
+    CutPublished {
+        allowed: BTreeMap<u32, BTreeSet<IpAddr>>,
+        subnets: Vec<IpNetwork>,
+    },
+    /// Keeps other programs from a published port.
+    HoldPort(Protocol, u16),
+    FreePort(Protocol, u16),
     /// The table of virtual IPs.
     DropBalance(PathBuf),
     /// Virtual IPs of a sandbox, in one transaction.
@@ -151,11 +180,11 @@ impl Step {
     /// Place in the order of carrying out.
     pub fn rank(&self) -> u8 {
         match self {
-            Self::DropTable(_) | Self::DropBalance(_) => 0,
+            Self::DropTable { .. } | Self::DropBalance(_) | Self::FreePort(..) => 0,
             Self::DropRoutes { .. } => 1,
             Self::DropEntries { .. } => 2,
             Self::DropInterface { .. } => 3,
-            Self::DropPort { .. } => 4,
+            Self::DropPort { .. } | Self::DropGateway { .. } => 4,
             Self::DropSandbox(_) => 5,
             Self::DropAddresses { .. } => 6,
             Self::DropVxlan { .. } => 7,
@@ -165,7 +194,7 @@ impl Step {
             Self::SetTable {
                 place: Place::Host, ..
             } => 20,
-            Self::SetElements { .. } => 21,
+            Self::SetElements { .. } | Self::CutPublished { .. } | Self::HoldPort(..) => 21,
             Self::SetForwarding(_) => 22,
             Self::MakeNamespace { .. } => 23,
             Self::MakeBridge { .. } => 24,
@@ -173,13 +202,15 @@ impl Step {
             Self::MakeVxlan { .. } => 26,
             Self::SetVxlan { .. } => 27,
             Self::MakeSandbox { .. } => 28,
+            // Its chains hang on interfaces.
+            Self::SetTable { rules, .. } if rules.name == TableName::Back => 36,
             Self::SetTable { .. } | Self::SetBalance { .. } => 29,
             // Who may be reached is known before there is anyone to reach them.
             Self::SetEntries { entries, .. } if entries.locals.is_empty() => 30,
-            Self::MakePair(_) => 31,
+            Self::MakePair(_) | Self::MakeGateway { .. } => 31,
             Self::SetPort { .. } => 32,
             Self::SetEntries { .. } => 33,
-            Self::SetInterface { .. } => 34,
+            Self::SetInterface { .. } | Self::SetGateway { .. } => 34,
             Self::SetRoutes { .. } => 35,
         }
     }

@@ -3,11 +3,13 @@
 use super::{Plan, Step, difference};
 use crate::{
     desired::Desired,
-    rules::Ruleset,
-    view::{Forwarding, Place, Table, View},
+    ingress,
+    rules::{Ruleset, TableName},
+    view::{Forwarding, Place, Table, View, gateway_name},
 };
 
 pub fn diff_host(plan: &mut Plan, desired: &Desired, wanted: &View, seen: &View) {
+    diff_ingress(plan, desired, wanted, seen);
     let missing = Forwarding {
         ipv4: wanted.forwarding.ipv4 && !seen.forwarding.ipv4,
         ipv6: wanted.forwarding.ipv6 && !seen.forwarding.ipv6,
@@ -15,7 +17,7 @@ pub fn diff_host(plan: &mut Plan, desired: &Desired, wanted: &View, seen: &View)
     if missing != Forwarding::default() {
         plan.step(
             Step::SetForwarding(missing),
-            "host: forwarding between interfaces is off; local networks need it",
+            "host: forwarding between interfaces is off; networks of this host need it",
         );
     }
     let rules = || crate::rules::host(desired).unwrap_or_default();
@@ -47,33 +49,99 @@ pub fn diff_host(plan: &mut Plan, desired: &Desired, wanted: &View, seen: &View)
     diff_table(
         plan,
         "host",
-        Place::Host,
+        (Place::Host, TableName::Overnet),
         wanted.table.as_ref(),
         seen.table.as_ref(),
         rules,
     );
 }
 
+/// Gateways, published ports and the sockets that hold them.
+fn diff_ingress(plan: &mut Plan, desired: &Desired, wanted: &View, seen: &View) {
+    for (tag, found) in &seen.gateways {
+        let want = wanted.gateways.get(tag);
+        if want.is_none_or(|want| want.port != found.port) {
+            plan.step(
+                Step::DropGateway {
+                    segment: tag.clone(),
+                },
+                format!("host: gateway {} is not wanted", gateway_name(tag)),
+            );
+        }
+    }
+    for (tag, want) in &wanted.gateways {
+        let found = seen.gateways.get(tag);
+        let found = found.filter(|found| found.port == want.port);
+        if found == Some(want) {
+            continue;
+        }
+        let state = if found.is_none() {
+            "missing"
+        } else {
+            "another"
+        };
+        let reason = format!("host: gateway {} is {state}", gateway_name(tag));
+        let (segment, gateway) = (tag.clone(), want.clone());
+        plan.step(
+            if found.is_none() {
+                Step::MakeGateway { segment, gateway }
+            } else {
+                Step::SetGateway { segment, gateway }
+            },
+            reason,
+        );
+    }
+    let before = plan.steps.len();
+    diff_table(
+        plan,
+        "host",
+        (Place::Host, TableName::Ingress),
+        wanted.ingress.as_ref(),
+        seen.ingress.as_ref(),
+        || ingress::rules::host(desired).unwrap_or_default(),
+    );
+    if plan.steps.len() > before && wanted.ingress.is_some() {
+        let (allowed, subnets) = ingress::rules::flows(desired);
+        // Part of what the table is for, and no reason of its own.
+        plan.steps.push(Step::CutPublished { allowed, subnets });
+    }
+    let (hold, free) = (
+        difference(&wanted.ports, &seen.ports),
+        difference(&seen.ports, &wanted.ports),
+    );
+    for (ports, word) in [(&hold, "held"), (&free, "free")] {
+        for (protocol, port) in ports {
+            plan.reasons
+                .push(format!("host: port {port}/{protocol:?} is to be {word}"));
+        }
+    }
+    let each = hold.into_iter().map(|port| Step::HoldPort(port.0, port.1));
+    plan.steps.extend(each);
+    let each = free.into_iter().map(|port| Step::FreePort(port.0, port.1));
+    plan.steps.extend(each);
+}
+
 pub(super) fn diff_table(
     plan: &mut Plan,
     name: &str,
-    place: Place,
+    (place, table): (Place, TableName),
     wanted: Option<&Table>,
     found: Option<&Table>,
     rules: impl Fn() -> Ruleset,
 ) {
+    let text = table.text();
     let why = match (wanted, found) {
         (None, None) => return,
         (None, Some(_)) => {
             plan.step(
-                Step::DropTable(place),
-                format!("{name}: nftables table overnet is not wanted any more"),
+                Step::DropTable { place, table },
+                format!("{name}: nftables table {text} is not wanted any more"),
             );
             return;
         }
-        (Some(_), None) => format!("{name}: nftables table overnet is missing"),
+        (Some(_), None) => format!("{name}: nftables table {text} is missing"),
         (Some(wanted), Some(found)) if wanted == found => return,
-        (Some(wanted), Some(found)) => table_differs(name, wanted, found),
+        (Some(wanted), Some(found)) => table_differs(name, text, wanted, found),
     };
     plan.step(
         Step::SetTable {
@@ -84,7 +152,7 @@ pub(super) fn diff_table(
     );
 }
 
-fn table_differs(name: &str, wanted: &Table, found: &Table) -> String {
+fn table_differs(name: &str, table: &str, wanted: &Table, found: &Table) -> String {
     for (chain, rules) in &wanted.chains {
         match found.chains.get(chain) {
             None => return format!("{name}: nftables chain {chain} is missing"),
@@ -98,5 +166,5 @@ fn table_differs(name: &str, wanted: &Table, found: &Table) -> String {
             Some(_) => {}
         }
     }
-    format!("{name}: nftables table overnet has chains or sets that are not ours")
+    format!("{name}: nftables table {table} has other chains, sets or elements")
 }

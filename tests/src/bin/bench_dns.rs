@@ -109,6 +109,7 @@ fn desired(netns: PathBuf) -> anyhow::Result<Desired> {
         addresses: vec!["10.0.0.2/16".parse()?],
         mac: [2; 6],
         default_via: Vec::new(),
+        publishes: false,
         names: vec!["web".into()],
     };
     let sandbox = Sandbox {

@@ -34,6 +34,7 @@ fn desired(upstreams: &[&str]) -> Desired {
         addresses: vec![address.parse().unwrap()],
         mac: [2; 6],
         default_via: Vec::new(),
+        publishes: false,
         names: vec![name.into()],
     };
     for (id, address, dns) in [

@@ -36,6 +36,7 @@ fn interface(network: &str, address: &str, names: &str) -> Interface {
             .collect(),
         mac: [2, 0, 0, 0, 0, 1],
         default_via: Vec::new(),
+        publishes: false,
         names: strings(names),
     }
 }
@@ -285,6 +286,7 @@ fn any_change() -> impl Strategy<Value = Change> {
         addresses: addresses.into_iter().map(IpNetwork::from).collect(),
         mac: [2; 6],
         default_via: Vec::new(),
+        publishes: false,
         names,
     });
     let a_vip = vip_endpoint.prop_map(|(network, addresses, names)| Vip {
