@@ -60,7 +60,7 @@ need_lab() {
   need_root
   need_commands conmon:conmon crun:crun runc:runc nft:nftables ip:iproute2 docker-registry:docker-registry \
     busybox:busybox-static conntrack:conntrack dig:bind9-dnsutils iperf3:iperf3 curl:curl wget:wget ps:procps \
-    ldd:libc-bin openssl:openssl
+    ldd:libc-bin openssl:openssl tini-static:tini faketime:faketime
 }
 
 # One profile and always the whole workspace: nothing is compiled twice.

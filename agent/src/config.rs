@@ -69,7 +69,7 @@ pub struct Flags {
     /// Label of this engine, KEY=VALUE; may be given several times
     #[arg(long, value_name = "KEY=VALUE")]
     pub label: Vec<String>,
-    /// Log filter, for example `info` or `ovnd=debug,dataplane=trace` [default: info]
+    /// Log filter, for example `info` or `agent=debug,dataplane=trace` [default: info,openraft=warn]
     #[arg(long, value_name = "FILTER", env = "OVND_LOG")]
     pub log: Option<String>,
     /// Log as one JSON object a line
@@ -156,6 +156,9 @@ pub struct Settings {
 /// The file that is read when no other is named, if it exists.
 pub const DEFAULT_FILE: &str = "/etc/overnet/ovnd.toml";
 
+/// At `info` openraft writes its whole state at each start.
+const DEFAULT_LOG: &str = "info,openraft=warn";
+
 impl Settings {
     /// Reads the file that applies and lays the flags over it.
     pub fn load(flags: &Flags) -> anyhow::Result<Self> {
@@ -234,7 +237,10 @@ impl Settings {
                 .or(file.docker_socket)
                 .unwrap_or_default(),
             labels,
-            log: flags.log.or(file.log).unwrap_or_else(|| "info".to_owned()),
+            log: flags
+                .log
+                .or(file.log)
+                .unwrap_or_else(|| DEFAULT_LOG.to_owned()),
             log_json: flags.log_json || file.log_json.unwrap_or(false),
         })
     }

@@ -1,81 +1,171 @@
 //! `ovnd dataplane`: the wish, the sight and the difference, for whoever debugs a network.
+//!
+//! Without `--file` the running daemon is asked, which is not disturbed by it. With `--file` this
+//! process looks at the kernel itself, and no daemon is needed.
 
 use std::path::Path;
 
-use anyhow::{Context, bail};
-use dataplane::{Dataplane, Desired, dns, plan};
+use anyhow::{Context, bail, ensure};
+use dataplane::{Desired, kernel::Linux, plan};
+use http_body_util::{BodyExt, Empty};
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use tokio::net::UnixStream;
 
-use crate::config::{DataplaneAction, Settings};
+use crate::{
+    config::{DataplaneAction, Settings},
+    http::Sight,
+};
 
-/// Where the running daemon leaves its wish when it is asked for it.
-const ANSWER: &str = "desired.json";
+/// Where the running daemon tells what it sees.
+const QUESTION: &str = "/overnet/dataplane";
 
 /// Runs one of the commands and prints to standard output.
 pub async fn run(action: DataplaneAction, settings: &Settings) -> anyhow::Result<()> {
-    let (file, deed) = match &action {
-        DataplaneAction::Show { file } => (file.as_deref(), Deed::Show),
-        DataplaneAction::Plan { file } => (file.as_deref(), Deed::Plan),
-        DataplaneAction::Apply { file } => (Some(file.as_path()), Deed::Apply),
-    };
-    let path = file.map_or_else(|| settings.run.join(ANSWER), Path::to_path_buf);
-    let desired = read(&path)?;
-    let dataplane = Dataplane::start(dataplane::Config {
-        run_dir: settings.run.clone(),
-        dns: dns::DnsConfig {
-            inherited: Vec::new(),
-            keeper: std::sync::Arc::new(dns::Forgetful),
-        },
-    })?;
-    let outcome = carry_out(&dataplane, desired, deed).await;
-    dataplane.shutdown().await;
-    outcome
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Deed {
-    Show,
-    Plan,
-    Apply,
-}
-
-async fn carry_out(dataplane: &Dataplane, desired: Desired, deed: Deed) -> anyhow::Result<()> {
-    match deed {
-        Deed::Show => {
-            let shown = serde_json::json!({
-                "desired": desired,
-                "observed": dataplane.observe().await?,
-                "obstacles": dataplane.probe().await,
-            });
-            println!("{}", serde_json::to_string_pretty(&shown)?);
-        }
-        Deed::Plan => {
-            let plan = plan(&desired, &dataplane.observe().await?);
+    match action {
+        DataplaneAction::Show { file } => show(&look(file.as_deref(), settings).await?),
+        DataplaneAction::Plan { file } => {
+            let shown = look(file.as_deref(), settings).await?;
+            let sight: Sight = serde_json::from_value(shown).context("not a dataplane's answer")?;
+            let plan = plan(&sight.desired, &sight.observed);
             if plan.is_empty() {
                 println!("nothing to do: the kernel matches the wish");
             }
             for reason in &plan.reasons {
                 println!("{reason}");
             }
+            Ok(())
         }
-        Deed::Apply => {
-            let report = dataplane.replace(desired).await;
-            for failure in &report.failures {
-                eprintln!("{failure}");
-            }
-            if !report.failures.is_empty() {
-                bail!("{} steps failed", report.failures.len());
-            }
-        }
+        DataplaneAction::Apply { file } => apply(&file, settings).await,
     }
+}
+
+fn show(sight: &Value) -> anyhow::Result<()> {
+    println!("{}", serde_json::to_string_pretty(sight)?);
     Ok(())
 }
 
-fn read(path: &Path) -> anyhow::Result<Desired> {
-    let text = std::fs::read(path).with_context(|| {
+async fn look(file: Option<&Path>, settings: &Settings) -> anyhow::Result<Value> {
+    let Some(file) = file else {
+        return ask(socket(settings)?).await;
+    };
+    let desired = read(file)?;
+    let mut kernel = open(&desired, settings)?;
+    Ok(serde_json::to_value(Sight {
+        observed: kernel.observe().context("cannot look at the kernel")?,
+        obstacles: kernel.probe(),
+        desired,
+        status: None,
+    })?)
+}
+
+/// Networks, addresses and rules; name servers are the daemon's.
+async fn apply(file: &Path, settings: &Settings) -> anyhow::Result<()> {
+    let desired = read(file)?;
+    let socket = socket(settings)?;
+    ensure!(
+        UnixStream::connect(socket).await.is_err(),
+        "ovnd runs (it answers at {}) and would put everything back to its own wish; stop it first",
+        socket.display()
+    );
+    let mut kernel = open(&desired, settings)?;
+    let observed = kernel.observe().context("cannot look at the kernel")?;
+    let plan = plan(&desired, &observed);
+    print!("{plan}");
+    let failures = kernel.apply(&plan.steps);
+    for failure in &failures {
+        eprintln!("{failure}");
+    }
+    match failures.len() {
+        0 => Ok(()),
+        failed => bail!("{failed} of {} steps failed", plan.steps.len()),
+    }
+}
+
+fn open(desired: &Desired, settings: &Settings) -> anyhow::Result<Linux> {
+    let mut kernel = Linux::open(&settings.run)?;
+    for sandbox in desired.sandboxes.values() {
+        kernel.remember(&sandbox.netns);
+    }
+    Ok(kernel)
+}
+
+fn socket(settings: &Settings) -> anyhow::Result<&Path> {
+    let first = settings.sockets.first().context("no API socket is set")?;
+    Ok(first)
+}
+
+/// Asks the running daemon.
+async fn ask(socket: &Path) -> anyhow::Result<Value> {
+    let at = socket.display();
+    let stream = UnixStream::connect(socket).await.with_context(|| {
         format!(
-            "{} cannot be read; is ovnd running, with the same --run? A written wish is named by --file",
-            path.display()
+            "ovnd does not answer at {at}; is it running, with the same --run and --socket? \
+             A written wish is named by --file"
         )
     })?;
-    serde_json::from_slice(&text).with_context(|| format!("{} is no wish", path.display()))
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    tokio::spawn(connection);
+    let request = http::Request::get(QUESTION)
+        .header(http::header::HOST, "ovnd")
+        .body(Empty::<bytes::Bytes>::new())?;
+    let answer = sender.send_request(request).await?;
+    let status = answer.status();
+    let body = answer.into_body().collect().await?.to_bytes();
+    let value: Value = serde_json::from_slice(&body)
+        .with_context(|| format!("ovnd at {at} gives an answer of another kind ({status})"))?;
+    ensure!(
+        status.is_success(),
+        "ovnd at {at}: {}",
+        value["message"].as_str().unwrap_or("no reason given")
+    );
+    Ok(value)
+}
+
+fn read(path: &Path) -> anyhow::Result<Desired> {
+    let text = std::fs::read(path).with_context(|| format!("{} cannot be read", path.display()))?;
+    understand(&text).with_context(|| format!("{} is no wish", path.display()))
+}
+
+/// A wish, alone or within what `show` prints. A word it does not know is refused: a misspelt
+/// part would be an empty part, and `apply` would take everything of that kind down.
+fn understand(text: &[u8]) -> anyhow::Result<Desired> {
+    const PARTS: [&str; 4] = ["underlay", "networks", "sandboxes", "remotes"];
+    let mut value: Value = serde_json::from_slice(text)?;
+    if let Some(desired) = value.get_mut("desired") {
+        value = desired.take();
+    }
+    let parts = value.as_object().context("it is not a JSON object")?;
+    if let Some(unknown) = parts.keys().find(|key| !PARTS.contains(&key.as_str())) {
+        bail!("it has {unknown:?}, which is none of {}", PARTS.join(", "));
+    }
+    Ok(serde_json::from_value(value)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wishes_alone_and_within_what_show_prints() {
+        let network = r#"{"name":"a","kind":{"overlay":{"vni":4096}},
+            "subnets":[{"subnet":"10.1.0.0/24","gateway":"10.1.0.1"}]}"#;
+        let alone = format!(r#"{{"networks":{{"n1":{network}}}}}"#);
+        let shown = format!(r#"{{"desired":{alone},"observed":{{}},"obstacles":[]}}"#);
+        let wish = understand(alone.as_bytes()).unwrap();
+        assert_eq!(wish.networks["n1"].name, "a");
+        assert_eq!(understand(shown.as_bytes()).unwrap(), wish);
+        assert_eq!(understand(b"{}").unwrap(), Desired::default());
+        for wrong in [
+            "",
+            "[]",
+            "7",
+            r#"{"network":{}}"#,
+            r#"{"networks":[]}"#,
+            "{",
+        ] {
+            assert!(understand(wrong.as_bytes()).is_err(), "{wrong}");
+        }
+    }
 }

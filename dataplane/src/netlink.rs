@@ -90,6 +90,11 @@ impl Message {
         self
     }
 
+    /// As it stands: length and sequence number are filled in when it is sent.
+    pub fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
     fn seal(&mut self, sequence: u32, ack: bool) -> &[u8] {
         let length = self.0.len() as u32;
         self.0[0..4].copy_from_slice(&length.to_ne_bytes());

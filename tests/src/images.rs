@@ -132,19 +132,24 @@ fn push_one(registry: &Host, name: &str, layers: &[&Path], mut config: Value) ->
     let manifest = json!({
         "schemaVersion": 2, "mediaType": MANIFEST, "config": image, "layers": descriptors,
     });
-    let path = format!("/v2/{name}/manifests/latest");
-    send(
-        registry,
-        "PUT",
-        &path,
-        MANIFEST,
-        &serde_json::to_vec(&manifest)?,
-    )
-    .map(drop)
+    push_manifest(registry, (name, "latest"), &manifest).map(drop)
+}
+
+/// Sends a manifest or a list of them, under a tag; gives its descriptor.
+pub fn push_manifest(
+    registry: &Host,
+    (name, tag): (&str, &str),
+    manifest: &Value,
+) -> Result<Value> {
+    let bytes = serde_json::to_vec(manifest)?;
+    let kind = manifest["mediaType"].as_str().context("a media type")?;
+    let path = format!("/v2/{name}/manifests/{tag}");
+    send(registry, "PUT", &path, kind, &bytes)?;
+    Ok(json!({"mediaType": kind, "digest": digest(&bytes), "size": bytes.len()}))
 }
 
 /// Sends a blob and gives its descriptor.
-fn push_blob(registry: &Host, name: &str, kind: &str, bytes: &[u8]) -> Result<Value> {
+pub fn push_blob(registry: &Host, name: &str, kind: &str, bytes: &[u8]) -> Result<Value> {
     let digest = digest(bytes);
     let begun = send(
         registry,

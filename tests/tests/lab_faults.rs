@@ -54,9 +54,10 @@ fn containers_outlive_daemons_hosts_come_back() {
 #[test]
 fn two_hundred_runs_leave_nothing() {
     let lab = Lab::up(Options::for_test("leaks")).unwrap();
-    lab.host("manager01")
-        .ctl(["network", "create", "-d", "overlay", "--attachable", "ch03"])
-        .ok();
+    let manager = lab.host("manager01");
+    // 61 addresses for 267 containers: those of the first must come back for the last.
+    let create = "network create -d overlay --attachable --subnet 10.78.0.0/26 ch03";
+    manager.ctl(create.split(' ')).ok();
     let hosts: Vec<Host> = (1..=3)
         .map(|n| lab.host(&format!("worker{n:02}")))
         .collect();
@@ -78,19 +79,26 @@ fn two_hundred_runs_leave_nothing() {
             .ok();
     }
     let before: Vec<Left> = hosts.iter().map(left).collect();
-    let memory: Vec<u64> = hosts.iter().map(resident).collect();
+    let once = |host: &Host, more: &[&str]| {
+        let mut words = vec!["run", "--rm", "--network", "ch03"];
+        words.extend(more);
+        words.extend([TOOLBOX, "true"]);
+        host.ctl(words).ok();
+    };
+    let runs = |each: usize| {
+        std::thread::scope(|scope| {
+            for lane in 0..6 {
+                let (host, once) = (&hosts[lane % hosts.len()], &once);
+                scope.spawn(move || (0..each).for_each(|_| once(host, &[])));
+            }
+        });
+    };
     let start = Instant::now();
-    std::thread::scope(|scope| {
-        for lane in 0..6 {
-            let host = &hosts[lane % hosts.len()];
-            scope.spawn(move || {
-                for _ in 0..34 {
-                    let words = ["run", "--rm", "--network", "ch03", TOOLBOX, "true"];
-                    host.ctl(words).ok();
-                }
-            });
-        }
-    });
+    // The first ones fill caches and the allocator's reserves.
+    runs(10);
+    let daemons: Vec<&Host> = hosts.iter().chain([&manager]).collect();
+    let memory: Vec<u64> = daemons.iter().map(|host| resident(host)).collect();
+    runs(24);
     eprintln!("204 runs: {:.1} s", start.elapsed().as_secs_f64());
     for (host, before) in hosts.iter().zip(&before) {
         wait::until(&format!("{} is as it was", host.name()), LIMIT, || {
@@ -100,24 +108,38 @@ fn two_hundred_runs_leave_nothing() {
                 .ok_or(format!("{now:?}, before {before:?}"))
         });
     }
-    for (host, before) in hosts.iter().zip(memory) {
-        let grown = resident(host).saturating_sub(before);
-        assert!(
-            grown < 24 << 10,
-            "ovnd on {} grew by {grown} KiB",
-            host.name()
-        );
-    }
-    // Addresses are free again once their rest has passed, and no host keeps a neighbour.
-    let inspect = [
-        "network",
-        "inspect",
-        "--format",
-        "{{len .Containers}}",
-        "ch03",
-    ];
-    assert_eq!(hosts[0].ctl(inspect).ok(), "1");
+    let grown: Vec<u64> = daemons
+        .iter()
+        .zip(memory)
+        .map(|(host, before)| resident(host).saturating_sub(before))
+        .collect();
+    eprintln!("144 runs made the daemons grow by {grown:?} KiB");
+    assert!(grown.iter().all(|grown| *grown < 6 << 10), "{grown:?} KiB");
+    every_address_is_free_again(&hosts, &once);
     lab.down().unwrap();
+}
+
+/// Each address but those of the three that stay can be had by name: none is lost.
+fn every_address_is_free_again(hosts: &[Host], once: &(impl Fn(&Host, &[&str]) + Sync)) {
+    let address = "{{.NetworkSettings.Networks.ch03.IPAddress}}";
+    let staying: Vec<String> = hosts
+        .iter()
+        .map(|host| host.ctl(["inspect", "--format", address, "stay"]).ok())
+        .collect();
+    let free: Vec<String> = (2..=62)
+        .map(|last| format!("10.78.0.{last}"))
+        .filter(|address| !staying.contains(address))
+        .collect();
+    assert_eq!(free.len(), 58);
+    std::thread::scope(|scope| {
+        for (lane, part) in free.chunks(10).enumerate() {
+            let host = &hosts[lane % hosts.len()];
+            scope.spawn(move || {
+                part.iter()
+                    .for_each(|address| once(host, &["--ip", address]))
+            });
+        }
+    });
 }
 
 /// What a host has of containers, as numbers.
@@ -355,7 +377,46 @@ fn parted_hosts_heal(lab: &Lab) {
     becomes(lab, "worker01", "Ready");
 }
 
-/// Each row deletes something of ours by hand; a packet passes again within a second.
+/// One thing that somebody deletes by hand.
+struct Drift {
+    what: &'static str,
+    /// Whether the scripts run in the namespaces of the overlay networks.
+    in_networks: bool,
+    delete: &'static str,
+    /// Prints the same before and after.
+    count: &'static str,
+    /// What the log says of it.
+    sentence: &'static str,
+}
+
+const DEVICE: &str =
+    "d=$(ip -o link show type vxlan | sed 's/^[0-9]*: \\([^:@]*\\).*/\\1/' | head -n1); ";
+
+const DRIFTS: [Drift; 3] = [
+    Drift {
+        what: "the VXLAN device",
+        in_networks: true,
+        delete: "[ -n \"$d\" ] && ip link del $d",
+        count: "bridge fdb show dev $d | grep -c dst",
+        sentence: "drift: network ch03: VXLAN device ovtv",
+    },
+    Drift {
+        what: "forwarding entries",
+        in_networks: true,
+        delete: "bridge fdb show dev $d | grep dst | while read mac rest; do bridge fdb del $mac dev $d self; done",
+        count: "bridge fdb show dev $d | grep -c dst",
+        sentence: "drift: network ch03: forwarding entry 02:42:",
+    },
+    Drift {
+        what: "the host's nftables table",
+        in_networks: false,
+        delete: "nft delete table inet overnet",
+        count: "nft list table inet overnet | grep -c chain",
+        sentence: "drift: host: nftables table overnet is missing",
+    },
+];
+
+/// Each is back within a second, packets pass again, and the log says what differed.
 fn drift_is_repaired(lab: &Lab) {
     let two = lab.host("worker02");
     let address = "{{.NetworkSettings.Networks.ch03.IPAddress}}";
@@ -367,48 +428,52 @@ fn drift_is_repaired(lab: &Lab) {
         .ctl(["inspect", "--format", "{{.State.Pid}}", "asker"])
         .ok();
     // Overlay networks have namespaces of their own, bound under /run/overnet.
-    let inside = "for ns in $(awk '$5 ~ \"^/run/overnet\" && / nsfs /{print $5}' /proc/self/mountinfo); do \
+    let inside = "for ns in $(awk '$5 ~ \"^/run/overnet/netns/o\" && / nsfs /{print $5}' /proc/self/mountinfo); do \
                   nsenter --net=$ns sh -c \"$1\" && done=1; done; [ -n \"$done\" ]";
-    let rows = [
-        (
-            "the VXLAN device",
-            true,
-            "d=$(ip -o link show type vxlan | sed 's/^[0-9]*: \\([^:@]*\\).*/\\1/' | head -n1); [ -n \"$d\" ] && ip link del $d",
-        ),
-        (
-            "forwarding entries",
-            true,
-            "d=$(ip -o link show type vxlan | sed 's/^[0-9]*: \\([^:@]*\\).*/\\1/' | head -n1); [ -n \"$d\" ] && bridge fdb show dev $d | grep dst | while read mac rest; do bridge fdb del $mac dev $d self; done",
-        ),
-        (
-            "the host's nftables table",
-            false,
-            "nft delete table inet overnet",
-        ),
-    ];
-    for (what, in_networks, script) in rows {
-        let log_before = std::fs::read_to_string(two.log()).unwrap_or_default().len();
-        if in_networks {
-            two.exec(["sh", "-c", inside, "sh", script]).ok();
-        } else {
-            two.exec(["sh", "-c", script]).ok();
+    for drift in &DRIFTS {
+        let what = drift.what;
+        let script = |script: &str| {
+            if drift.in_networks {
+                two.exec(["sh", "-c", inside, "sh", &format!("{DEVICE}{script}")])
+            } else {
+                two.exec(["sh", "-c", script])
+            }
+        };
+        let before = script(drift.count).ok();
+        // A machine at work on something else may be late once, not three times.
+        let mut times = Vec::new();
+        for _ in 0..3 {
+            let log_before = std::fs::read_to_string(two.log()).unwrap().len();
+            let deleted = Instant::now();
+            script(drift.delete).ok();
+            wait::until(&format!("{what}: back"), LIMIT, || {
+                let now = script(drift.count);
+                (now.success() && now.stdout.trim_end() == before)
+                    .then_some(())
+                    .ok_or(now)
+            });
+            times.push(deleted.elapsed());
+            let ping = "busybox ping -c3 -i0.2 -W2";
+            let mut words = vec!["nsenter", "-t", &pid, "-n"];
+            words.extend(ping.split(' '));
+            words.push(&api);
+            two.exec(words).ok();
+            let log = std::fs::read_to_string(two.log()).unwrap();
+            assert!(
+                log[log_before..].contains(drift.sentence),
+                "{what}: no {:?} in {}",
+                drift.sentence,
+                &log[log_before..]
+            );
+            if times.last().unwrap() < &Duration::from_secs(1) {
+                break;
+            }
         }
-        let deleted = Instant::now();
-        wait::until(&format!("{what} is back"), LIMIT, || {
-            let table = two
-                .exec(["nft", "list", "table", "inet", "overnet"])
-                .success();
-            let ping = [
-                "nsenter", "-t", &pid, "-n", "busybox", "ping", "-c1", "-W1", &api,
-            ];
-            (table && two.exec(ping).success())
-                .then_some(())
-                .ok_or("not yet")
-        });
-        let took = deleted.elapsed();
-        assert!(took < Duration::from_secs(2), "{what}: back after {took:?}");
-        let log = std::fs::read_to_string(two.log()).unwrap();
-        assert!(log.len() > log_before, "{what}: the log says nothing");
+        let best = times.iter().min().unwrap();
+        assert!(
+            *best < Duration::from_secs(1),
+            "{what}: back after {times:?}"
+        );
     }
 }
 

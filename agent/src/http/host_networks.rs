@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use futures_util::future::BoxFuture;
 
-use super::{HostEndpoint, HostNetwork, HostNetworks};
+use model::Refusal;
+
+use super::{HostEndpoint, HostNetwork, HostNetworks, Sight};
 use crate::network::{
     Networks,
     local::{GATEWAY_BRIDGE, LocalNetwork},
@@ -28,6 +30,19 @@ impl HostNetworks for Networks {
                     addresses: attachment.endpoint.addresses,
                 })
                 .collect()
+        })
+    }
+
+    fn sight(&self) -> BoxFuture<'_, Result<Sight, Refusal>> {
+        Box::pin(async move {
+            let dataplane = self.dataplane();
+            let observed = dataplane.observe().await;
+            Ok(Sight {
+                desired: self.desired().await,
+                observed: observed.map_err(|error| Refusal::internal(error.to_string()))?,
+                obstacles: dataplane.probe().await,
+                status: Some(dataplane.status().borrow().clone()),
+            })
         })
     }
 }

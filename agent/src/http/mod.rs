@@ -7,6 +7,7 @@ mod absent;
 mod answer;
 mod bus;
 mod containers;
+mod dataplane;
 mod disk;
 mod events;
 mod exec;
@@ -48,6 +49,7 @@ use tower::ServiceExt;
 pub use self::{
     answer::{Answer, Asked, Failure, Given, Optional, Raw, Spoken, done, json, json_with},
     bus::EventBus,
+    dataplane::Sight,
     state::{AppState, HostEndpoint, HostNetwork, HostNetworks, unexpected},
 };
 
@@ -63,6 +65,7 @@ pub fn router(state: AppState) -> Router {
 fn routes() -> Router<AppState> {
     Router::new()
         .merge(system::routes())
+        .merge(dataplane::routes())
         .merge(disk::routes())
         .merge(events::routes())
         .merge(swarm::routes())

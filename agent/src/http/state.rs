@@ -11,7 +11,7 @@ use model::{
 use runtime::{engine::Engine, images::ImageStore};
 use tokio_util::sync::CancellationToken;
 
-use super::{bus::EventBus, network_events};
+use super::{bus::EventBus, dataplane::Sight, network_events};
 use crate::{
     cluster::{ClusterNode, LocalState, Standing},
     config::Settings,
@@ -66,6 +66,9 @@ pub trait HostNetworks: Send + Sync + 'static {
 
     /// The containers of this host on the network with that id, local or the cluster's.
     fn endpoints<'a>(&'a self, network_id: &'a str) -> BoxFuture<'a, Vec<HostEndpoint>>;
+
+    /// What the dataplane was told and what the kernel has; changes nothing.
+    fn sight(&self) -> BoxFuture<'_, Result<Sight, Refusal>>;
 }
 
 /// Docker's sentence for a host that is in no cluster.

@@ -200,7 +200,7 @@ impl Engine {
         self.config
             .init
             .clone()
-            .or_else(|| PLACES.iter().map(PathBuf::from).find(|path| path.exists()))
+            .or_else(|| PLACES.iter().map(PathBuf::from).find(|path| path.is_file()))
             .ok_or_else(|| {
                 Refusal::invalid(
                     "--init needs an init program: install the package tini or catatonit",

@@ -17,7 +17,7 @@ use anyhow::{Context, Result, bail, ensure};
 use tests::{Host, Lab, Options};
 
 const TOOLBOX: &str = "registry:5000/example/toolbox";
-const SECONDS: u64 = 3;
+const SECONDS: u64 = 2;
 const PORT: u16 = 5300;
 const FIGURES: [&str; 5] = [
     "TCP one stream, Gbit/s",
