@@ -147,10 +147,8 @@ impl Manager {
     pub(super) fn dry_run(&self, spec: model::ServiceSpec) -> Result<Answer, Refusal> {
         let view = self.store().view();
         let draft = control::draft(&view, spec, clock::now())?;
-        Err(Refusal::not_implemented(format!(
-            "service {} passes every check; where its tasks would go is not told yet",
-            draft.spec.name
-        )))
+        let answer = crate::scheduler::dry_run(&view, &draft.spec, clock::now());
+        Ok(Answer::DryRun(Box::new(answer)))
     }
 }
 

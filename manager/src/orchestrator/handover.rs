@@ -6,7 +6,10 @@ use std::{
     time::Duration,
 };
 
-use model::{Endpoint, EndpointState, NetworkId, NodeId, Task, TaskId, TaskState, task::Handover};
+use model::{
+    Endpoint, EndpointState, NetworkId, NodeId, Task, TaskId, TaskState, node::NodeState,
+    task::Handover,
+};
 
 use crate::{
     decision::{BATCH, Decision},
@@ -115,6 +118,13 @@ fn step(hosts: &mut Hosts<'_>, task: &Task, to: Handover, now: i64, decision: &m
         .iter()
         .filter_map(|id| hosts.tables.endpoint(id))
         .collect();
+    let down = |node: &NodeId| {
+        let node = hosts.tables.node(node);
+        node.is_none_or(|node| node.status.state == NodeState::Down)
+    };
+    if to == Handover::In && task.node.as_ref().is_some_and(down) {
+        return;
+    }
     let early: Vec<&&Endpoint> = endpoints.iter().filter(|e| e.state < state).collect();
     if !early.is_empty() {
         for endpoint in early {

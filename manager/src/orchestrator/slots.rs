@@ -124,7 +124,7 @@ pub(super) fn settle<'a>(plan: &mut Plan<'a>, place: &Place, slot: &Slot<'a>) ->
             return State::Changed;
         }
         promote(plan, slot, newest);
-        return State::Dirty(good);
+        return State::Dirty(std::iter::once(*newest).chain(others).collect());
     }
     if !misfit.is_empty() && matches!(place, Place::Slot(_)) {
         if let Some(failed) = ended.first() {
