@@ -8,7 +8,7 @@ use clap::{ArgAction, Command, CommandFactory, FromArgMatches, Parser, Subcomman
 
 use crate::commands::{
     completion, config, container, copy, events, exec, image, info, inspect, lifecycle, logs,
-    network, node, ps, pull, registry, run, secret, service, stats, swarm, system, volume,
+    network, node, ps, pull, registry, run, secret, service, stack, stats, swarm, system, volume,
 };
 use crate::failure::Failure;
 use crate::flags::boolean;
@@ -85,6 +85,8 @@ pub enum Top {
     Secret(secret::SecretCommand),
     #[command(subcommand)]
     Service(service::ServiceCommand),
+    #[command(subcommand)]
+    Stack(stack::StackCommand),
     Start(lifecycle::StartArgs),
     Stats(stats::StatsArgs),
     Stop(lifecycle::StopArgs),
@@ -221,7 +223,9 @@ const GROUPS: &[(&str, &[&str])] = &[
     ),
     (
         "Cluster Commands",
-        &["swarm", "node", "service", "network", "secret", "config"],
+        &[
+            "swarm", "node", "service", "stack", "network", "secret", "config",
+        ],
     ),
     (
         "Management Commands",
@@ -300,6 +304,7 @@ pub async fn dispatch(session: &Session, command: Top) -> Result<(), Failure> {
         Top::Save(args) => image::save(session, args).await,
         Top::Secret(inner) => secret::run(session, inner).await,
         Top::Service(inner) => service::run(session, inner).await,
+        Top::Stack(inner) => stack::run(session, inner).await,
         Top::Start(args) => lifecycle::start(session, args).await,
         Top::Stats(args) => stats::stats(session, args).await,
         Top::Stop(args) => lifecycle::stop(session, args, "stop").await,

@@ -19,6 +19,7 @@ pub mod registry;
 pub mod run;
 pub mod secret;
 pub mod service;
+pub mod stack;
 pub mod stats;
 pub mod swarm;
 pub mod swarm_update;

@@ -130,16 +130,14 @@ fn way_out(key: &str, branch: &Branch) -> String {
             return format!("did you mean {key} below {name}?");
         }
     }
-    match nearest(key, branch.children.keys().copied()) {
-        Some(near) => format!("did you mean {near}?"),
-        None => {
-            let names: Vec<&str> = branch.children.keys().copied().collect();
-            format!(
-                "there are {}; own additions begin with x-",
-                names.join(", ")
-            )
-        }
+    if let Some(near) = nearest(key, branch.children.keys().copied()) {
+        return format!("did you mean {near}?");
     }
+    let names: Vec<&str> = branch.children.keys().copied().collect();
+    format!(
+        "there are {}; own additions begin with x-",
+        names.join(", ")
+    )
 }
 
 /// True when a form for single values is allowed at all; a wrong value is reported here.

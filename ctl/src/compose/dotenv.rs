@@ -61,25 +61,23 @@ pub fn parse(text: &str, lookup: &dyn Fn(&str) -> Option<String>) -> Result<Vec<
                 message: format!("{name}: {}", e.message),
             })
         };
-        let (value, left) = match value.chars().next() {
-            Some(quote @ ('"' | '\'')) => {
-                let (inner, left) = quoted(value, quote)
-                    .ok_or_else(|| bad(format!("{name}: the quote {quote} is not closed")))?;
-                let value = if quote == '"' {
-                    expanded(&unescape(inner))?
-                } else {
-                    inner.to_owned()
-                };
-                (value, left)
-            }
-            _ => {
-                let (line, left) = value.split_once('\n').unwrap_or((value, ""));
-                let cut = line
-                    .find(" #")
-                    .or_else(|| line.find("\t#"))
-                    .or(line.starts_with('#').then_some(0));
-                (expanded(line[..cut.unwrap_or(line.len())].trim())?, left)
-            }
+        let first = value.chars().next().filter(|c| matches!(c, '"' | '\''));
+        let (value, left) = if let Some(quote) = first {
+            let (inner, left) = quoted(value, quote)
+                .ok_or_else(|| bad(format!("{name}: the quote {quote} is not closed")))?;
+            let value = if quote == '"' {
+                expanded(&unescape(inner))?
+            } else {
+                inner.to_owned()
+            };
+            (value, left)
+        } else {
+            let (line, left) = value.split_once('\n').unwrap_or((value, ""));
+            let cut = line
+                .find(" #")
+                .or_else(|| line.find("\t#"))
+                .or(line.starts_with('#').then_some(0));
+            (expanded(line[..cut.unwrap_or(line.len())].trim())?, left)
         };
         pairs.push((name.to_owned(), Some(value)));
         rest = left;

@@ -5,6 +5,7 @@
 //! "Interpolation".
 
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
 
 use super::node::{Node, Place, Value};
 use super::problem::{Problem, Sources};
@@ -144,9 +145,8 @@ impl Machine<'_> {
         let mut inner = String::new();
         let end = self.run(word, depth + 1, wanted, &mut inner)?;
         match (sign, value) {
-            ('-', Some(value)) => out.push_str(&value),
+            ('-' | '?', Some(value)) => out.push_str(&value),
             ('-', None) | ('+', Some(_)) => out.push_str(&inner),
-            ('?', Some(value)) => out.push_str(&value),
             ('?', None) if live => {
                 let why = if inner.is_empty() {
                     String::new()
@@ -232,10 +232,9 @@ impl Walk<'_> {
         let at = node.at;
         let length = path.len();
         match &mut node.value {
-            Value::Null => {}
             Value::List(items) => {
                 for (index, item) in items.iter_mut().enumerate() {
-                    path.push_str(&format!("[{index}]"));
+                    let _ = write!(path, "[{index}]");
                     self.node(item, path);
                     path.truncate(length);
                 }
@@ -270,7 +269,7 @@ impl Walk<'_> {
                     }
                 }
             }
-            Value::Scalar { .. } => {}
+            Value::Null | Value::Scalar { .. } => {}
         }
     }
 }

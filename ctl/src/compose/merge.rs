@@ -103,12 +103,11 @@ fn lists(base: Vec<Node>, over: Vec<Node>, path: &str) -> Vec<Node> {
             joined.push(item);
             continue;
         };
-        match index.get(&name) {
-            Some(position) => joined[*position] = item,
-            None => {
-                index.insert(name, joined.len());
-                joined.push(item);
-            }
+        if let Some(position) = index.get(&name) {
+            joined[*position] = item;
+        } else {
+            index.insert(name, joined.len());
+            joined.push(item);
         }
     }
     joined
@@ -204,7 +203,7 @@ fn uniform(node: Node, path: &str, branch: Option<&Branch>) -> Node {
                 match entries.iter_mut().find(|e| e.key == key) {
                     // One host may have several addresses.
                     Some(entry) if path.ends_with("extra_hosts") => {
-                        several(&mut entry.value, value)
+                        several(&mut entry.value, value);
                     }
                     Some(entry) => entry.value = value,
                     None => entries.push(Entry { key, at, value }),
@@ -223,12 +222,11 @@ fn uniform(node: Node, path: &str, branch: Option<&Branch>) -> Node {
 }
 
 fn several(old: &mut Node, new: Node) {
-    match &mut old.value {
-        Value::List(items) => items.push(new),
-        _ => {
-            let first = old.clone();
-            old.value = Value::List(vec![first, new]);
-        }
+    if let Value::List(items) = &mut old.value {
+        items.push(new);
+    } else {
+        let first = old.clone();
+        old.value = Value::List(vec![first, new]);
     }
 }
 

@@ -70,7 +70,7 @@ pub struct Problem {
     /// The way out.
     pub help: Option<String>,
     /// A second place that has to do with it.
-    pub other: Option<Place>,
+    pub other: Option<Box<Place>>,
 }
 
 impl Problem {
@@ -104,7 +104,7 @@ impl Problem {
 
     /// Adds a second place.
     pub fn and(mut self, other: Place) -> Self {
-        self.other = Some(other);
+        self.other = Some(Box::new(other));
         self
     }
 
@@ -230,8 +230,12 @@ fn render(problem: &Problem, sources: &Sources) -> String {
         )
     };
     let mut labels = vec![span(at, "here")];
-    if let Some(other) = problem.other.filter(|other| other.source == at.source) {
-        labels.push(span(other, "and here"));
+    if let Some(other) = problem
+        .other
+        .as_deref()
+        .filter(|other| other.source == at.source)
+    {
+        labels.push(span(*other, "and here"));
     }
     let shown = Shown {
         line: line.clone(),

@@ -1,5 +1,7 @@
 //! A tree as YAML again, for `stack config`.
 
+use std::fmt::Write as _;
+
 use super::node::{Node, Value};
 
 /// Block style, two spaces a level; text that could be taken for something else is quoted.
@@ -87,7 +89,9 @@ fn word(text: &str, typed: bool, out: &mut String) {
             '\n' => out.push_str("\\n"),
             '\t' => out.push_str("\\t"),
             '\r' => out.push_str("\\r"),
-            c if c.is_control() => out.push_str(&format!("\\u{:04x}", c as u32)),
+            c if c.is_control() => {
+                let _ = write!(out, "\\u{:04x}", c as u32);
+            }
             c => out.push(c),
         }
     }

@@ -113,14 +113,14 @@ fn object(
                     .map(|file| cx.read(file, &format!("{path}.file")))
                     .transpose()?,
                 "content" => Some(given.as_bytes().to_vec()),
-                "environment" => match cx.around.variables.get(given) {
-                    Some(value) => Some(value.as_bytes().to_vec()),
-                    None => {
+                "environment" => {
+                    let Some(value) = cx.around.variables.get(given) else {
                         let message = format!("the variable {given} is not set");
                         return Err(Problem::new(at, &format!("{path}.environment"), message)
                             .help(format!("set {given} in the environment or in a .env file")));
-                    }
-                },
+                    };
+                    Some(value.as_bytes().to_vec())
+                }
                 _ => None,
             }
         }
