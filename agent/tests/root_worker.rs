@@ -94,8 +94,8 @@ impl ByHand {
             reported.wait_for(|all| all.get(&id).is_some_and(|status| status.state == state));
         match tokio::time::timeout(LIMIT, there).await {
             Ok(all) => all.unwrap()[&id].clone(),
-            Err(_) => panic!(
-                "{task} is not {state:?}: {:?}",
+            Err(late) => panic!(
+                "{task} is not {state:?} ({late}): {:?}",
                 self.reported.borrow().get(&id)
             ),
         }

@@ -1,5 +1,7 @@
 //! `stack` against the fake daemon: what is asked in which order, and what the user reads.
 
+#![allow(clippy::unwrap_used)] // a panic is how a test fails
+
 #[allow(dead_code)] // shared with the other suites, which use the rest
 mod fake;
 

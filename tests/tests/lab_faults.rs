@@ -136,7 +136,7 @@ fn every_address_is_free_again(hosts: &[Host], once: &(impl Fn(&Host, &[&str]) +
             let host = &hosts[lane % hosts.len()];
             scope.spawn(move || {
                 part.iter()
-                    .for_each(|address| once(host, &["--ip", address]))
+                    .for_each(|address| once(host, &["--ip", address]));
             });
         }
     });

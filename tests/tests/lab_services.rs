@@ -20,7 +20,7 @@ fn a_service_is_made_scaled_repaired_and_removed() {
     let lab = Lab::up(Options::for_test("services")).unwrap();
     let manager = lab.host("manager01");
     let network = ["network", "create", "-d", "overlay", "--attachable", "ch03"];
-    manager.docker(&network).ok();
+    manager.docker(network).ok();
     one_replica_is_reachable_by_name(&lab);
     six_replicas_share_the_connections(&lab);
     logs_come_from_all_hosts(&lab);
@@ -33,7 +33,7 @@ fn a_service_is_made_scaled_repaired_and_removed() {
 /// The running tasks of the service: name and host of each.
 fn running(manager: &Host) -> BTreeSet<String> {
     let format = "{{.Name}} {{.Node}} {{.CurrentState}}";
-    let listed = manager.docker(&[
+    let listed = manager.docker([
         "service",
         "ps",
         "--filter",
@@ -71,12 +71,12 @@ fn toolbox(host: &Host, script: &str) -> String {
         "-c",
         script,
     ];
-    host.docker(&args).ok()
+    host.docker(args).ok()
 }
 
 fn one_replica_is_reachable_by_name(lab: &Lab) {
     let manager = lab.host("manager01");
-    let created = manager.docker(&[
+    let created = manager.docker([
         "service",
         "create",
         "-d",
@@ -113,7 +113,7 @@ fn who_answers(host: &Host, connections: u32) -> BTreeSet<String> {
 fn six_replicas_share_the_connections(lab: &Lab) {
     let manager = lab.host("manager01");
     let begun = Instant::now();
-    manager.docker(&["service", "scale", "-d", "echo=6"]).ok();
+    manager.docker(["service", "scale", "-d", "echo=6"]).ok();
     until_running(&manager, "six replicas run", 6);
     eprintln!("scaled to six in {:?}", begun.elapsed());
     let answered = who_answers(&lab.host("worker02"), 80);
@@ -122,7 +122,7 @@ fn six_replicas_share_the_connections(lab: &Lab) {
 
 fn logs_come_from_all_hosts(lab: &Lab) {
     let manager = lab.host("manager01");
-    let logs = manager.docker(&["service", "logs", "echo"]).ok();
+    let logs = manager.docker(["service", "logs", "echo"]).ok();
     let who: BTreeSet<&str> = logs
         .lines()
         .filter(|line| line.contains("start server"))
@@ -138,13 +138,13 @@ fn a_killed_task_is_replaced(lab: &Lab) {
         .iter()
         .find_map(|name| {
             let host = lab.host(name);
-            let ids = host.docker(&["ps", "-q", "--filter", "name=echo."]).ok();
+            let ids = host.docker(["ps", "-q", "--filter", "name=echo."]).ok();
             Some((host, ids.lines().next()?.to_owned()))
         })
         .unwrap();
-    host.docker(&["kill", &id]).ok();
+    host.docker(["kill", &id]).ok();
     wait::until("another task runs in its place", LIMIT, || {
-        let history = manager.docker(&["service", "ps", "--format", "{{.CurrentState}}", "echo"]);
+        let history = manager.docker(["service", "ps", "--format", "{{.CurrentState}}", "echo"]);
         let failed = history.ok().lines().any(|line| line.starts_with("Failed "));
         let now = running(&manager);
         if failed && now.len() == before.len() {
@@ -158,7 +158,7 @@ fn a_killed_task_is_replaced(lab: &Lab) {
 fn a_drained_host_has_no_tasks(lab: &Lab) {
     let manager = lab.host("manager01");
     let drain = ["node", "update", "--availability", "drain", "worker01"];
-    manager.docker(&drain).ok();
+    manager.docker(drain).ok();
     wait::until("its tasks run elsewhere", LIMIT, || {
         let now = running(&manager);
         let there = now.iter().any(|line| line.ends_with(" worker01"));
@@ -175,11 +175,11 @@ fn a_drained_host_has_no_tasks(lab: &Lab) {
 fn nothing_is_left(lab: &Lab) {
     let manager = lab.host("manager01");
     let begun = Instant::now();
-    manager.docker(&["service", "rm", "echo"]).ok();
+    manager.docker(["service", "rm", "echo"]).ok();
     for name in WORKERS {
         let host = lab.host(name);
         wait::until("no container is left", LIMIT, || {
-            let left = host.docker(&["ps", "-aq", "--filter", "name=echo."]).ok();
+            let left = host.docker(["ps", "-aq", "--filter", "name=echo."]).ok();
             if left.is_empty() { Ok(()) } else { Err(left) }
         });
     }
@@ -187,7 +187,7 @@ fn nothing_is_left(lab: &Lab) {
     let gone = toolbox(&lab.host("worker02"), "dig +short echo");
     assert_eq!(gone, "");
     wait::until("the network is free", LIMIT, || {
-        let removed = manager.docker(&["network", "rm", "ch03"]);
+        let removed = manager.docker(["network", "rm", "ch03"]);
         if removed.status == 0 {
             Ok(())
         } else {

@@ -13,6 +13,7 @@ mod connect;
 mod endpoints;
 mod flows;
 pub mod local;
+mod published;
 mod record;
 mod sandbox;
 mod translate;

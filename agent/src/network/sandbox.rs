@@ -64,7 +64,7 @@ pub fn interfaces(container: &ContainerId, given: &[Given]) -> Vec<Interface> {
                     addresses: attached.endpoint.addresses.clone(),
                     mac: attached.endpoint.mac.0,
                     default_via: Vec::new(),
-                    publishes: false,
+                    publishes: attached.network.spec.ingress,
                     names: Vec::new(),
                 },
                 Given::Local {

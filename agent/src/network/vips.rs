@@ -11,6 +11,8 @@ use model::{
     assignment::ServiceRoute,
 };
 
+use super::published;
+
 /// One service on one network.
 type Key = (ServiceId, NetworkId);
 
@@ -82,15 +84,27 @@ impl Backends {
                 | Change::RemovePayload(_) => {}
             }
         }
-        touched
-            .into_iter()
+        let mut steps: Vec<Step> = touched
+            .iter()
             .map(|(service, network)| {
-                let id = id(&service, &network);
-                match self.vip(assignments, &service, &network) {
+                let id = id(service, network);
+                match self.vip(assignments, service, network) {
                     Some(vip) => Step::SetVip(id, vip),
                     None => Step::RemoveVip(id),
                 }
             })
+            .collect();
+        let ports = published::follow(changes, &touched, gone, assignments, self);
+        steps.extend(ports);
+        steps
+    }
+
+    /// The addresses that get new connections of a service on a network, by endpoint.
+    pub fn named(&self, service: &ServiceId, network: &NetworkId) -> BTreeMap<String, Vec<IpAddr>> {
+        let active = self.active.get(&(service.clone(), network.clone()));
+        let active = active.into_iter().flatten();
+        active
+            .map(|(id, addresses)| (id.to_string(), addresses.clone()))
             .collect()
     }
 
@@ -101,7 +115,7 @@ impl Backends {
         network: &NetworkId,
     ) -> Option<Vip> {
         let route = assignments.services.get(service)?;
-        assignments.networks.get(network)?;
+        let on = assignments.networks.get(network)?;
         let addresses: Vec<IpAddr> = route
             .endpoint
             .vips
@@ -112,22 +126,21 @@ impl Backends {
         if addresses.is_empty() {
             return None;
         }
-        let mut names = vec![route.name.clone()];
-        for alias in route.aliases.get(network).into_iter().flatten() {
-            if !names.contains(alias) {
-                names.push(alias.clone());
+        // Names are answered on the networks that users make, never on that of published ports.
+        let mut names = Vec::new();
+        if !on.spec.ingress {
+            names.push(route.name.clone());
+            for alias in route.aliases.get(network).into_iter().flatten() {
+                if !names.contains(alias) {
+                    names.push(alias.clone());
+                }
             }
         }
-        let backends = self.active.get(&(service.clone(), network.clone()));
         Some(Vip {
             network: network.to_string(),
             addresses,
             names,
-            backends: backends
-                .into_iter()
-                .flatten()
-                .map(|(id, addresses)| (id.to_string(), addresses.clone()))
-                .collect(),
+            backends: self.named(service, network),
         })
     }
 
@@ -223,7 +236,7 @@ mod tests {
     use model::{
         Increment, Meta, Network, NetworkSpec,
         endpoint::MacAddress,
-        service::{ServiceEndpoint, VirtualIp},
+        service::{PortConfig, Protocol, PublishMode, ServiceEndpoint, VirtualIp},
     };
     use proptest::prelude::*;
 
@@ -347,13 +360,25 @@ mod tests {
             4 => (1u8..6, service, state)
                 .prop_map(|(n, service, state)| Change::SetEndpoint(Box::new(endpoint(n, service, state)))),
             2 => (1u8..6).prop_map(|n| Change::RemoveEndpoint(format!("e{n}").into())),
-            1 => prop::option::of(201u8..204).prop_map(|last| {
+            2 => (prop::option::of(201u8..204), prop::option::of(8000u16..8003)).prop_map(|(last, port)| {
                 let vip = last.map(|last| format!("10.0.1.{last}/24"));
-                Change::SetService(Box::new(route("other", vip.as_deref())))
+                let mut other = route("other", vip.as_deref());
+                other.endpoint.ports.extend(port.map(|published| PortConfig {
+                    name: String::new(),
+                    protocol: Protocol::Tcp,
+                    target: 80,
+                    published,
+                    mode: PublishMode::Ingress,
+                }));
+                Change::SetService(Box::new(other))
             }),
             1 => Just(Change::RemoveService("other".into())),
             1 => Just(Change::RemoveNetwork("net".into())),
-            1 => Just(Change::SetNetwork(Box::new(network()))),
+            1 => any::<bool>().prop_map(|ingress| {
+                let mut network = network();
+                network.spec.ingress = ingress;
+                Change::SetNetwork(Box::new(network))
+            }),
         ]
     }
 
@@ -365,17 +390,21 @@ mod tests {
             let mut assignments = base();
             let mut backends = Backends::of(&assignments);
             let mut vips = backends.all(&assignments);
+            let mut ports = published::all(&assignments, &backends);
             for changes in batches {
                 for step in stepped(&mut assignments, &mut backends, changes) {
                     match step {
                         Step::SetVip(id, vip) => { vips.insert(id, vip); }
                         Step::RemoveVip(id) => { vips.remove(&id); }
+                        Step::SetPublished(id, port) => { ports.insert(id, port); }
+                        Step::RemovePublished(id) => { ports.remove(&id); }
                         other => prop_assert!(false, "{other:?}"),
                     }
                 }
                 let fresh = Backends::of(&assignments);
                 prop_assert_eq!(&backends, &fresh);
                 prop_assert_eq!(&vips, &fresh.all(&assignments));
+                prop_assert_eq!(&ports, &published::all(&assignments, &fresh));
             }
         }
     }

@@ -13,6 +13,7 @@ use runtime::network::{ConnectRequest, NetworkMode};
 use super::{
     Inner, Networks,
     local::LocalNetworks,
+    published,
     record::{GivenEndpoint, SandboxRecord},
     report, sandbox, translate,
     vips::{self, Backends},
@@ -224,6 +225,7 @@ impl Networks {
     pub(super) fn whole_wish(&self, inner: &Inner) -> Desired {
         let mut wish = translate::cluster_wish(&inner.assignments, &self.node());
         wish.vips = inner.backends.all(&inner.assignments);
+        wish.published = published::all(&inner.assignments, &inner.backends);
         for record in inner.sandboxes.values() {
             for step in self.local_steps(record) {
                 wish.apply(step);

@@ -14,7 +14,7 @@ use crate::{
 pub(super) struct Pools<'a> {
     tables: &'a Tables,
     rested: &'a dyn Fn(&Rest) -> bool,
-    pools: HashMap<NetworkId, Vec<Pool<'a>>>,
+    of_network: HashMap<NetworkId, Vec<Pool<'a>>>,
     /// The last address given of each subnet.
     given: BTreeMap<(NetworkId, IpNetwork), IpNetwork>,
     met_rest: bool,
@@ -32,7 +32,7 @@ impl<'a> Pools<'a> {
         Self {
             tables,
             rested,
-            pools: HashMap::new(),
+            of_network: HashMap::new(),
             given: BTreeMap::new(),
             met_rest: false,
         }
@@ -51,7 +51,7 @@ impl<'a> Pools<'a> {
     pub(super) fn take_one(&mut self, network: &Network, v6: bool) -> Result<IpNetwork, String> {
         // The tables outlive the pools; the caller's reference need not.
         let tables = self.tables;
-        if !self.pools.contains_key(&network.id)
+        if !self.of_network.contains_key(&network.id)
             && let Some(stored) = tables.network(&network.id)
         {
             let pools = stored.subnets.iter().map(|subnet| Pool {
@@ -59,9 +59,9 @@ impl<'a> Pools<'a> {
                 walk: Walk::new(tables, stored, subnet),
                 ended: None,
             });
-            self.pools.insert(network.id.clone(), pools.collect());
+            self.of_network.insert(network.id.clone(), pools.collect());
         }
-        let pools = self.pools.get_mut(&network.id).into_iter().flatten();
+        let pools = self.of_network.get_mut(&network.id).into_iter().flatten();
         let mut resting = false;
         let mut ranges = Vec::new();
         for pool in pools.filter(|pool| pool.subnet.is_ipv6() == v6) {

@@ -25,14 +25,13 @@ pub fn increment(
     let looked = step
         .ingress(changes)
         .and_then(|()| changes.iter().try_for_each(|change| step.look(change)));
-    let changes = match looked {
-        Ok(()) => step.changes,
-        Err(Everything) => {
-            let target = assignments(tables, node);
-            let changes = sent.diff(&target);
-            sent.data_path_port = target.data_path_port;
-            changes
-        }
+    let changes = if looked.is_ok() {
+        step.changes
+    } else {
+        let target = assignments(tables, node);
+        let changes = sent.diff(&target);
+        sent.data_path_port = target.data_path_port;
+        changes
     };
     if changes.is_empty() {
         return None;
@@ -105,12 +104,30 @@ impl Step<'_> {
             | StoreChange::EndRest { .. } => Ok(()),
             StoreChange::SetNode(node) => self.node_changed(&node.id),
             StoreChange::RemoveNode(id) => self.node_changed(id),
-            StoreChange::SetService(service) => self.service_changed(&service.id),
-            StoreChange::RemoveService(id) => self.service_changed(id),
-            StoreChange::SetTask(task) => self.task_changed(&task.id),
-            StoreChange::RemoveTask(id) => self.task_changed(id),
-            StoreChange::SetPayload(payload) => self.payload_changed(&payload.id),
-            StoreChange::RemovePayload(id) => self.payload_changed(id),
+            StoreChange::SetService(service) => {
+                self.service_changed(&service.id);
+                Ok(())
+            }
+            StoreChange::RemoveService(id) => {
+                self.service_changed(id);
+                Ok(())
+            }
+            StoreChange::SetTask(task) => {
+                self.task_changed(&task.id);
+                Ok(())
+            }
+            StoreChange::RemoveTask(id) => {
+                self.task_changed(id);
+                Ok(())
+            }
+            StoreChange::SetPayload(payload) => {
+                self.payload_changed(&payload.id);
+                Ok(())
+            }
+            StoreChange::RemovePayload(id) => {
+                self.payload_changed(id);
+                Ok(())
+            }
         }
     }
 
@@ -184,7 +201,7 @@ impl Step<'_> {
         Ok(())
     }
 
-    fn service_changed(&mut self, id: &ServiceId) -> Result<(), Everything> {
+    fn service_changed(&mut self, id: &ServiceId) {
         let on = |network: &NetworkId| self.sent.networks.contains_key(network);
         let service = self.tables.work().service(id);
         let service = service.filter(|service| is_reached(service, self.tables, on));
@@ -194,10 +211,9 @@ impl Step<'_> {
             (Some(route), _) => self.say(Change::SetService(Box::new(route))),
             (None, Some(_)) => self.say(Change::RemoveService(id.clone())),
         }
-        Ok(())
     }
 
-    fn task_changed(&mut self, id: &TaskId) -> Result<(), Everything> {
+    fn task_changed(&mut self, id: &TaskId) {
         let own = |task: &&Task| task.node.as_ref() == Some(self.node) && is_told(task);
         let (now, told) = (
             self.tables.work().task(id).filter(own),
@@ -224,10 +240,9 @@ impl Step<'_> {
                 self.say(Change::RemovePayload(payload.clone()));
             }
         }
-        Ok(())
     }
 
-    fn payload_changed(&mut self, id: &SecretId) -> Result<(), Everything> {
+    fn payload_changed(&mut self, id: &SecretId) {
         let stored = self.tables.work().payload(id);
         match stored.filter(|_| self.is_needed(id)) {
             Some(stored) => self.say(Change::SetPayload(Box::new(stored.clone()))),
@@ -236,7 +251,6 @@ impl Step<'_> {
             }
             None => {}
         }
-        Ok(())
     }
 
     fn is_needed(&self, payload: &SecretId) -> bool {

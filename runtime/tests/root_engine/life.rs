@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use futures_util::StreamExt as _;
 use model::RefusalKind;
 use runtime::engine::*;
 

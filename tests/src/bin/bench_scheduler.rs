@@ -113,7 +113,12 @@ fn node(number: u32) -> StoreChange {
         ("rack".to_owned(), format!("r{}", number % 50)),
         (
             "disk".to_owned(),
-            if number % 4 == 0 { "hdd" } else { "ssd" }.to_owned(),
+            if number.is_multiple_of(4) {
+                "hdd"
+            } else {
+                "ssd"
+            }
+            .to_owned(),
         ),
     ]);
     StoreChange::SetNode(Box::new(Node {
