@@ -11,8 +11,11 @@ use std::{
 
 use dataplane::{
     Desired, Observed, Step,
-    desired::{Dns, Interface, Network, NetworkKind, PeerFacts, Remote, Sandbox, Subnet, Underlay},
+    desired::{
+        Dns, Interface, Network, NetworkKind, PeerFacts, Remote, Sandbox, Subnet, Underlay, Vip,
+    },
     plan,
+    rules::TableName,
     view::{Facts, Mac, Place, Segment, Table, View},
     want::want,
 };
@@ -29,8 +32,18 @@ impl Fake {
     fn obey(&mut self, step: &Step) {
         let view = &mut self.seen.view;
         match step.clone() {
-            Step::DropTable(place) => *table(view, &place) = None,
-            Step::SetTable { place, rules } => *table(view, &place) = Some(rules.table()),
+            Step::DropTable { place, table: name } => *table(view, &place, name) = None,
+            Step::SetTable { place, rules } => {
+                *table(view, &place, rules.name) = Some(rules.table());
+            }
+            Step::SetBalance { sandbox, change } => {
+                let sandbox = view.sandboxes.get_mut(&sandbox).expect("a namespace");
+                sandbox.balance.get_or_insert_default().apply(&change);
+            }
+            Step::DropBalance(sandbox) => {
+                let sandbox = view.sandboxes.get_mut(&sandbox).expect("a namespace");
+                sandbox.balance = None;
+            }
             Step::SetElements { set, add, remove } => {
                 let sets = &mut view.table.as_mut().expect("a table with sets").sets;
                 let elements = sets.get_mut(&set).expect("a set");
@@ -212,11 +225,13 @@ fn segment_of<'a>(view: &'a mut View, tag: &str) -> &'a mut Segment {
     view.segments.get_mut(tag).expect("a segment")
 }
 
-fn table<'a>(view: &'a mut View, place: &Place) -> &'a mut Option<Table> {
-    match place {
-        Place::Host => &mut view.table,
-        Place::Sandbox(path) => &mut view.sandboxes.get_mut(path).expect("a namespace").table,
-        Place::Overlay(tag) => panic!("no table in overlay {tag}"),
+fn table<'a>(view: &'a mut View, place: &Place, name: TableName) -> &'a mut Option<Table> {
+    match (place, name) {
+        (Place::Host, TableName::Overnet) => &mut view.table,
+        (Place::Sandbox(path), TableName::Overnet) => {
+            &mut view.sandboxes.get_mut(path).expect("a namespace").table
+        }
+        (place, name) => panic!("no published ports are wanted: {name:?} in {place:?}"),
     }
 }
 
@@ -323,6 +338,7 @@ fn sandbox(number: u8) -> impl Strategy<Value = (String, Sandbox)> {
                     .into_iter()
                     .collect(),
                 names: vec![format!("s{number}")],
+                publishes: false,
             });
         }
         let sandbox = Sandbox {
@@ -347,6 +363,27 @@ fn remote(number: u8) -> impl Strategy<Value = (String, Remote)> {
     })
 }
 
+fn vip(number: u8) -> impl Strategy<Value = (String, Vip)> {
+    let backends = proptest::collection::btree_set(100..108u8, 0..4);
+    (0..4u8, 0..2u8, backends).prop_map(move |(network, variant, backends)| {
+        let vip = Vip {
+            network: format!("n{network}"),
+            addresses: vec![IpAddr::from([10, network, 0, 200 + number * 2 + variant])],
+            names: Vec::new(),
+            backends: backends
+                .into_iter()
+                .map(|last| {
+                    (
+                        format!("b{last}"),
+                        vec![IpAddr::from([10, network, 0, last])],
+                    )
+                })
+                .collect(),
+        };
+        (format!("v{number}"), vip)
+    })
+}
+
 fn some<T: std::fmt::Debug + 'static, S: Strategy<Value = T> + 'static>(
     number: u8,
     make: impl Fn(u8) -> S,
@@ -364,8 +401,9 @@ fn wish() -> impl Strategy<Value = Desired> {
         some(4, network),
         some(3, sandbox),
         some(6, remote),
+        some(4, vip),
     )
-        .prop_map(|(underlay, networks, sandboxes, remotes)| Desired {
+        .prop_map(|(underlay, networks, sandboxes, remotes, vips)| Desired {
             underlay: underlay.map(|(own, peers)| Underlay {
                 address: [192, 0, 2, own].into(),
                 port: 4789,
@@ -377,6 +415,8 @@ fn wish() -> impl Strategy<Value = Desired> {
             networks: networks.into_iter().collect(),
             sandboxes: sandboxes.into_iter().collect(),
             remotes: remotes.into_iter().collect(),
+            vips: vips.into_iter().collect(),
+            published: BTreeMap::new(),
         })
 }
 

@@ -69,9 +69,13 @@ pub fn read(text: &str, source: usize) -> Result<Document, Problems> {
                     start,
                     end: start,
                 };
-                return Err(
-                    Problem::new(at, "", format!("this is not YAML: {}", error.info())).into(),
-                );
+                let said = match error.info() {
+                    deep if deep.contains("recursion limit") => {
+                        "too many levels of nesting".to_owned()
+                    }
+                    other => format!("this is not YAML: {other}"),
+                };
+                return Err(Problem::new(at, "", said).into());
             }
         }
     }

@@ -8,8 +8,9 @@ use super::node::{Node, Value};
 pub fn yaml(root: &Node) -> String {
     let mut out = String::new();
     match &root.value {
-        Value::Map(_) | Value::List(_) => block(root, 0, &mut out),
-        Value::Null | Value::Scalar { .. } => {
+        Value::Map(entries) if !entries.is_empty() => block(root, 0, &mut out),
+        Value::List(items) if !items.is_empty() => block(root, 0, &mut out),
+        Value::Map(_) | Value::List(_) | Value::Null | Value::Scalar { .. } => {
             inline(root, &mut out);
             out.push('\n');
         }
@@ -120,7 +121,7 @@ mod tests {
               - "80:80"
             environment:
               X: 1
-              Y: null
+              "Y": null
               Z: ""
             labels: {}
         "#);

@@ -180,7 +180,7 @@ fn keys_of_the_container() {
         (
             "labels: [a=b], label_file: raw.env",
             "Labels",
-            json!({"A": "\"raw\"", "a": "b", "com.docker.stack.namespace": "s"}),
+            json!({"A": "raw", "a": "b", "com.docker.stack.namespace": "s"}),
         ),
         (
             "tmpfs: ['/run', '/t:size=64m,mode=1770']",
