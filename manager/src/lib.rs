@@ -18,6 +18,8 @@ pub mod orchestrator;
 pub mod raft;
 pub mod scheduler;
 pub mod server;
+#[cfg(test)]
+mod simulation;
 pub mod store;
 pub mod tls;
 pub mod wire;

@@ -297,7 +297,8 @@ impl<'a> Plan<'a> {
     /// Asks a task to stop: it leaves load balancing with this very transaction, and its node
     /// stops it once all hosts have heard. One without a node is simply forgotten.
     pub fn stop(&mut self, task: &Task) {
-        if task.node.is_none() {
+        // A global one has its node from the start, and the node has not heard of it.
+        if task.node.is_none() || task.status.state < TaskState::Assigned {
             self.forget(task);
             return;
         }

@@ -19,6 +19,7 @@ pub(super) fn is_over(plan: &Plan<'_>, task: &Task) -> bool {
 
 fn over(tables: &Tables, task: &Task) -> bool {
     task.status.state.is_final()
+        || (task.status.state < TaskState::Assigned && !task.is_wanted())
         || task
             .node
             .as_ref()

@@ -65,7 +65,10 @@ impl Agent {
                 Message::Full(full) => self.view = full,
                 Message::Step(step) => self.view.apply(&step),
             }
-            check::view(&self.view, &self.id);
+            // Many hosts see the same; some of them look.
+            if world.rng.random_ratio(1, 16) {
+                check::view(&self.view, &self.id);
+            }
             world.acknowledge(&self.id, session, self.view.generation);
         }
         self.act(world);

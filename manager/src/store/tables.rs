@@ -465,7 +465,12 @@ impl Tables {
         let Some(old) = self.endpoints.remove(id) else {
             return;
         };
-        let hosts = self.hosts_of(&old.network);
+        // No host was told of one without a node, so none will say that it has forgotten it.
+        let hosts = if old.node.is_empty() {
+            Vec::new()
+        } else {
+            self.hosts_of(&old.network)
+        };
         self.unindex_endpoint(&old);
         for address in &old.addresses {
             let rest = Rest {
