@@ -2,7 +2,7 @@
 //!
 //! The first version keeps the plain name; each later one is `NAME.<ten hex digits of its
 //! content's digest>`. The digest is a label, so the same content is found again on every deploy,
-//! also when it comes back. See docs/decisions/0005-versions-of-secrets-and-configs.md.
+//! also when it comes back. See docs/decisions/0008-versions-of-secrets-and-configs.md.
 
 use std::fmt::Write as _;
 use std::num::NonZeroU32;
