@@ -58,6 +58,8 @@ need_nextest() {
 
 need_lab() {
   need_root
+  # The images hold nothing but it, so it must need no library.
+  ldd "$(command -v busybox)" >/dev/null 2>&1 && need_commands no-static-busybox:busybox-static
   need_commands conmon:conmon crun:crun runc:runc nft:nftables ip:iproute2 docker-registry:docker-registry \
     busybox:busybox-static conntrack:conntrack dig:bind9-dnsutils iperf3:iperf3 curl:curl wget:wget ps:procps \
     ldd:libc-bin openssl:openssl tini-static:tini faketime:faketime

@@ -375,11 +375,13 @@ async fn a_task_is_prepared_started_stopped_and_forgotten() {
         ..LogOptions::default()
     };
     let worker = &host.up.as_ref().unwrap().1;
-    let lines = worker.logs(&"t1".into(), &options).unwrap();
-    let lines: Vec<_> = tokio::time::timeout(LIMIT, lines.take(1).collect())
-        .await
-        .unwrap();
-    let line = String::from_utf8(lines[0].data.clone()).unwrap();
+    let mut lines = worker.logs(&"t1".into(), &options).unwrap();
+    // The monitor may have written the line in parts.
+    let mut line = String::new();
+    while !line.ends_with('\n') {
+        let part = tokio::time::timeout(LIMIT, lines.next()).await.unwrap();
+        line.push_str(std::str::from_utf8(&part.unwrap().data).unwrap());
+    }
     assert_eq!(line, format!("{secret}web.1.t1\n"));
     let record = host
         .path("root/containers")

@@ -423,7 +423,7 @@ fn wish() -> impl Strategy<Value = Desired> {
 /// What somebody does to a host by hand: which object, and what to it.
 type Damage = (u8, Index, Index);
 
-fn pick<'a, K: Clone, V>(map: &'a mut BTreeMap<K, V>, at: &Index) -> Option<(K, &'a mut V)> {
+fn pick<K: Clone, V>(map: &mut BTreeMap<K, V>, at: Index) -> Option<(K, &mut V)> {
     let length = map.len();
     (length > 0).then(|| {
         let (key, value) = map.iter_mut().nth(at.index(length)).unwrap();
@@ -437,18 +437,18 @@ fn damage(view: &mut View, (what, first, second): &Damage) {
     }
     if *what == 1
         && let Some(table) = &mut view.table
-        && let Some((_, rules)) = pick(&mut table.chains, first)
+        && let Some((_, rules)) = pick(&mut table.chains, *first)
     {
         rules.push(String::new());
     }
     if *what == 2
         && let Some(table) = &mut view.table
-        && let Some((_, elements)) = pick(&mut table.sets, first)
+        && let Some((_, elements)) = pick(&mut table.sets, *first)
     {
         elements.insert(vec![9, 9, 9, 9]);
     }
     if (3..8).contains(what)
-        && let Some((path, sandbox)) = pick(&mut view.sandboxes, first)
+        && let Some((path, sandbox)) = pick(&mut view.sandboxes, *first)
     {
         match what {
             3 => {
@@ -458,32 +458,34 @@ fn damage(view: &mut View, (what, first, second): &Damage) {
                     .map(|i| i.port.clone())
                     .collect();
                 view.sandboxes.remove(&path);
-                ports.iter().for_each(|port| drop_pair(view, port));
+                for port in &ports {
+                    drop_pair(view, port);
+                }
             }
             4 => sandbox.loopback_up = false,
             5 => sandbox.table = None,
             6 => sandbox.routes.clear(),
             _ => {
-                if let Some((_, inner)) = pick(&mut sandbox.interfaces, second) {
+                if let Some((_, inner)) = pick(&mut sandbox.interfaces, *second) {
                     inner.mtu -= 4;
                     inner.addresses.clear();
                 }
             }
         }
     }
-    let Some((_, segment)) = pick(&mut view.segments, first) else {
+    let Some((_, segment)) = pick(&mut view.segments, *first) else {
         return;
     };
     match what {
         8 => damage_bridge(segment),
         9 => damage_vxlan(segment),
         10 => {
-            if let Some((port, _)) = pick(&mut segment.ports, second) {
+            if let Some((port, _)) = pick(&mut segment.ports, *second) {
                 drop_pair(view, &port);
             }
         }
         11 => {
-            if let Some((_, port)) = pick(&mut segment.ports, second) {
+            if let Some((_, port)) = pick(&mut segment.ports, *second) {
                 (port.up, port.flags.learning, port.attached) = (false, true, second.index(2) == 0);
             }
         }
@@ -516,7 +518,7 @@ fn damage(view: &mut View, (what, first, second): &Damage) {
             segment.strays.insert(Mac(mac(252)));
         }
         18 => {
-            if let Some((_, vtep)) = pick(&mut segment.forwards, second) {
+            if let Some((_, vtep)) = pick(&mut segment.forwards, *second) {
                 *vtep = [192, 0, 2, 98].into();
             }
         }

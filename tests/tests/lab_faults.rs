@@ -135,8 +135,9 @@ fn every_address_is_free_again(hosts: &[Host], once: &(impl Fn(&Host, &[&str]) +
         for (lane, part) in free.chunks(10).enumerate() {
             let host = &hosts[lane % hosts.len()];
             scope.spawn(move || {
-                part.iter()
-                    .for_each(|address| once(host, &["--ip", address]));
+                for address in part {
+                    once(host, &["--ip", address]);
+                }
             });
         }
     });

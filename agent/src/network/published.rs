@@ -33,9 +33,8 @@ pub fn follow(
     backends: &Backends,
 ) -> Vec<Step> {
     let network_changed = changes.iter().any(|change| match change {
-        Change::SetNetwork(network) => network.spec.ingress,
-        // Whether it was the ingress network is no longer known; networks go rarely.
-        Change::RemoveNetwork(_) => true,
+        // Whether it was the ingress network before is no longer known; networks change rarely.
+        Change::SetNetwork(_) | Change::RemoveNetwork(_) => true,
         _ => false,
     });
     if network_changed {

@@ -160,7 +160,7 @@ fn bad_services_are_refused_before_anything_changes() {
                     s,
                     EndpointMode::Vip,
                     &[port(1, PublishMode::Host), port(1, PublishMode::Host)],
-                )
+                );
             },
             Invalid,
             "duplicate published ports",
@@ -174,7 +174,7 @@ fn bad_services_are_refused_before_anything_changes() {
                         target: 0,
                         ..port(1, PublishMode::Host)
                     }],
-                )
+                );
             },
             Invalid,
             "no target port",
@@ -194,7 +194,7 @@ fn bad_services_are_refused_before_anything_changes() {
                 s.task.networks = vec![NetworkAttachment {
                     target: "none-such".into(),
                     ..NetworkAttachment::default()
-                }]
+                }];
             },
             NotFound,
             "network none-such not found",
@@ -204,7 +204,7 @@ fn bad_services_are_refused_before_anything_changes() {
                 s.task.networks = vec![NetworkAttachment {
                     target: "docker_gwbridge".into(),
                     ..NetworkAttachment::default()
-                }]
+                }];
             },
             Forbidden,
             "scoped to the swarm",
@@ -214,7 +214,7 @@ fn bad_services_are_refused_before_anything_changes() {
                 s.task.networks = vec![NetworkAttachment {
                     target: "ingress".into(),
                     ..NetworkAttachment::default()
-                }]
+                }];
             },
             Invalid,
             "ingress network",
@@ -227,7 +227,7 @@ fn bad_services_are_refused_before_anything_changes() {
                         ..NetworkAttachment::default()
                     };
                     2
-                ]
+                ];
             },
             Invalid,
             "named twice",
@@ -264,7 +264,7 @@ fn bad_services_are_refused_before_anything_changes() {
                 s.task.container.mounts = vec![
                     mount(MountKind::Bind, "/a", "/x"),
                     mount(MountKind::Volume, "v", "/x/"),
-                ]
+                ];
             },
             Invalid,
             "duplicate mount point",

@@ -56,7 +56,7 @@ fn happening() -> impl Strategy<Value = Happening> {
 fn shaped(which: usize, shape: usize) -> Service {
     let networks = [&["ch03"][..], &["ch04"], &["ch03", "ch04"], &[]][shape % 4];
     let mut service = service(["s0", "s1", "s2"][which % 3], 3, networks);
-    if shape % 3 == 0 {
+    if shape.is_multiple_of(3) {
         publish(
             &mut service,
             80,
@@ -64,14 +64,14 @@ fn shaped(which: usize, shape: usize) -> Service {
             PublishMode::Ingress,
         );
     }
-    if shape % 5 == 0 {
+    if shape.is_multiple_of(5) {
         let secret = PayloadReference {
             id: ["p0", "p1"][shape % 2].into(),
             ..PayloadReference::default()
         };
         service.spec.task.container.secrets.push(secret);
     }
-    if shape % 7 == 0
+    if shape.is_multiple_of(7)
         && let Some(one) = service.spec.task.networks.first_mut()
     {
         one.aliases.push("www".to_owned());

@@ -1,6 +1,8 @@
 //! The control plane against hundreds of nodes in one process, on simulated time and with
 //! seeded faults. A seed that fails is printed; [`SEED`] plays it again.
 
+#![allow(clippy::struct_field_names, clippy::boxed_local)] // messages stay as they were sent
+
 mod agent;
 mod check;
 mod user;

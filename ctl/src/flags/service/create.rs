@@ -73,7 +73,7 @@ pub struct CreateFlags {
     /// Spread over the values of a label: spread=node.labels.rack
     #[arg(long, value_name = "PREFERENCE", value_parser = preference)]
     pub placement_pref: Vec<Value>,
-    /// Publish a port on all hosts: [PUBLISHED:]TARGET[/PROTOCOL] or published=…,target=…,protocol=…,mode=host
+    /// Publish a port on all hosts: `[PUBLISHED:]TARGET[/PROTOCOL]` or published=…,target=…,protocol=…,mode=host
     #[arg(short, long, value_name = "PORT", value_parser = published)]
     pub publish: Vec<Published>,
     /// Give tasks a secret as a file in /run/secrets: NAME or source=…,target=…,uid=…,gid=…,mode=…

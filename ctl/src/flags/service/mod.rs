@@ -1,6 +1,6 @@
 //! The flags of `service create` and `service update`, and the specification they become.
 //!
-//! Reading a flag is in [`value`], [`port`] and [`file`]; what the two commands share is in
+//! Reading a flag is in [`value`], [`port`] and [`mod@file`]; what the two commands share is in
 //! [`container`] and [`policy`], which edit a specification; [`create`] begins with Docker's
 //! skeleton, [`update`] with what the daemon has. All of it is pure: names of networks, secrets
 //! and configs come resolved in [`References`].

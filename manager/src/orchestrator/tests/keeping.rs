@@ -160,7 +160,7 @@ fn restarts_wait_and_end_by_the_policy() {
         let last = world
             .tasks()
             .iter()
-            .map(|t| t.meta.created_at)
+            .map(|t| t.start_after.max(t.meta.created_at))
             .max()
             .unwrap();
         let delays = i64::try_from(started - 1).unwrap() * 5 * SECOND;
@@ -247,7 +247,7 @@ fn jobs_run_to_completion_so_many_at_a_time() {
         world
             .tasks()
             .iter()
-            .all(|t| t.job_iteration == Some(1) && done(&t))
+            .all(|t| t.job_iteration == Some(1) && done(t))
     );
 }
 
