@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 /// The whole wish of one host.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct Desired {
     /// Absent on a host that is in no cluster; then there are no overlay networks.
     pub underlay: Option<Underlay>,
