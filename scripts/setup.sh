@@ -65,9 +65,10 @@ need_lab() {
     ldd:libc-bin openssl:openssl tini-static:tini faketime:faketime
 }
 
-# One profile and always the whole workspace: nothing is compiled twice.
+# One profile and always the whole workspace: nothing is compiled twice. With a test among what is
+# built, dependencies have the same features here as where the tests are built.
 build() {
   need_rust
   say "building (release, into $CARGO_TARGET_DIR)"
-  cargo build --release --workspace --bins --locked || fail "the build failed"
+  cargo build --release --workspace --bins --test layering --locked || fail "the build failed"
 }

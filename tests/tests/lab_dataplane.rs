@@ -84,7 +84,7 @@ fn mistakes_are_refused(lab: &Lab, one: &Host) {
     let file = file.to_str().unwrap();
     for action in ["show", "plan", "apply"] {
         let said = dataplane(one, &[action, "--file", file]).failed();
-        assert!(said.contains("\"network\""), "{action}: {said}");
+        assert!(said.contains("`network`"), "{action}: {said}");
     }
     fs::write(file, "{}").unwrap();
     let said = dataplane(one, &["apply", "--file", file]).failed();

@@ -19,6 +19,8 @@ use model::{
     service::ServiceStatus,
 };
 
+use runtime::images::Reference;
+
 use super::{Answer, AppState, Asked, Given, images, json, json_with, nodes::empty, unexpected};
 
 pub(super) fn routes() -> Router<AppState> {
@@ -109,7 +111,7 @@ async fn create(
     Given(spec): Given<SpecView>,
 ) -> Answer {
     state.manager_only()?;
-    let spec = Box::new(with_credentials(spec.into_model()?, &headers)?);
+    let spec = Box::new(asked_for(spec, &headers)?);
     if query.flag("dryRun") {
         return match state.call(Verb::ServiceDryRun { spec }).await? {
             Reply::DryRun(run) => Ok(json(&DryRunView::from(&*run))),
@@ -128,8 +130,11 @@ async fn create(
     }
 }
 
-/// The spec keeps what the client wants its nodes to log in to the registry with.
-fn with_credentials(mut spec: ServiceSpec, headers: &HeaderMap) -> Result<ServiceSpec, Refusal> {
+/// The wish of a request, with what the client wants its nodes to log in to the registry with.
+/// An image's name that no host could pull is refused here: no task would say it better.
+fn asked_for(spec: SpecView, headers: &HeaderMap) -> Result<ServiceSpec, Refusal> {
+    let mut spec = spec.into_model()?;
+    spec.task.container.image.parse::<Reference>()?;
     if images::credentials(headers)?.is_some()
         && let Some(text) = headers
             .get("x-registry-auth")
@@ -172,7 +177,7 @@ async fn update(
     let verb = Verb::ServiceUpdate {
         reference: id,
         version,
-        spec: Box::new(with_credentials(spec.into_model()?, &headers)?),
+        spec: Box::new(asked_for(spec, &headers)?),
         credentials,
         rollback,
     };

@@ -200,16 +200,18 @@ impl Registry {
         } else {
             format!(" ({})", first_line(reason))
         };
-        Refusal::unauthorized(match self.auth {
-            RegistryAuth::Anonymous => format!(
+        match self.auth {
+            // 404 as Docker says it: at a 401 its command line asks for a password, even where
+            // nobody is there to type one.
+            RegistryAuth::Anonymous => Refusal::not_found(format!(
                 "pull access denied for {name}, repository does not exist or may require \
                  'docker login {host}'{reason}"
-            ),
-            _ => format!(
+            )),
+            _ => Refusal::unauthorized(format!(
                 "unauthorized: registry {host} refuses these credentials for {name}{reason}; \
                  log in again with 'docker login {host}'"
-            ),
-        })
+            )),
+        }
     }
 
     async fn unreachable(&self, error: &OciDistributionError) -> Refusal {
