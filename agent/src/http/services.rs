@@ -130,11 +130,16 @@ async fn create(
     }
 }
 
-/// The wish of a request, with what the client wants its nodes to log in to the registry with.
-/// An image's name that no host could pull is refused here: no task would say it better.
+/// The wish of a request. An image's name that no host could pull is refused here: no task
+/// would say it better.
 fn asked_for(spec: SpecView, headers: &HeaderMap) -> Result<ServiceSpec, Refusal> {
-    let mut spec = spec.into_model()?;
+    let spec = spec.into_model()?;
     spec.task.container.image.parse::<Reference>()?;
+    with_credentials(spec, headers)
+}
+
+/// The spec keeps what the client wants its nodes to log in to the registry with.
+fn with_credentials(mut spec: ServiceSpec, headers: &HeaderMap) -> Result<ServiceSpec, Refusal> {
     if images::credentials(headers)?.is_some()
         && let Some(text) = headers
             .get("x-registry-auth")

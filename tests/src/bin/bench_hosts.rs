@@ -17,7 +17,8 @@ const ECHO: &str = "registry:5000/example/echo:latest";
 const TOOLBOX: &str = "registry:5000/example/toolbox";
 const RUNS: u8 = 50;
 const CONTAINERS: usize = 50;
-const IDLE: Duration = Duration::from_secs(10);
+/// Two of the rounds in which the dataplane looks at everything.
+const IDLE: Duration = Duration::from_secs(60);
 
 fn main() -> Result<()> {
     let words: Vec<String> = std::env::args().skip(1).collect();
