@@ -175,7 +175,6 @@ impl Session {
         );
         for words in [
             "overall progress: 1 out of 1 tasks",
-            "1/1: running",
             "verify: Service ",
             "converged",
         ] {
@@ -298,21 +297,21 @@ impl Session {
         let format = "{{.Name}} {{.Services}}";
         let listed = self.cli(&["stack", "ls", "--format", format]);
         assert_eq!(listed, "echo 2\ningress 1\nvisualizer 1");
-        let format = "{{.Name}} {{.Mode}} {{.Replicas}} {{.Image}} {{.Ports}}";
+        let format = "{{.Name}} {{.Mode}} {{.Replicas}} {{.Image}} [{{.Ports}}]";
         let services = self.cli(&["stack", "services", "--format", format, "echo"]);
         let mut services: Vec<&str> = services.lines().collect();
         services.sort_unstable();
         assert_eq!(
             services,
             [
-                format!("echo_api replicated 3/3 {ECHO} "),
-                "echo_nginx replicated 3/3 gihyodocker/nginx-proxy:latest ".to_owned(),
+                format!("echo_api replicated 3/3 {ECHO} []"),
+                "echo_nginx replicated 3/3 gihyodocker/nginx-proxy:latest []".to_owned(),
             ]
         );
         let services = self.cli(&["stack", "services", "--format", format, "ingress"]);
         assert_eq!(
             services,
-            "ingress_haproxy global 1/1 dockercloud/haproxy:latest *:80->80/tcp, *:1936->1936/tcp"
+            "ingress_haproxy global 1/1 dockercloud/haproxy:latest [*:80->80/tcp, *:1936->1936/tcp]"
         );
     }
 
