@@ -108,7 +108,7 @@ async fn create(
     headers: HeaderMap,
     Given(spec): Given<SpecView>,
 ) -> Answer {
-    state.manager_only()?;
+    state.manager_only().await?;
     let spec = Box::new(with_credentials(spec.into_model()?, &headers)?);
     if query.flag("dryRun") {
         return match state.call(Verb::ServiceDryRun { spec }).await? {
@@ -147,7 +147,7 @@ async fn update(
     headers: HeaderMap,
     Given(spec): Given<SpecView>,
 ) -> Answer {
-    state.manager_only()?;
+    state.manager_only().await?;
     let version = query.version()?;
     let credentials = match query.text("registryAuthFrom").unwrap_or("spec") {
         "spec" => Credentials::Spec,

@@ -213,6 +213,7 @@ fn registries(settings: &Settings) -> RegistryConfig {
 
 /// The cluster's part, and what a user should be warned of.
 async fn swarm_info(state: &AppState) -> (SwarmInfo, Vec<String>) {
+    state.settled().await;
     let local = state.local();
     let mut info = local_info(&local);
     if !local.control_available() {
