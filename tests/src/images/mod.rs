@@ -11,6 +11,7 @@ use std::{
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     process::Command,
+    time::{Duration, SystemTime},
 };
 
 use anyhow::{Context, Result, bail};
@@ -29,13 +30,26 @@ use crate::lab::{Host, binary};
 /// goes into them is looked at itself.
 const RECIPE: &str = "2";
 
+/// What was not used for so long goes from the cache.
+const KEEP: Duration = Duration::from_secs(3 * 24 * 3600);
+
 /// The registry's data as it was after the first push, in `cache`.
 fn kept(cache: &Path) -> Result<PathBuf> {
     let mut hash = Sha256::new();
-    hash.update(RECIPE);
-    hash.update(format!("{:?}{:?}", LAYERS, images()));
+    hash.update(format!("{:?}", images()));
+    for (_, parts) in LAYERS {
+        hash.update(key(parts)?);
+    }
+    let name = hex::encode(&hash.finalize()[..8]);
+    Ok(cache.join(format!("registry-{name}")))
+}
+
+/// Changes with everything that a layer, or with no parts the base, is made of.
+fn key(parts: &[Part]) -> Result<String> {
+    let mut hash = Sha256::new();
+    hash.update(format!("{RECIPE} {parts:?}"));
     let mut programs = vec![find("busybox")?];
-    for part in LAYERS.iter().flat_map(|(_, parts)| *parts) {
+    for part in parts {
         programs.extend(source(part)?);
     }
     for program in programs {
@@ -48,7 +62,13 @@ fn kept(cache: &Path) -> Result<PathBuf> {
             facts.mtime_nsec()
         ));
     }
-    Ok(cache.join(format!("registry-{}", hex::encode(&hash.finalize()[..8]))))
+    Ok(hex::encode(&hash.finalize()[..8]))
+}
+
+/// Says that something of the cache is in use.
+fn touch(kept: &Path) {
+    // Only its age: at worst it is made again one day.
+    let _ = fs::File::open(kept).and_then(|file| file.set_modified(SystemTime::now()));
 }
 
 /// The file of this machine that a part is made of.
@@ -67,6 +87,7 @@ fn source(part: &Part) -> Result<Option<PathBuf>> {
 pub fn restore(registry: &Host, cache: &Path) -> Result<()> {
     let kept = kept(cache)?;
     if kept.is_dir() {
+        touch(&kept);
         copy_tree(&kept, &registry.dir().join("data"))?;
     }
     Ok(())
@@ -82,16 +103,19 @@ pub fn push(registry: &Host, cache: &Path) -> Result<()> {
     let work = tempfile::Builder::new()
         .prefix("images-")
         .tempdir_in(cache)?;
-    let base = work.path().join("base");
-    base_tree(&base)?;
-    let base = Layer::of(&base)?;
+    let base = Layer::cached(cache, &[], || {
+        let tree = work.path().join("base");
+        base_tree(&tree)?;
+        Ok(tree)
+    })?;
     let mut layers = Vec::new();
     for (name, parts) in LAYERS {
-        let tree = work.path().join(name);
-        for part in *parts {
-            lay(part, &tree)?;
-        }
-        layers.push((*name, Layer::of(&tree)?));
+        let layer = Layer::cached(cache, parts, || {
+            let tree = work.path().join(name);
+            parts.iter().try_for_each(|part| lay(part, &tree))?;
+            Ok(tree)
+        })?;
+        layers.push((*name, layer));
     }
     for image in images() {
         let mut stack = vec![&base];
@@ -107,16 +131,32 @@ pub fn push(registry: &Host, cache: &Path) -> Result<()> {
     }
     let copy = work.path().join("data");
     copy_tree(&registry.dir().join("data"), &copy)?;
-    for old in fs::read_dir(cache)?.flatten() {
-        if old.file_name().to_string_lossy().starts_with("registry-") {
-            let _ = fs::remove_dir_all(old.path());
-        }
-    }
+    forget_unused(cache)?;
     match fs::rename(&copy, &kept) {
         // Another lab was quicker with the same images.
         Err(_) if kept.is_dir() => Ok(()),
         renamed => renamed.context("cannot keep the images"),
     }
+}
+
+/// Several trees of this workspace may share the cache, each with programs of its own.
+fn forget_unused(cache: &Path) -> Result<()> {
+    for entry in fs::read_dir(cache)?.flatten() {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        let ours = name.starts_with("registry-") || name.starts_with("layer-");
+        let age = entry.metadata()?.modified()?.elapsed().unwrap_or_default();
+        if !ours || age < KEEP {
+            continue;
+        }
+        // Somebody else may have been quicker.
+        let _ = if entry.path().is_dir() {
+            fs::remove_dir_all(entry.path())
+        } else {
+            fs::remove_file(entry.path())
+        };
+    }
+    Ok(())
 }
 
 fn lay(part: &Part, tree: &Path) -> Result<()> {
@@ -136,6 +176,30 @@ struct Layer {
 }
 
 impl Layer {
+    /// From the cache, else made from the tree. In its file the digest comes first, in a line.
+    fn cached(
+        cache: &Path,
+        parts: &[Part],
+        tree: impl FnOnce() -> Result<PathBuf>,
+    ) -> Result<Self> {
+        let file = cache.join(format!("layer-{}", key(parts)?));
+        if let Ok(bytes) = fs::read(&file)
+            && let Some(end) = bytes.iter().position(|byte| *byte == b'\n')
+        {
+            touch(&file);
+            return Ok(Self {
+                diff_id: String::from_utf8_lossy(&bytes[..end]).into_owned(),
+                packed: bytes[end + 1..].to_vec(),
+            });
+        }
+        let layer = Self::of(&tree()?)?;
+        let mut whole = tempfile::NamedTempFile::new_in(cache)?;
+        writeln!(whole, "{}", layer.diff_id)?;
+        whole.write_all(&layer.packed)?;
+        whole.persist(&file).context("cannot keep a layer")?;
+        Ok(layer)
+    }
+
     fn of(tree: &Path) -> Result<Self> {
         let tar = tar_of(tree)?;
         let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
