@@ -27,7 +27,7 @@ need_commands() {
   say "installing ${missing[*]}"
   local policy=/usr/sbin/policy-rc.d own_policy=''
   if [ ! -e $policy ]; then
-    # The registry package would start a service; the lab starts its own.
+    # Some packages would start a service; only the programs are wanted.
     printf '#!/bin/sh\nexit 101\n' >$policy
     chmod +x $policy
     own_policy=yes
@@ -37,9 +37,12 @@ need_commands() {
     >/dev/null || done=''
   [ -n "$own_policy" ] && rm -f $policy
   [ -n "$done" ] || fail "apt-get could not install ${missing[*]}"
-  case " ${missing[*]} " in
-    *' docker-registry '*) command -v systemctl >/dev/null && systemctl disable -q docker-registry 2>/dev/null ;;
-  esac
+  local service
+  for service in docker-registry nginx haproxy; do
+    case " ${missing[*]} " in
+      *" $service "*) command -v systemctl >/dev/null && systemctl disable -q "$service" 2>/dev/null ;;
+    esac
+  done
   return 0
 }
 
@@ -62,7 +65,7 @@ need_lab() {
   ldd "$(command -v busybox)" >/dev/null 2>&1 && need_commands no-static-busybox:busybox-static
   need_commands conmon:conmon crun:crun runc:runc nft:nftables ip:iproute2 docker-registry:docker-registry \
     busybox:busybox-static conntrack:conntrack dig:bind9-dnsutils iperf3:iperf3 curl:curl wget:wget ps:procps \
-    ldd:libc-bin openssl:openssl tini-static:tini faketime:faketime
+    ldd:libc-bin openssl:openssl tini-static:tini faketime:faketime nginx:nginx haproxy:haproxy jq:jq
 }
 
 # One profile and always the whole workspace: nothing is compiled twice. With a test among what is

@@ -12,7 +12,7 @@ use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand};
 use serde::Deserialize;
 
-use crate::worker::ApiSocket;
+use crate::api_socket::ApiSocket;
 
 /// What was typed.
 #[derive(Debug, Parser)]
@@ -50,6 +50,9 @@ pub struct Flags {
     /// Registry that is spoken to over plain HTTP; may be given several times
     #[arg(long, value_name = "HOST[:PORT]")]
     pub insecure_registry: Vec<String>,
+    /// Registry that is asked for names without one, in place of Docker Hub
+    #[arg(long, value_name = "HOST[:PORT]")]
+    pub default_registry: Option<String>,
     /// OCI runtime program [default: crun, else runc, from PATH]
     #[arg(long, value_name = "PATH")]
     pub runtime: Option<PathBuf>,
@@ -62,7 +65,7 @@ pub struct Flags {
     /// Resolver configuration that containers' foreign names follow [default: /etc/resolv.conf]
     #[arg(long, value_name = "FILE")]
     pub resolv_conf: Option<PathBuf>,
-    /// What services get that mount /var/run/docker.sock: ours where the host has none (auto),
+    /// What containers get that mount /var/run/docker.sock: ours where the host has none (auto),
     /// ours (overnet), or what the host has (host) [default: auto]
     #[arg(long, value_name = "auto|overnet|host")]
     pub docker_socket: Option<SocketChoice>,
@@ -126,6 +129,7 @@ struct File {
     run: Option<PathBuf>,
     socket: Vec<PathBuf>,
     insecure_registry: Vec<String>,
+    default_registry: Option<String>,
     runtime: Option<PathBuf>,
     cgroup_parent: Option<String>,
     heartbeat: Option<String>,
@@ -143,6 +147,7 @@ pub struct Settings {
     pub run: PathBuf,
     pub sockets: Vec<PathBuf>,
     pub insecure_registries: Vec<String>,
+    pub default_registry: Option<String>,
     pub runtime: Option<PathBuf>,
     pub cgroup_parent: String,
     pub heartbeat: Option<Duration>,
@@ -175,7 +180,9 @@ impl Settings {
         ApiSocket {
             path: match self.docker_socket {
                 SocketChoice::Host => None,
-                SocketChoice::Auto | SocketChoice::Overnet => self.sockets.first().cloned(),
+                SocketChoice::Auto | SocketChoice::Overnet => {
+                    Some(self.run.join("containers.sock"))
+                }
             },
             always: self.docker_socket == SocketChoice::Overnet,
         }
@@ -196,6 +203,10 @@ impl Settings {
                 })
             })
             .transpose()?;
+        let default_registry = flags.default_registry.or(file.default_registry);
+        if let Some(registry) = &default_registry {
+            check_registry(registry)?;
+        }
         let labels = first_filled(flags.label, file.label)
             .into_iter()
             .map(|label| match label.split_once('=') {
@@ -225,6 +236,7 @@ impl Settings {
             },
             run,
             insecure_registries: first_filled(flags.insecure_registry, file.insecure_registry),
+            default_registry,
             runtime: flags.runtime.or(file.runtime),
             cgroup_parent,
             heartbeat,
@@ -251,6 +263,17 @@ fn read(path: &Path) -> anyhow::Result<File> {
         .with_context(|| format!("configuration file {} cannot be read", path.display()))?;
     toml::from_str(&text)
         .with_context(|| format!("configuration file {} is not understood", path.display()))
+}
+
+/// A registry is what an image's name could begin with.
+fn check_registry(text: &str) -> anyhow::Result<()> {
+    let name = format!("{text}/name").parse::<runtime::images::Reference>();
+    if name.is_ok_and(|name| name.registry() == text) {
+        return Ok(());
+    }
+    bail!(
+        "default-registry {text:?} is no registry; write HOST:PORT, or HOST with a dot in it, without https://"
+    )
 }
 
 fn first_filled<T>(first: Vec<T>, second: Vec<T>) -> Vec<T> {
@@ -282,12 +305,14 @@ mod tests {
         let file: File = toml::from_str("root = '/srv/a'\nrun = '/run/a'\nlog = 'debug'").unwrap();
         let flags = Flags {
             root: Some("/srv/b".into()),
+            default_registry: Some("registry:5000".into()),
             ..Flags::default()
         };
         let settings = Settings::merge(flags, file).unwrap();
         assert_eq!(settings.root, Path::new("/srv/b"));
         assert_eq!(settings.sockets, [PathBuf::from("/run/a/ovnd.sock")]);
         assert_eq!(settings.log, "debug");
+        assert_eq!(settings.default_registry.as_deref(), Some("registry:5000"));
         assert_eq!(settings.cgroup_parent, "overnet");
     }
 
@@ -305,6 +330,14 @@ mod tests {
             },
             Flags {
                 cgroup_parent: Some("../x".into()),
+                ..Flags::default()
+            },
+            Flags {
+                default_registry: Some("http://registry:5000".into()),
+                ..Flags::default()
+            },
+            Flags {
+                default_registry: Some("registry".into()),
                 ..Flags::default()
             },
         ] {

@@ -17,6 +17,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    api_socket,
     cluster::{self, ClusterNode},
     config::Settings,
     host,
@@ -33,7 +34,8 @@ const HEARTBEAT: Duration = Duration::from_secs(1);
 pub async fn run(settings: Settings) -> anyhow::Result<()> {
     raise_descriptor_limit();
     let notifier = Notifier::from_env();
-    let inherited = notify::inherited_fds();
+    let mut inherited = notify::inherited_fds();
+    let kept_socket = api_socket::take_kept(&mut inherited);
     for folder in [&settings.root, &settings.run] {
         std::fs::create_dir_all(folder)
             .with_context(|| format!("folder {} cannot be made", folder.display()))?;
@@ -50,6 +52,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     }
     let images = ImageStore::open(images::Config {
         insecure_registries: settings.insecure_registries.clone(),
+        default_registry: settings.default_registry.clone(),
         ..images::Config::new(settings.root.join("images"))
     })?;
     let labels = settings.labels.clone();
@@ -110,6 +113,11 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
             .with_context(|| format!("API socket {} cannot be made", path.display()))?;
         servers.spawn(http::serve(listener, state.clone()));
         tracing::info!(socket = %path.display(), "the API is served");
+    }
+    if let Some(path) = settings.api_socket().path {
+        let listener = api_socket::listen(&path, kept_socket, &notifier)
+            .with_context(|| format!("API socket {} cannot be made", path.display()))?;
+        servers.spawn(http::serve(listener, state.clone()));
     }
     notifier
         .ready()

@@ -1,5 +1,6 @@
 //! The daemon: configuration, cluster membership, networks of containers, and the HTTP API.
 
+pub mod api_socket;
 pub mod clock;
 pub mod cluster;
 pub mod config;

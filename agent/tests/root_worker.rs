@@ -16,8 +16,9 @@ use std::{
 };
 
 use agent::{
+    api_socket::ApiSocket,
     cluster::{LocalState, LogSource as _, Standing, Update},
-    worker::{ApiSocket, Config, Flows, Leader, Worker},
+    worker::{Config, Flows, Leader, Worker},
 };
 use futures_util::{StreamExt as _, future::BoxFuture, stream::BoxStream};
 use model::{

@@ -88,7 +88,7 @@ fn fits(payload: &Payload, filters: &Filters) -> bool {
 }
 
 async fn create(state: AppState, kind: PayloadKind, spec: SpecView) -> Answer {
-    state.manager_only()?;
+    state.manager_only().await?;
     let spec = Box::new(spec.into_new(kind)?);
     match state.call(Verb::PayloadCreate { kind, spec }).await? {
         Reply::Payload(payload) => {
@@ -115,7 +115,7 @@ async fn update(
     query: Query,
     spec: SpecView,
 ) -> Answer {
-    state.manager_only()?;
+    state.manager_only().await?;
     let verb = Verb::PayloadUpdate {
         kind,
         reference,

@@ -110,7 +110,7 @@ async fn create(
     headers: HeaderMap,
     Given(spec): Given<SpecView>,
 ) -> Answer {
-    state.manager_only()?;
+    state.manager_only().await?;
     let spec = Box::new(asked_for(spec, &headers)?);
     if query.flag("dryRun") {
         return match state.call(Verb::ServiceDryRun { spec }).await? {
@@ -157,7 +157,7 @@ async fn update(
     headers: HeaderMap,
     Given(spec): Given<SpecView>,
 ) -> Answer {
-    state.manager_only()?;
+    state.manager_only().await?;
     let version = query.version()?;
     let credentials = match query.text("registryAuthFrom").unwrap_or("spec") {
         "spec" => Credentials::Spec,

@@ -1,12 +1,17 @@
 //! What the handlers stand on.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use futures_util::future::BoxFuture;
 use ipnetwork::IpNetwork;
 use model::{
     Refusal,
     control::{Answer, Verb},
+    node::Role,
 };
 use runtime::{engine::Engine, images::ImageStore};
 use tokio_util::sync::CancellationToken;
@@ -32,6 +37,8 @@ pub struct AppState {
     pub events: EventBus,
     /// Cancelled when the daemon ends: streams that would go on for ever end then.
     pub shutdown: CancellationToken,
+    /// When the daemon started.
+    begun: Instant,
 }
 
 /// A network that only this host knows.
@@ -77,6 +84,12 @@ const NOT_A_MEMBER: &str = "This node is not a swarm manager. Use \"docker swarm
 /// Docker's sentence for workers.
 const NOT_A_MANAGER: &str = "This node is not a swarm manager. Worker nodes can't be used to view or modify cluster state. Please run this command on a manager node or promote the current node to a manager.";
 
+/// Docker's sentence for managers without a leader.
+const NO_LEADER: &str = "The swarm does not have a leader. It's possible that too few managers are online. Make sure more than half of the managers are online.";
+
+/// How long after the daemon's start its manager is waited for.
+const STARTING: Duration = Duration::from_secs(10);
+
 impl AppState {
     /// Puts the parts together and starts to collect the cluster's events.
     pub fn new(
@@ -100,6 +113,7 @@ impl AppState {
             engine_id: engine_id.into(),
             events,
             shutdown,
+            begun: Instant::now(),
         }
     }
 
@@ -113,10 +127,32 @@ impl AppState {
         self.cluster.local_state().borrow().state != Standing::Inactive
     }
 
+    /// Waits for a manager that has just been started: until it has found its cluster again it
+    /// would speak as if it were a worker.
+    pub async fn settled(&self) {
+        let left = STARTING.saturating_sub(self.begun.elapsed());
+        if left.is_zero() {
+            return;
+        }
+        let mut local = self.cluster.local_state();
+        let settled = local.wait_for(|local| {
+            let starting = matches!(local.state, Standing::Pending | Standing::Active);
+            local.control_available() || local.role != Some(Role::Manager) || !starting
+        });
+        // Not settled in time: the answer says what is the matter.
+        let _ = tokio::time::timeout(left, settled).await;
+    }
+
     /// Docker's answer (503) where there is no manager, for what is refused before it is asked.
-    pub fn manager_only(&self) -> Result<(), Refusal> {
-        if self.local().control_available() {
+    pub async fn manager_only(&self) -> Result<(), Refusal> {
+        self.settled().await;
+        let local = self.local();
+        if local.control_available() {
             Ok(())
+        } else if local.role == Some(Role::Manager) {
+            Err(Refusal::unavailable(
+                format!("{NO_LEADER} {}", local.error).trim_end(),
+            ))
         } else if self.is_member() {
             Err(Refusal::unavailable(NOT_A_MANAGER))
         } else {
@@ -129,6 +165,7 @@ impl AppState {
         if !self.is_member() {
             return Err(Refusal::unavailable(NOT_A_MEMBER));
         }
+        self.settled().await;
         self.cluster.call(verb).await
     }
 }

@@ -25,6 +25,7 @@ use super::{Answer, AppState, json};
 use crate::{
     clock,
     cluster::{LocalState, Standing},
+    config::Settings,
     host,
 };
 
@@ -137,7 +138,7 @@ async fn info(State(state): State<AppState>) -> Answer {
         os_type: "linux".to_owned(),
         architecture: machine,
         index_server_address: "https://index.docker.io/v1/".to_owned(),
-        registry_config: registries(&state.settings.insecure_registries),
+        registry_config: registries(&state.settings),
         cpus: std::thread::available_parallelism().map_or(1, usize::from),
         mem_total: about.memory_bytes,
         docker_root_dir: state.settings.root.display().to_string(),
@@ -175,11 +176,24 @@ async fn info(State(state): State<AppState>) -> Answer {
     }))
 }
 
-fn registries(insecure: &[String]) -> RegistryConfig {
+fn registries(settings: &Settings) -> RegistryConfig {
+    // Docker has mirrors of its Hub, which is the nearest to what is done here.
+    let mirrors: Vec<String> = settings
+        .default_registry
+        .iter()
+        .map(|registry| {
+            let plain = settings.insecure_registries.contains(registry);
+            format!("{}://{registry}/", if plain { "http" } else { "https" })
+        })
+        .collect();
     let entry = |name: &str, secure: bool, official: bool| {
         let config = IndexConfig {
             name: name.to_owned(),
-            mirrors: Vec::new(),
+            mirrors: if official {
+                mirrors.clone()
+            } else {
+                Vec::new()
+            },
             secure,
             official,
         };
@@ -187,17 +201,19 @@ fn registries(insecure: &[String]) -> RegistryConfig {
     };
     RegistryConfig {
         insecure_registry_cidrs: vec!["::1/128".to_owned(), "127.0.0.0/8".to_owned()],
-        index_configs: insecure
+        index_configs: settings
+            .insecure_registries
             .iter()
             .map(|name| entry(name, false, false))
             .chain([entry("docker.io", true, true)])
             .collect(),
-        mirrors: Vec::new(),
+        mirrors,
     }
 }
 
 /// The cluster's part, and what a user should be warned of.
 async fn swarm_info(state: &AppState) -> (SwarmInfo, Vec<String>) {
+    state.settled().await;
     let local = state.local();
     let mut info = local_info(&local);
     if !local.control_available() {

@@ -1,6 +1,6 @@
 //! From a task to the wish for its container: pure functions.
 
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use model::{
     Endpoint, Refusal, Task,
@@ -17,12 +17,7 @@ use runtime::{
 };
 
 use super::{payload::Laid, template::Values};
-
-/// Label of a service: `true` gives its tasks our API socket where they mount Docker's, also
-/// where the host has Docker's.
-pub const LABEL_SOCKET: &str = "overnet.api-socket";
-/// Where Docker's API socket is, by its two paths.
-const DOCKER_SOCKETS: [&str; 2] = ["/var/run/docker.sock", "/run/docker.sock"];
+use crate::api_socket;
 
 /// What this host adds to a task.
 #[derive(Debug, Clone)]
@@ -30,10 +25,8 @@ pub(super) struct Place<'a> {
     pub node: &'a NodeDescription,
     /// The task's endpoints, in its order, with the name of each one's network.
     pub endpoints: &'a [Endpoint],
-    /// Our API socket.
-    pub socket: Option<PathBuf>,
-    /// Whether there is a Docker socket on this host.
-    pub has_docker: bool,
+    /// The API sockets there are.
+    pub socket: api_socket::Here,
     /// Secrets and configs as they lie on this host.
     pub laid: &'a [Laid],
 }
@@ -267,7 +260,10 @@ fn mount_spec(
         task::MountKind::Bind => {
             let options = mount.bind.clone().unwrap_or_default();
             MountKind::Bind {
-                source: socket_of(task, place, source),
+                source: place
+                    .socket
+                    .in_place_of(&source, &task.labels)
+                    .unwrap_or(source),
                 create_source: options.create_mountpoint,
                 propagation: options.propagation,
                 non_recursive: options.non_recursive,
@@ -300,23 +296,6 @@ fn mount_spec(
         read_only: mount.read_only,
         kind,
     })
-}
-
-/// Who mounts Docker's socket gets ours where the host has no Docker, or where its service
-/// asks for ours.
-fn socket_of(task: &Task, place: &Place<'_>, source: String) -> String {
-    let asked = task
-        .labels
-        .get(LABEL_SOCKET)
-        .is_some_and(|value| value == "true");
-    match &place.socket {
-        Some(socket)
-            if DOCKER_SOCKETS.contains(&source.as_str()) && (asked || !place.has_docker) =>
-        {
-            socket.display().to_string()
-        }
-        _ => source,
-    }
 }
 
 fn volume(mount: &Mount, source: &str, values: &Values) -> Result<MountKind, Refusal> {

@@ -72,8 +72,10 @@ fn with(task: &Task, endpoints: &[Endpoint], has_docker: bool) -> Result<Contain
     let place = Place {
         node: &node,
         endpoints,
-        socket: Some("/run/overnet/ovnd.sock".into()),
-        has_docker,
+        socket: api_socket::Here {
+            ours: Some("/run/overnet/containers.sock".into()),
+            docker: has_docker,
+        },
         laid: &[],
     };
     wish(task, &place)
@@ -129,39 +131,26 @@ fn networks() {
 }
 
 #[test]
-fn dockers_socket_is_ours_where_there_is_no_docker_or_ours_is_asked_for() {
-    for (source, label, has_docker, wanted) in [
-        (
-            "/var/run/docker.sock",
-            None,
-            false,
-            "/run/overnet/ovnd.sock",
-        ),
-        ("/run/docker.sock", None, false, "/run/overnet/ovnd.sock"),
-        ("/var/run/docker.sock", None, true, "/var/run/docker.sock"),
-        (
-            "/var/run/docker.sock",
-            Some("true"),
-            true,
-            "/run/overnet/ovnd.sock",
-        ),
-        ("/data", None, false, "/data"),
+fn dockers_socket_is_ours_where_the_service_asks_for_it() {
+    let mut task = task(|spec| {
+        spec.container.mounts = vec![Mount {
+            source: "/var/run/docker.sock".into(),
+            target: "/x".into(),
+            ..Mount::default()
+        }];
+    });
+    for (label, wanted) in [
+        (None, "/var/run/docker.sock"),
+        (Some("true"), "/run/overnet/containers.sock"),
     ] {
-        let mut task = task(|spec| {
-            spec.container.mounts = vec![Mount {
-                source: source.into(),
-                target: "/x".into(),
-                ..Mount::default()
-            }];
-        });
         if let Some(value) = label {
-            task.labels.insert(LABEL_SOCKET.into(), value.into());
+            task.labels.insert(api_socket::LABEL.into(), value.into());
         }
-        let spec = with(&task, &[], has_docker).unwrap();
+        let spec = with(&task, &[], true).unwrap();
         let MountKind::Bind { source: found, .. } = &spec.host.mounts[0].kind else {
             panic!("no bind");
         };
-        assert_eq!(found, wanted, "{source} {label:?} {has_docker}");
+        assert_eq!(found, wanted, "{label:?}");
     }
 }
 

@@ -20,7 +20,6 @@ mod template;
 
 use std::{
     collections::BTreeMap,
-    os::unix::fs::FileTypeExt as _,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -38,9 +37,9 @@ use runtime::{
 use tokio::sync::{Notify, Semaphore, broadcast, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-pub use self::container::LABEL_SOCKET;
 use self::{container::LABEL_TASK, payload::Payloads, pulls::Pulls, report::Reports};
 use crate::{
+    api_socket::ApiSocket,
     clock::now_nanos,
     cluster::{LocalState, Standing, Update},
 };
@@ -65,23 +64,6 @@ pub trait Leader: Send + Sync + 'static {
 pub trait Flows: Send + Sync + 'static {
     /// Established connections into a container's sandbox.
     fn established<'a>(&'a self, container: &'a ContainerId) -> BoxFuture<'a, u64>;
-}
-
-/// Which socket a task gets that mounts Docker's.
-#[derive(Debug, Clone, Default)]
-pub struct ApiSocket {
-    /// Ours; absent: tasks get what the host has.
-    pub path: Option<PathBuf>,
-    /// Ours also where the host has Docker's.
-    pub always: bool,
-}
-
-impl ApiSocket {
-    fn docker_is_there(&self) -> bool {
-        let is_socket =
-            |path: &str| std::fs::metadata(path).is_ok_and(|facts| facts.file_type().is_socket());
-        !self.always && is_socket("/var/run/docker.sock")
-    }
 }
 
 /// What the daemon says once.

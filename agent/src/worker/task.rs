@@ -251,8 +251,7 @@ impl Shared {
         let place = Place {
             node: &self.node,
             endpoints: &endpoints,
-            socket: self.socket.path.clone(),
-            has_docker: self.socket.docker_is_there(),
+            socket: self.socket.here(),
             laid: &laid,
         };
         let wish = container::wish(task, &place)?;

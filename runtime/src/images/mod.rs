@@ -74,6 +74,8 @@ pub struct Config {
     /// `host` or `host:port` that may speak plain http or show any certificate.
     /// Loopback addresses are always taken so, as Docker does.
     pub insecure_registries: Vec<String>,
+    /// Who is asked for names without a registry, in place of Docker Hub.
+    pub default_registry: Option<String>,
     /// Private authorities: `CERTS/HOST[:PORT]/*.crt` in PEM, laid out as Docker's
     /// `/etc/docker/certs.d`.
     pub certs: PathBuf,
@@ -85,6 +87,7 @@ impl Config {
         Self {
             root: root.into(),
             insecure_registries: Vec::new(),
+            default_registry: None,
             certs: "/etc/overnet/certs.d".into(),
         }
     }

@@ -21,7 +21,7 @@ use super::{
     image::{Auth, Descriptor, Distribution, Platform},
     manifest::{self, ACCEPTED, Manifest, Parsed, Pointer},
     reference::Reference,
-    registry::{Registry, on_the_wire},
+    registry::Registry,
 };
 
 /// As many layers at once as Docker's daemon takes by default.
@@ -292,7 +292,7 @@ pub fn diff_ids(config: &[u8], layers: usize, shown: &str) -> Result<Vec<Digest>
 
 /// A manifest byte for byte and its digest, which is checked when the name has one.
 async fn fetch_manifest(registry: &Registry, name: &Reference) -> Result<(Bytes, Digest), Refusal> {
-    let reference = on_the_wire(name);
+    let reference = registry.on_the_wire(name);
     let (raw, _) = match registry
         .client
         .pull_manifest_raw(&reference, &registry.auth, ACCEPTED)
@@ -305,7 +305,7 @@ async fn fetch_manifest(registry: &Registry, name: &Reference) -> Result<(Bytes,
     match name.digest() {
         Some(wanted) if *wanted != digest => Err(Refusal::internal(format!(
             "registry {} sent a manifest {digest} for {}; nothing was kept",
-            name.registry(),
+            registry.host(),
             name.familiar()
         ))),
         _ => Ok((raw, digest)),

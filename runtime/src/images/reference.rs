@@ -40,6 +40,11 @@ impl Reference {
         self.digest.as_ref()
     }
 
+    /// Whether no registry was named; `docker.io` means the same.
+    pub fn is_unplaced(&self) -> bool {
+        self.registry == HUB
+    }
+
     /// The same name; without tag and digest it gets the tag `latest`.
     #[must_use]
     pub fn or_latest(mut self) -> Self {

@@ -28,6 +28,8 @@ pub struct Registry {
     pub auth: RegistryAuth,
     pub reference: oci_client::Reference,
     name: Reference,
+    /// Host and port that are spoken to.
+    host: String,
     plain: bool,
 }
 
@@ -38,7 +40,7 @@ impl Registry {
         auth: Option<&Auth>,
     ) -> Result<Self, Refusal> {
         install_crypto();
-        let host = name.registry();
+        let host = host_of(name, config.default_registry.as_deref());
         let insecure = is_insecure(host, &config.insecure_registries);
         // Docker tries TLS first on an insecure registry, and plain http when that fails.
         let plain = insecure && speech::ask(host).await != Speech::Tls;
@@ -73,7 +75,7 @@ impl Registry {
             }
             Some(Auth::Bearer(token)) => RegistryAuth::Bearer(token.clone()),
         };
-        let reference = on_the_wire(name);
+        let reference = on_the_wire(host, name);
         client
             .store_auth_if_needed(reference.resolve_registry(), &auth)
             .await;
@@ -82,13 +84,19 @@ impl Registry {
             auth,
             reference,
             name: name.clone(),
+            host: host.to_owned(),
             plain,
         })
     }
 
-    /// Host and port as in the name.
+    /// Host and port that are spoken to.
     pub fn host(&self) -> &str {
-        self.name.registry()
+        &self.host
+    }
+
+    /// Another name in the same registry, as oci-client takes it.
+    pub fn on_the_wire(&self, name: &Reference) -> oci_client::Reference {
+        on_the_wire(&self.host, name)
     }
 
     /// Asks for a token, so that wrong credentials are told before anything is sent.
@@ -164,8 +172,8 @@ impl Registry {
     /// Turns an error of the protocol into a sentence that names the registry, the reason and
     /// the way out.
     pub async fn explain(&self, error: &OciDistributionError) -> Refusal {
-        debug!(registry = self.name.registry(), error = %chain(error), "registry request failed");
-        let host = self.name.registry();
+        debug!(registry = self.host, error = %chain(error), "registry request failed");
+        let host = self.host();
         let name = self.name.familiar();
         match error {
             OciDistributionError::RegistryError { envelope, .. } => {
@@ -173,7 +181,7 @@ impl Registry {
                     .errors
                     .iter()
                     .map(|e| (&e.code, e.message.as_str()));
-                said(&name, host, codes.collect())
+                said(&name, (host, self.name.registry()), codes.collect())
             }
             OciDistributionError::UnauthorizedError { .. }
             | OciDistributionError::ServerError { code: 401, .. } => self.unauthorized(""),
@@ -193,6 +201,7 @@ impl Registry {
         }
     }
 
+    /// Credentials are kept by the registry in the name, whoever is spoken to.
     fn unauthorized(&self, reason: &str) -> Refusal {
         let (host, name) = (self.name.registry(), self.name.familiar());
         let reason = if reason.is_empty() {
@@ -215,7 +224,7 @@ impl Registry {
     }
 
     async fn unreachable(&self, error: &OciDistributionError) -> Refusal {
-        let host = self.name.registry();
+        let host = self.host();
         let text = match (self.plain, speech::ask(host).await) {
             (false, Speech::Http) => format!(
                 "registry {host} speaks plain http where TLS is expected (server gave HTTP \
@@ -247,7 +256,7 @@ fn not_found(name: &str, reason: &str) -> Refusal {
 }
 
 /// What a registry's own error list means.
-fn said(name: &str, host: &str, errors: Vec<(&OciErrorCode, &str)>) -> Refusal {
+fn said(name: &str, (host, key): (&str, &str), errors: Vec<(&OciErrorCode, &str)>) -> Refusal {
     let text: Vec<_> = errors.iter().map(|(_, message)| *message).collect();
     let text = text.join("; ");
     let has = |wanted: &[OciErrorCode]| errors.iter().any(|(code, _)| wanted.contains(code));
@@ -259,7 +268,7 @@ fn said(name: &str, host: &str, errors: Vec<(&OciErrorCode, &str)>) -> Refusal {
         not_found(name, &text)
     } else if has(&[OciErrorCode::Unauthorized, OciErrorCode::Denied]) {
         Refusal::unauthorized(format!(
-            "registry {host} denies access to {name}: {text}; log in with 'docker login {host}'"
+            "registry {host} denies access to {name}: {text}; log in with 'docker login {key}'"
         ))
     } else if has(&[OciErrorCode::Toomanyrequests]) {
         Refusal::unavailable(format!(
@@ -270,9 +279,16 @@ fn said(name: &str, host: &str, errors: Vec<(&OciErrorCode, &str)>) -> Refusal {
     }
 }
 
+/// Who is spoken to about a name.
+fn host_of<'a>(name: &'a Reference, default: Option<&'a str>) -> &'a str {
+    default
+        .filter(|_| name.is_unplaced())
+        .unwrap_or(name.registry())
+}
+
 /// The name as oci-client takes it; the grammar was checked by [`Reference`].
-pub fn on_the_wire(name: &Reference) -> oci_client::Reference {
-    let (registry, repository) = (name.registry().to_owned(), name.repository().to_owned());
+fn on_the_wire(host: &str, name: &Reference) -> oci_client::Reference {
+    let (registry, repository) = (host.to_owned(), name.repository().to_owned());
     match (name.tag(), name.digest()) {
         (_, Some(digest)) => {
             oci_client::Reference::with_digest(registry, repository, digest.to_string())
@@ -365,6 +381,22 @@ mod tests {
     }
 
     #[test]
+    fn names_without_a_registry_go_to_the_default_one() {
+        for (name, default, host, repository) in [
+            ("a", None, "docker.io", "library/a"),
+            ("a", Some("reg:5000"), "reg:5000", "library/a"),
+            ("me/a", Some("reg:5000"), "reg:5000", "me/a"),
+            ("docker.io/me/a", Some("reg:5000"), "reg:5000", "me/a"),
+            ("other:1/me/a", Some("reg:5000"), "other:1", "me/a"),
+        ] {
+            let name: Reference = name.parse().unwrap();
+            let found = host_of(&name, default);
+            assert_eq!(found, host, "{name} {default:?}");
+            assert_eq!(on_the_wire(found, &name).repository(), repository);
+        }
+    }
+
+    #[test]
     fn a_registrys_errors_become_classes() {
         for (code, kind) in [
             (OciErrorCode::ManifestUnknown, RefusalKind::NotFound),
@@ -375,7 +407,7 @@ mod tests {
             (OciErrorCode::BlobUploadInvalid, RefusalKind::Internal),
         ] {
             assert_eq!(
-                said("a:b", "reg", vec![(&code, "because")]).kind,
+                said("a:b", ("reg", "reg"), vec![(&code, "because")]).kind,
                 kind,
                 "{code:?}"
             );

@@ -334,6 +334,9 @@ impl Host {
         command.extend([
             "--insecure-registry".into(),
             format!("registry:{}", registry::PORT).into(),
+            // Names without a registry, as the users' files have them.
+            "--default-registry".into(),
+            format!("registry:{}", registry::PORT).into(),
         ]);
         command.extend(self.state.daemon_args.iter().map(OsString::from));
         let dir = self.dir();

@@ -17,7 +17,7 @@ use axum::{
     routing::{get, post},
 };
 use model::Refusal;
-use runtime::engine::{ContainerSpec, ListOptions, RemoveOptions, StopOptions};
+use runtime::engine::{ContainerSpec, ListOptions, MountKind, RemoveOptions, StopOptions};
 
 use super::{
     Answer, AppState, Asked, Raw, Spoken, answer::done_or_unchanged, done, json, json_with,
@@ -117,7 +117,16 @@ fn read_request(
         container: &|name| state.engine.inspect(name).map(|view| view.id),
         runtimes: &[&runtime, "runc", "io.containerd.runc.v2"],
     };
-    create::read(name, given, &leftover, &lookup)
+    let (mut spec, warnings) = create::read(name, given, &leftover, &lookup)?;
+    let socket = state.settings.api_socket().here();
+    for mount in &mut spec.host.mounts {
+        if let MountKind::Bind { source, .. } = &mut mount.kind
+            && let Some(ours) = socket.in_place_of(source, &spec.labels)
+        {
+            *source = ours;
+        }
+    }
+    Ok((spec, warnings))
 }
 
 /// `linux[/ARCHITECTURE]`, and it must be this host's.

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::decide::{self, Resolve, ServiceStep};
+use super::decide::{self, Known, Resolve, ServiceStep};
 use super::observe::Observed;
 use super::version::{Step, Wanted, encode};
 use crate::commands::service::send::{self, Auth};
 use crate::commands::text;
-use crate::compose::convert::{Kind, Network, Service, Stack};
+use crate::compose::convert::{Network, Service, Stack};
 use crate::failure::Failure;
 use crate::session::Session;
 
@@ -84,22 +84,9 @@ impl<'a> Apply<'a> {
         Ok(())
     }
 
-    /// Makes what is missing; returns id and name by kind and name of the first version.
-    async fn objects(
-        &mut self,
-        wanted: &[Wanted<'_>],
-    ) -> Result<BTreeMap<(Kind, String), (String, String)>, Failure> {
-        let mut known: BTreeMap<(Kind, String), (String, String)> = self
-            .observed
-            .objects
-            .iter()
-            .map(|((kind, name), found)| {
-                (
-                    (*kind, name.clone()),
-                    (found.id.clone(), found.name.clone()),
-                )
-            })
-            .collect();
+    /// Makes the secrets and configs that are missing; tells what names mean then.
+    async fn objects(&mut self, wanted: &[Wanted<'_>]) -> Result<Known, Failure> {
+        let mut known = Known::of(self.observed);
         let there = &self.observed.objects;
         for wanted in wanted {
             let kind = wanted.object.kind;
@@ -124,7 +111,9 @@ impl<'a> Apply<'a> {
                 }
                 Step::Keep(found) => (found.id, found.name),
             };
-            known.insert((kind, wanted.object.name.clone()), (id, name));
+            known
+                .objects
+                .insert((kind, wanted.object.name.clone()), (id, name));
         }
         Ok(known)
     }
@@ -149,7 +138,7 @@ impl<'a> Apply<'a> {
     async fn service(
         &mut self,
         service: &Service,
-        known: &BTreeMap<(Kind, String), (String, String)>,
+        known: &Known,
     ) -> Result<Option<Deployed>, Failure> {
         let now = self.observed.service(&service.name);
         let auth = if self.registry_auth {

@@ -85,6 +85,11 @@ fn plain(value: &Value, path: &str) -> Value {
             Value::Object(fields)
         }
         Value::Array(items) => Value::Array(items.iter().map(|item| plain(item, path)).collect()),
+        Value::Number(number) if path.ends_with("/MaxFailureRatio") => {
+            // A daemon may keep it in millionths.
+            let millionths = number.as_f64().unwrap_or(0.0) * 1e6;
+            Value::from(millionths.round())
+        }
         other => other.clone(),
     }
 }
@@ -102,15 +107,20 @@ fn empty(value: &Value) -> bool {
 
 /// Fields whose empty value means something.
 fn kept(path: &str) -> bool {
-    path.starts_with("/Mode/")
-        || path.ends_with("/Parallelism")
-        || path.ends_with("/MaxAttempts")
-        || path.ends_with("/Init")
+    path.starts_with("/Mode/") || path.ends_with("/Parallelism") || path.ends_with("/Init")
 }
 
-/// Defaults that Docker's daemon writes into what it stores.
+/// Five seconds in nanoseconds.
+const FIVE_SECONDS: i64 = 5_000_000_000;
+
+/// Defaults that a daemon writes into what it stores, Docker's or ours.
 fn implied(path: &str, value: &Value) -> bool {
     match path {
+        "/UpdateConfig/FailureAction" | "/RollbackConfig/FailureAction" => value == "pause",
+        "/UpdateConfig/Monitor" | "/RollbackConfig/Monitor" => value == FIVE_SECONDS,
+        "/UpdateConfig/Order" | "/RollbackConfig/Order" => value == "stop-first",
+        "/TaskTemplate/RestartPolicy/Condition" => value == "any",
+        "/TaskTemplate/RestartPolicy/Delay" => value == FIVE_SECONDS,
         "/TaskTemplate/Runtime" => value == "container",
         "/TaskTemplate/ContainerSpec/Isolation" => value == "default",
         "/EndpointSpec/Mode" => value == "vip",
@@ -127,8 +137,11 @@ mod tests {
     #[test]
     fn what_goes_without_saying_is_no_difference() {
         let wanted = json!({"Name": "a", "TaskTemplate": {"ContainerSpec": {"Image": "x", "Env": ["A=1"]}, "Resources": {}, "Placement": {}, "ForceUpdate": 0},
+            "UpdateConfig": {"Parallelism": 1, "Order": "start-first", "MaxFailureRatio": 0.333_333_3},
             "Mode": {"Replicated": {"Replicas": 1}}, "EndpointSpec": {}});
-        let stored = json!({"Name": "a", "TaskTemplate": {"ContainerSpec": {"Image": "x", "Env": ["A=1"], "Isolation": "default", "DNSConfig": {}}, "Runtime": "container", "ForceUpdate": 3},
+        let stored = json!({"Name": "a", "TaskTemplate": {"ContainerSpec": {"Image": "x", "Env": ["A=1"], "Isolation": "default", "DNSConfig": {}}, "Runtime": "container", "ForceUpdate": 3,
+                "RestartPolicy": {"Condition": "any", "Delay": 5_000_000_000_i64, "MaxAttempts": 0}},
+            "UpdateConfig": {"Parallelism": 1, "Order": "start-first", "FailureAction": "pause", "Monitor": 5_000_000_000_i64, "MaxFailureRatio": 0.333_333},
             "Mode": {"Replicated": {"Replicas": 1}}, "EndpointSpec": {"Mode": "vip"}, "Labels": null});
         assert_eq!(differences(&stored, &wanted), Vec::<String>::new());
     }

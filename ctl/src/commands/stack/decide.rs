@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value, json};
 
 use super::compare::differences;
+use super::observe::Observed;
 use super::version::{CONTENT, Found, VERSION_OF};
 use crate::commands::text;
 use crate::compose::convert::{IMAGE, Kind, Network, Service, Stack};
@@ -37,19 +38,47 @@ pub enum ServiceStep {
 }
 
 /// The networks to create: those without one of their name.
-pub fn networks<'a>(stack: &'a Stack, there: &BTreeSet<String>) -> Vec<&'a Network> {
+pub fn networks<'a>(stack: &'a Stack, there: &BTreeMap<String, String>) -> Vec<&'a Network> {
     stack
         .networks
         .iter()
-        .filter(|n| !there.contains(&n.name))
+        .filter(|n| !there.contains_key(&n.name))
         .collect()
 }
 
-/// Puts ids, and names of the versions in use, into the grants of a service.
+/// What the names of the files mean in the cluster.
+#[derive(Debug, Default)]
+pub struct Known {
+    /// Id and name by kind and name of the first version.
+    pub objects: BTreeMap<(Kind, String), (String, String)>,
+    /// Ids of networks by name.
+    pub networks: BTreeMap<String, String>,
+}
+
+impl Known {
+    /// Before the deploy.
+    pub fn of(observed: &Observed) -> Self {
+        let objects = observed.objects.iter();
+        Self {
+            objects: objects
+                .map(|(key, found)| (key.clone(), (found.id.clone(), found.name.clone())))
+                .collect(),
+            networks: observed.networks.clone(),
+        }
+    }
+}
+
+/// Puts ids into a service in place of the names of networks, and ids and names of the versions
+/// in use into its grants: a daemon stores ids, and what is stored is what is compared.
 ///
-/// `known` holds id and name by kind and name of the first version. A grant that is not known is
-/// left alone: the daemon then names it.
-pub fn bind(spec: &mut Value, known: &BTreeMap<(Kind, String), (String, String)>) {
+/// What is not known is left alone: the daemon then names it.
+pub fn bind(spec: &mut Value, known: &Known) {
+    let networks = spec.pointer_mut("/TaskTemplate/Networks");
+    for network in networks.and_then(Value::as_array_mut).into_iter().flatten() {
+        if let Some(id) = known.networks.get(text(network, "/Target")) {
+            network["Target"] = json!(id);
+        }
+    }
     for (field, id, name, kind) in [
         ("Secrets", "SecretID", "SecretName", Kind::Secret),
         ("Configs", "ConfigID", "ConfigName", Kind::Config),
@@ -57,7 +86,9 @@ pub fn bind(spec: &mut Value, known: &BTreeMap<(Kind, String), (String, String)>
         let list = spec.pointer_mut(&format!("/TaskTemplate/ContainerSpec/{field}"));
         for grant in list.and_then(Value::as_array_mut).into_iter().flatten() {
             let key = (kind, text(grant, &format!("/{name}")).to_owned());
-            if let (Some((found, real)), Some(grant)) = (known.get(&key), grant.as_object_mut()) {
+            if let (Some((found, real)), Some(grant)) =
+                (known.objects.get(&key), grant.as_object_mut())
+            {
                 grant.insert(id.to_owned(), json!(found));
                 grant.insert(name.to_owned(), json!(real));
             }
@@ -232,13 +263,20 @@ mod tests {
     }
 
     #[test]
-    fn grants_get_ids_and_the_names_of_versions() {
-        let mut spec = json!({"TaskTemplate": {"ContainerSpec": {"Configs": [{"ConfigName": "s_c", "File": {}}], "Secrets": [{"SecretName": "out"}]}}});
-        let known = BTreeMap::from([(
-            (Kind::Config, "s_c".to_owned()),
-            ("i".to_owned(), "s_c.00".to_owned()),
-        )]);
+    fn names_become_ids_and_grants_those_of_versions() {
+        let mut spec = json!({"TaskTemplate": {"Networks": [{"Target": "s_n"}, {"Target": "host"}], "ContainerSpec": {"Configs": [{"ConfigName": "s_c", "File": {}}], "Secrets": [{"SecretName": "out"}]}}});
+        let known = Known {
+            objects: BTreeMap::from([(
+                (Kind::Config, "s_c".to_owned()),
+                ("i".to_owned(), "s_c.00".to_owned()),
+            )]),
+            networks: BTreeMap::from([("s_n".to_owned(), "n".to_owned())]),
+        };
         bind(&mut spec, &known);
+        assert_eq!(
+            spec["TaskTemplate"]["Networks"],
+            json!([{"Target": "n"}, {"Target": "host"}])
+        );
         assert_eq!(
             spec["TaskTemplate"]["ContainerSpec"]["Configs"][0],
             json!({"ConfigName": "s_c.00", "File": {}, "ConfigID": "i"})

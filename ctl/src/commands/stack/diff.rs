@@ -4,12 +4,11 @@ use std::fmt::Write as _;
 
 use clap::Args;
 
-use super::decide::{self, Resolve, ServiceStep};
+use super::decide::{self, Known, Resolve, ServiceStep};
 use super::deploy::name_of;
 use super::observe;
 use super::read::{self, FileFlags};
 use super::version::{Step, Wanted};
-use crate::compose::convert::Kind;
 use crate::failure::Failure;
 use crate::session::Session;
 
@@ -38,11 +37,7 @@ pub async fn diff(session: &Session, args: DiffArgs) -> Result<(), Failure> {
     for network in decide::networks(&stack, &observed.networks) {
         let _ = writeln!(out, "+ network {}", network.name);
     }
-    let mut known: std::collections::BTreeMap<(Kind, String), (String, String)> = observed
-        .objects
-        .iter()
-        .map(|(key, found)| (key.clone(), (found.id.clone(), found.name.clone())))
-        .collect();
+    let mut known = Known::of(&observed);
     for wanted in &wanted {
         let kind = wanted.object.kind;
         let there = |name: &str| observed.objects.get(&(kind, name.to_owned()));
@@ -57,7 +52,9 @@ pub async fn diff(session: &Session, args: DiffArgs) -> Result<(), Failure> {
             }
             Step::Keep(found) => (found.id, found.name),
         };
-        known.insert((kind, wanted.object.name.clone()), (id, name));
+        known
+            .objects
+            .insert((kind, wanted.object.name.clone()), (id, name));
     }
     for service in &stack.services {
         let now = observed.service(&service.name);

@@ -15,8 +15,8 @@ use crate::session::Session;
 /// The cluster's side.
 #[derive(Debug, Default)]
 pub struct Observed {
-    /// Names of networks of the stack.
-    pub networks: BTreeSet<String>,
+    /// Ids by name of the stack's networks and of external ones.
+    pub networks: BTreeMap<String, String>,
     /// Secrets and configs by name: those the stack needs, under any version.
     pub objects: BTreeMap<(Kind, String), Found>,
     /// Services of the stack.
@@ -47,8 +47,11 @@ pub async fn observe(
     stack: &Stack,
     wanted: &[Wanted<'_>],
 ) -> Result<Observed, Failure> {
+    let mut external = BTreeMap::new();
     for (name, _) in &stack.external_networks {
-        external_network(session, name).await?;
+        if let Some(id) = external_network(session, name).await? {
+            external.insert(name.clone(), id);
+        }
     }
     let client = session.client().await?;
     let networks = client
@@ -57,9 +60,12 @@ pub async fn observe(
         .value()
         .await?;
     let mut observed = Observed {
-        networks: names(&networks, "/Name").collect(),
+        networks: external,
         ..Observed::default()
     };
+    let pairs = networks.as_array().into_iter().flatten();
+    let pairs = pairs.map(|n| (text(n, "/Name").to_owned(), text(n, "/Id").to_owned()));
+    observed.networks.extend(pairs);
     for wanted in wanted {
         let kind = wanted.object.kind;
         let plain = object(session, kind, &wanted.object.name).await?;
@@ -96,9 +102,10 @@ pub async fn observe(
     Ok(observed)
 }
 
-async fn external_network(session: &Session, name: &str) -> Result<(), Failure> {
+/// The id of a network of the cluster; none for those that each host has.
+async fn external_network(session: &Session, name: &str) -> Result<Option<String>, Failure> {
     if matches!(name, "host" | "bridge" | "none" | "default") {
-        return Ok(());
+        return Ok(None);
     }
     let found = session
         .client()
@@ -108,7 +115,9 @@ async fn external_network(session: &Session, name: &str) -> Result<(), Failure> 
         .await
         .map_err(Failure::from);
     match found {
-        Ok(network) if text(&network, "/Scope") == "swarm" => Ok(()),
+        Ok(network) if text(&network, "/Scope") == "swarm" => {
+            Ok(Some(text(&network, "/Id").to_owned()))
+        }
         Ok(network) => Err(Failure::new(format!(
             "network \"{name}\" is declared as external, but it is not in the right scope: \"{}\" instead of \"swarm\"",
             text(&network, "/Scope")
@@ -192,11 +201,4 @@ fn found(value: &Value) -> Found {
             .unwrap_or_default(),
         data: value["Spec"]["Data"].as_str().map(str::to_owned),
     }
-}
-
-fn names<'a>(list: &'a Value, pointer: &'a str) -> impl Iterator<Item = String> + 'a {
-    list.as_array()
-        .into_iter()
-        .flatten()
-        .map(move |v| text(v, pointer).to_owned())
 }
