@@ -111,6 +111,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         servers.spawn(http::serve(listener, state.clone()));
         tracing::info!(socket = %path.display(), "the API is served");
     }
+    state.visualizer.resume(&state).await;
     notifier
         .ready()
         .context("the service manager could not be told")?;

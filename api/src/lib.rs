@@ -25,6 +25,7 @@ pub mod system;
 pub mod task;
 pub mod timestamp;
 pub mod version;
+pub mod visualizer;
 pub mod word;
 
 pub use body::{ErrorBody, read};

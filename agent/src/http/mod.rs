@@ -1,7 +1,8 @@
 //! The Docker Engine API on unix sockets.
 //!
 //! Whoever may open a socket is root on this host: its mode is 0660 and its group `overnet` or
-//! `docker`, where there is one. Nothing listens on TCP.
+//! `docker`, where there is one. Nothing listens on TCP but the visualizer, which reads only, and
+//! only once it was asked for.
 
 mod absent;
 mod answer;
@@ -25,6 +26,7 @@ mod state;
 mod swarm;
 mod system;
 mod tasks;
+mod visualizer;
 mod volumes;
 
 use std::{
@@ -51,6 +53,7 @@ pub use self::{
     bus::EventBus,
     dataplane::Sight,
     state::{AppState, HostEndpoint, HostNetwork, HostNetworks, unexpected},
+    visualizer::Visualizer,
 };
 
 /// How long open requests may go on once the daemon ends.
@@ -77,6 +80,7 @@ fn routes() -> Router<AppState> {
         .merge(networks::routes())
         .merge(containers::routes())
         .merge(exec::routes())
+        .merge(visualizer::routes())
         .merge(volumes::routes())
         .merge(images::routes())
         .merge(absent::routes())

@@ -11,7 +11,7 @@ use model::{
 use runtime::{engine::Engine, images::ImageStore};
 use tokio_util::sync::CancellationToken;
 
-use super::{bus::EventBus, dataplane::Sight, network_events};
+use super::{bus::EventBus, dataplane::Sight, network_events, visualizer::Visualizer};
 use crate::{
     cluster::{ClusterNode, LocalState, Standing},
     config::Settings,
@@ -30,6 +30,7 @@ pub struct AppState {
     /// Events that are not the engine's: images, networks, the cluster's. Whoever causes one
     /// publishes it here.
     pub events: EventBus,
+    pub visualizer: Arc<Visualizer>,
     /// Cancelled when the daemon ends: streams that would go on for ever end then.
     pub shutdown: CancellationToken,
 }
@@ -89,8 +90,9 @@ impl AppState {
         shutdown: CancellationToken,
     ) -> Self {
         let events = EventBus::new();
-        events.follow(cluster.events(), shutdown.clone());
+        events.follow(cluster.events(), engine_id.clone(), shutdown.clone());
         network_events::follow(&engine, &networks, events.clone(), shutdown.clone());
+        let visualizer = Visualizer::new(settings.root.join("visualizer.json"));
         Self {
             engine,
             images,
@@ -99,6 +101,7 @@ impl AppState {
             settings,
             engine_id: engine_id.into(),
             events,
+            visualizer: Arc::new(visualizer),
             shutdown,
         }
     }
