@@ -65,6 +65,11 @@ need_lab() {
     ldd:libc-bin openssl:openssl tini-static:tini faketime:faketime
 }
 
+# What drives the visualizer's page in its tests.
+need_browser() { need_commands chromium:chromium chromedriver:chromium-driver; }
+
+need_node() { need_commands node:nodejs; }
+
 # One profile and always the whole workspace: nothing is compiled twice.
 build() {
   need_rust

@@ -3,10 +3,10 @@
 
 import { attribute, h, text } from './dom.js';
 import { compareNames, countNode, onBoard, orderNodes, phaseOf, taskName } from './model.js';
-import { bytes, cpus, plural, shortImage } from './words.js';
+import { bytes, cpus, plural, share, shortImage } from './words.js';
 
 /** Milliseconds of one frame that placing tiles may take. */
-const BUDGET = 6;
+const BUDGET = 12;
 /** More tiles than this in one frame come and go without a movement. */
 const CALM = 40;
 
@@ -73,6 +73,7 @@ export class Board {
       column.element.remove();
       this.columns.delete(id);
     }
+    this.root.style.setProperty('--hosts', String(Math.max(1, wanted.length)));
     let place = this.root.firstElementChild;
     for (const id of wanted) {
       let column = this.columns.get(id);
@@ -257,7 +258,7 @@ class Column {
     text(this.role_, role);
     attribute(this.role_, 'data-role', role);
     attribute(this.element, 'data-role', role);
-    text(this.use, use.cpus || use.memory ? `${cpus(use.cpus)}/${cpus(node.cpus)} cpu · ${bytes(use.memory)}/${bytes(node.memory)}` : `${cpus(node.cpus)} cpu · ${bytes(node.memory)}`);
+    text(this.use, use.cpus || use.memory ? `${cpus(use.cpus)}/${cpus(node.cpus)} cpu · ${share(use.memory, node.memory)}` : `${cpus(node.cpus)} cpu · ${bytes(node.memory)}`);
     const trouble = node.state !== 'ready' ? node.state : node.availability !== 'active' ? node.availability : '';
     text(this.badge, trouble);
     attribute(this.badge, 'hidden', trouble ? null : '');

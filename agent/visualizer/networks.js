@@ -8,6 +8,8 @@ import { plural, rate } from './words.js';
 
 const RADIUS = 330;
 const PAUSE = 250;
+/** Tunnels on which the flow is drawn: those with most of it. */
+const FLOWS = 16;
 
 export class NetworkView {
   constructor(root, open) {
@@ -132,12 +134,11 @@ export class NetworkView {
   /** All tunnels of a network as one path; networks of the same hosts lie beside each other. */
   chords(hosts, place) {
     const spots = hosts.map((id) => this.spots.get(id)).filter(Boolean);
-    const pull = 0.55 - 0.11 * (place % 4);
     let path = '';
     for (let one = 0; one < spots.length; one++) {
       for (let other = one + 1; other < spots.length; other++) {
         const [a, b] = [spots[one], spots[other]];
-        const [x, y] = [((a.x + b.x) / 2) * pull, ((a.y + b.y) / 2) * pull];
+        const { x, y } = bend(a, b, place);
         path += `M${a.x.toFixed(0)} ${a.y.toFixed(0)}Q${x.toFixed(0)} ${y.toFixed(0)} ${b.x.toFixed(0)} ${b.y.toFixed(0)}`;
       }
     }
@@ -185,16 +186,25 @@ export class NetworkView {
     );
     keyed(
       this.flows,
-      peers.filter(({ sent, received }) => sent + received > 0),
+      peers.filter(({ sent, received }) => sent + received > 0).slice(0, FLOWS),
       ({ id }) => id,
       () => svg('path', { fill: 'none' }),
       (element, { spot, sent, received }) => {
-        const [x, y] = [((own.x + spot.x) / 2) * 0.55, ((own.y + spot.y) / 2) * 0.55];
+        const { x, y } = bend(own, spot, 0);
         attribute(element, 'd', `M${own.x.toFixed(0)} ${own.y.toFixed(0)}Q${x.toFixed(0)} ${y.toFixed(0)} ${spot.x.toFixed(0)} ${spot.y.toFixed(0)}`);
-        attribute(element, 'stroke-width', Math.max(1, Math.min(12, Math.log2(1 + (sent + received) / 500))).toFixed(1));
+        attribute(element, 'stroke-width', Math.max(1, Math.min(12, Math.log2(1 + (sent + received) / 500) * (this.spots.size > 40 ? 0.35 : 0.8))).toFixed(1));
       },
     );
   }
+}
+
+/** Where a tunnel bends to: towards the middle, each network beside the others. */
+function bend(a, b, place) {
+  const lane = (place % 5) - 2;
+  const length = Math.hypot(b.x - a.x, b.y - a.y) || 1;
+  const aside = (lane * 26) / length;
+  const pull = 0.45 - 0.05 * lane;
+  return { x: ((a.x + b.x) / 2) * pull - (b.y - a.y) * aside, y: ((a.y + b.y) / 2) * pull + (b.x - a.x) * aside };
 }
 
 /** Neighbours in the list differ clearly. */

@@ -12,6 +12,13 @@ export function bytes(count) {
   return `${value >= 10 || unit === 0 ? Math.round(value) : Math.round(value * 10) / 10} ${units[unit]}`;
 }
 
+/** `6/64 GiB`: both in the unit of the whole. */
+export function share(part, whole) {
+  const [, unit] = bytes(whole).split(' ');
+  const size = 1024 ** ['B', 'KiB', 'MiB', 'GiB', 'TiB'].indexOf(unit);
+  return `${Math.round((part / size) * 10) / 10}/${bytes(whole)}`;
+}
+
 /** `1.2 MB/s`, as networks count. */
 export function rate(perSecond) {
   const units = ['B/s', 'kB/s', 'MB/s', 'GB/s'];

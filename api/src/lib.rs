@@ -24,6 +24,7 @@ pub mod swarm;
 pub mod system;
 pub mod task;
 pub mod timestamp;
+pub mod traffic;
 pub mod version;
 pub mod visualizer;
 pub mod word;

@@ -26,6 +26,7 @@ mod state;
 mod swarm;
 mod system;
 mod tasks;
+mod traffic;
 mod visualizer;
 mod volumes;
 
@@ -53,6 +54,7 @@ pub use self::{
     bus::EventBus,
     dataplane::Sight,
     state::{AppState, HostEndpoint, HostNetwork, HostNetworks, unexpected},
+    traffic::TunnelReading,
     visualizer::Visualizer,
 };
 
@@ -69,6 +71,7 @@ fn routes() -> Router<AppState> {
     Router::new()
         .merge(system::routes())
         .merge(dataplane::routes())
+        .merge(traffic::routes())
         .merge(disk::routes())
         .merge(events::routes())
         .merge(swarm::routes())

@@ -1,17 +1,20 @@
 //! What the handlers stand on.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use futures_util::future::BoxFuture;
 use ipnetwork::IpNetwork;
 use model::{
-    Refusal,
+    NodeId, Refusal,
     control::{Answer, Verb},
 };
 use runtime::{engine::Engine, images::ImageStore};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{bus::EventBus, dataplane::Sight, network_events, visualizer::Visualizer};
+use super::{
+    bus::EventBus, dataplane::Sight, network_events, traffic::TunnelReading, visualizer::Visualizer,
+};
 use crate::{
     cluster::{ClusterNode, LocalState, Standing},
     config::Settings,
@@ -46,7 +49,7 @@ pub struct HostNetwork {
     /// Nanoseconds since the Unix epoch.
     pub created_at: i64,
     /// Driver options as Docker shows them.
-    pub options: std::collections::BTreeMap<String, String>,
+    pub options: BTreeMap<String, String>,
 }
 
 /// A container of this host on a network.
@@ -67,6 +70,12 @@ pub trait HostNetworks: Send + Sync + 'static {
 
     /// The containers of this host on the network with that id, local or the cluster's.
     fn endpoints<'a>(&'a self, network_id: &'a str) -> BoxFuture<'a, Vec<HostEndpoint>>;
+
+    /// Counters of this host's tunnels from now on, until the receiver is dropped.
+    fn traffic(&self) -> BoxFuture<'_, Result<watch::Receiver<TunnelReading>, Refusal>>;
+
+    /// The other hosts by the addresses of their tunnels.
+    fn tunnel_ends(&self) -> BoxFuture<'_, BTreeMap<IpAddr, NodeId>>;
 
     /// What the dataplane was told and what the kernel has; changes nothing.
     fn sight(&self) -> BoxFuture<'_, Result<Sight, Refusal>>;

@@ -34,6 +34,7 @@ const QUESTIONS: &[&[&str]] = &[
     &["networks", "*"],
     &["nodes"],
     &["nodes", "*"],
+    &["overnet", "traffic"],
     &["services"],
     &["services", "*"],
     &["services", "*", "logs"],
