@@ -52,7 +52,7 @@ function frame() {
     activity.render(state, dirty);
     networks.render(state, dirty);
     panel.render(state, dirty);
-    if (dirty.all || dirty.tasks.size || dirty.nodes.size || dirty.services.size) totals();
+    if (dirty.all || dirty.nodes.size || dirty.services.size) totals(dirty);
     if (dirty.all && subject) panel.show(state, subject);
     askWhy(dirty);
   } else board.place();
@@ -70,14 +70,20 @@ function askWhy(dirty) {
   }, PATIENCE);
 }
 
-function totals() {
+/** Counts of the services, kept because a frame changes few of them. */
+let counts = new Map();
+function totals(dirty) {
+  if (dirty.all) counts = new Map();
+  for (const id of dirty.all ? state.services.keys() : dirty.services) {
+    if (state.services.has(id)) counts.set(id, countService(state, id));
+    else counts.delete(id);
+  }
   let ready = 0;
   for (const node of state.nodes.values()) if (node.state === 'ready') ready++;
   let running = 0;
   let failed = 0;
   let wanted = 0;
-  for (const id of state.services.keys()) {
-    const count = countService(state, id);
+  for (const [id, count] of counts) {
     running += count.running;
     failed += count.failed;
     if (!state.services.get(id).mode.endsWith('job')) wanted += count.wanted;

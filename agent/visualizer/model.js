@@ -183,7 +183,9 @@ function event(step, message) {
         const old = draft.services.get(id);
         const told = about['updatestate.new'];
         if (old && told) {
-          set(step, 'services', { ...old, update: { ...old.update, state: told } });
+          const begins = told === 'updating' || told === 'rollback_started';
+          const started = begins ? message.timeNano / 1e6 : old.update?.started ?? 0;
+          set(step, 'services', { ...old, update: { message: '', ...old.update, state: told, started } });
         }
         step.write('wanted').add(`service/${id}`);
       }
@@ -215,12 +217,17 @@ function event(step, message) {
 
 function remember(step, { kind, action, id, about, message }) {
   const { draft } = step;
-  // The past is told again after each reconnection.
-  if (message.timeNano <= draft.seen) return;
+  const at = message.timeNano / 1e6;
+  // The past is told again after each reconnection; what one commit brings has one time.
+  if (message.timeNano < draft.seen) return;
+  for (let place = draft.feed.length - 1; draft.feed[place]?.at === at; place--) {
+    const told = draft.feed[place];
+    if (told.kind === kind && told.action === action && told.id === id) return;
+  }
   draft.seen = message.timeNano;
   const feed = step.write('feed');
   feed.push({
-    at: message.timeNano / 1e6,
+    at,
     kind,
     action,
     id,

@@ -4,7 +4,7 @@
 import { attribute, h, keyed, svg, text } from './dom.js';
 import { lines, problem } from './feed.js';
 import { compareNames, nodesOn, orderNodes, servicesOn } from './model.js';
-import { plural, rate } from './words.js';
+import { perSecond, plural, rate } from './words.js';
 
 const RADIUS = 330;
 const PAUSE = 250;
@@ -176,12 +176,12 @@ export class NetworkView {
       this.tunnels,
       peers.slice(0, 30),
       ({ id }) => id,
-      () => h('li', {}, h('b'), h('span', { class: 'sent' }), h('span', { class: 'received' })),
+      () => h('li', {}, h('b'), h('span'), h('span'), h('small')),
       (element, { spot, sent, received, packetsSent, packetsReceived }) => {
         text(element.children[0], spot.name);
         text(element.children[1], `↑ ${rate(sent)}`);
         text(element.children[2], `↓ ${rate(received)}`);
-        attribute(element, 'title', `${Math.round(packetsSent)} packets/s to ${spot.name}, ${Math.round(packetsReceived)} packets/s from it`);
+        text(element.children[3], `packets ↑ ${perSecond(packetsSent)} ↓ ${perSecond(packetsReceived)}`);
       },
     );
     keyed(

@@ -31,6 +31,11 @@ export function rate(perSecond) {
   return `${value >= 10 || unit === 0 ? Math.round(value) : Math.round(value * 10) / 10} ${units[unit]}`;
 }
 
+/** `1.2k/s`. */
+export function perSecond(count) {
+  return count < 1000 ? `${Math.round(count)}/s` : `${Math.round(count / 100) / 10}k/s`;
+}
+
 /** `4.5` processors: at most two digits after the point. */
 export function cpus(count) {
   return String(Math.round(count * 100) / 100);

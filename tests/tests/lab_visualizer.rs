@@ -279,7 +279,7 @@ fn a_scale_is_followed(page: &Page<'_>, manager: &Host) {
 
 fn a_services_page_has_everything(page: &Page<'_>, manager: &Host) {
     page.0.click("[data-service]").unwrap();
-    assert_eq!(page.text("#panel-title"), "web");
+    page.until_text("its page opens", "#panel-title", |text| text == "web");
     assert_eq!(page.run("return document.activeElement.id"), "panel-title");
     let rows = "return document.querySelectorAll('.panel .row[data-phase=running]').length";
     wait::until("the tasks are listed", LIMIT, || {
@@ -352,8 +352,10 @@ fn the_keyboard_is_enough(page: &Page<'_>) {
     assert_eq!(host, "worker01");
     // Right: the first task of the host; Enter opens it.
     page.0.press("\u{e014}\u{e007}").unwrap();
+    page.until_text("the task's page opens", "#panel-title", |text| {
+        text.starts_with("web.")
+    });
     let title = page.text("#panel-title");
-    assert!(title.starts_with("web."), "{title}");
     page.0.press(ESCAPE).unwrap();
     let back = page.run("return document.activeElement.dataset.name");
     assert_eq!(back, title, "the focus is not where it was");

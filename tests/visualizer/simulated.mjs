@@ -225,9 +225,12 @@ createServer(async (request, response) => {
     response.writeHead(200, { 'Content-Type': 'application/jsonl' });
     return traffic(response);
   }
-  if (/^\/services\/[^/]+\/logs$/.test(pathname)) {
+  if (/^\/(services|tasks)\/[^/]+\/logs$/.test(pathname)) {
+    const [, kind, id] = pathname.split('/');
+    const service = serviceById.get(kind === 'tasks' ? tasks.get(id)?.ServiceID : id);
+    if (!service) return json({ message: `${id} not found` }, 404);
     response.writeHead(200, { 'Content-Type': 'application/vnd.docker.multiplexed-stream' });
-    return follow(serviceById.get(pathname.split('/')[2]), response);
+    return follow(service, response);
   }
   if (pathname.startsWith('/services/')) return one(services, 'ID', 'service');
   if (pathname.startsWith('/nodes/')) return one(nodes, 'ID', 'node');

@@ -144,6 +144,14 @@ test('objects are asked for again, and an older answer changes nothing', () => {
   assert.ok(state.dirty.services.has('s1'));
 });
 
+test('an update that begins is at nothing, whatever was before', () => {
+  let state = known({ services: [service('s1', 'web', 2, { UpdateStatus: { State: 'completed', StartedAt: '2025-01-01T00:00:00Z' } })] });
+  state = reduce(state, [happens('service', 'update', 's1', { 'updatestate.new': 'updating' })]);
+  assert.equal(progressOf(state, state.services.get('s1')).fresh, 0);
+  state = reduce(state, [of('t3', 'create', { slot: '1' }), of('t3', 'running')]);
+  assert.equal(progressOf(state, state.services.get('s1')).fresh, 1);
+});
+
 test('nodes change by events', () => {
   let state = reduce(known(), [happens('node', 'update', 'n2', { name: 'worker01', 'state.old': 'ready', 'state.new': 'down' })]);
   assert.equal(state.nodes.get('n2').state, 'down');
@@ -170,6 +178,11 @@ test('the past is told once', () => {
   assert.equal(state.feed.length, 1);
   state = reduce(state, [past, of('t2', 'running')]);
   assert.equal(state.feed.length, 2);
+  // One commit gives all of its events the same time.
+  const time = (clock += 1e6);
+  const together = ['t1', 't2', 't3'].map((id) => of(id, 'create')).map((one) => ({ ...one, event: { ...one.event, timeNano: time } }));
+  state = reduce(reduce(state, together), together);
+  assert.equal(state.feed.length, 5);
   state = reduce(state, Array.from({ length: 600 }, () => of('t2', 'running')));
   assert.equal(state.feed.length, 250);
   state = reduce(state, [happens('network', 'connect', 'net1', {}, { scope: 'local' })]);
