@@ -89,7 +89,9 @@ function totals(dirty) {
     if (!state.services.get(id).mode.endsWith('job')) wanted += count.wanted;
   }
   text(place('total-hosts'), ready === state.nodes.size ? String(ready) : `${ready}/${state.nodes.size}`);
+  text(place('hosts-word'), state.nodes.size === 1 ? 'host' : 'hosts');
   text(place('total-services'), String(state.services.size));
+  text(place('services-word'), state.services.size === 1 ? 'service' : 'services');
   text(place('total-tasks'), `${running}/${Math.max(wanted, running)}`);
   text(place('total-failed'), String(failed));
   attribute(place('total-failed').parentElement, 'hidden', failed ? null : '');

@@ -17,6 +17,7 @@ use tests::{
     wait,
 };
 
+const TOOLBOX: &str = "registry:5000/example/toolbox";
 const ECHO: &str = "registry:5000/example/echo:latest";
 const LIMIT: Duration = Duration::from_secs(60);
 const ESCAPE: &str = "\u{e00c}";
@@ -34,6 +35,7 @@ fn the_cluster_is_seen_live_in_a_browser() {
     nothing_more_than_it_shows(&lab, &url);
 
     let browser = Browser::start(Some(&lab.host("client")), (1440, 900), None).unwrap();
+    browser.prefer("dark").unwrap();
     let page = Page(&browser);
     a_person_gets_in(&page, &url);
     the_right_tasks_on_the_right_hosts(&page, &manager);
@@ -45,6 +47,7 @@ fn the_cluster_is_seen_live_in_a_browser() {
     nothing_was_polled(&page);
     it_goes_on_after_a_restart(&page, &manager);
     a_drained_host_is_marked(&page, &manager);
+    flows_are_shown(&page, &manager);
     pictures_of_it(&page);
     without_a_complaint(&page);
     it_ends_when_told(&lab, &manager);
@@ -296,17 +299,16 @@ fn a_services_page_has_everything(page: &Page<'_>, manager: &Host) {
     page.until_text("events are there", ".panel .activity", |text| {
         text.contains("runs on worker")
     });
-    let before = page.run("return document.querySelectorAll('.logs p').length");
-    manager.ctl(["service", "scale", "-d", "web=7"]).ok();
+    // Slot 9 never was before.
+    let ninth =
+        "return [...document.querySelectorAll('.logs b')].some((name) => name.textContent === '9')";
+    assert_eq!(page.run(ninth), false);
+    manager.ctl(["service", "scale", "-d", "web=9"]).ok();
     wait::until("the lines of a new task follow", LIMIT, || {
-        let now = page.run("return document.querySelectorAll('.logs p').length");
-        if now.as_u64() > before.as_u64() {
-            Ok(())
-        } else {
-            Err(now)
-        }
+        let there = page.run(ninth);
+        if there == true { Ok(()) } else { Err(there) }
     });
-    page.until_true(manager, "seven tasks are where they are", 7);
+    page.until_true(manager, "nine tasks are where they are", 9);
 }
 
 fn an_update_is_followed(page: &Page<'_>, manager: &Host) {
@@ -331,7 +333,7 @@ fn an_update_is_followed(page: &Page<'_>, manager: &Host) {
     page.until_text("and seen done", ".progress", |text| {
         text.starts_with("completed")
     });
-    page.until_true(manager, "seven new tasks are where they are", 7);
+    page.until_true(manager, "nine new tasks are where they are", 9);
     let after = page.drawn();
     assert!(
         before.keys().all(|id| !after.contains_key(id)),
@@ -397,7 +399,7 @@ fn nothing_was_polled(page: &Page<'_>) {
 fn it_goes_on_after_a_restart(page: &Page<'_>, manager: &Host) {
     manager.kill().unwrap();
     page.until_text("the page notices", "#link", |text| text == "reconnecting");
-    assert_eq!(page.drawn().len(), 7, "the last that was seen is gone");
+    assert_eq!(page.drawn().len(), 9, "the last that was seen is gone");
     page.picture("away.png");
     manager.start().unwrap();
     page.until_text("it finds back by itself", "#link", |text| text == "live");
@@ -426,6 +428,50 @@ fn a_drained_host_is_marked(page: &Page<'_>, manager: &Host) {
     wait::until("none is drawn there", LIMIT, || {
         let count = page.run(left);
         if count == 0 { Ok(()) } else { Err(count) }
+    });
+}
+
+/// Counted while the page looks, and only then.
+fn flows_are_shown(page: &Page<'_>, manager: &Host) {
+    let table = || {
+        let tables = manager.exec(["nft", "list", "tables"]).ok();
+        tables.contains("overnet_traffic")
+    };
+    assert!(!table(), "packets are counted without anybody looking");
+    let ask = "while :; do wget -qO- http://web:8080 >/dev/null; done";
+    let asker = [
+        "run",
+        "-d",
+        "--name",
+        "asker",
+        "--network",
+        "ch03",
+        TOOLBOX,
+        "sh",
+        "-c",
+        ask,
+    ];
+    manager.ctl(asker).ok();
+    page.0.click("[data-tab=networks]").unwrap();
+    page.until_text("the network is listed", ".networks", |text| {
+        text.contains("ch03")
+    });
+    wait::until("what flows is drawn", LIMIT, || {
+        let flows = page.run("return document.querySelectorAll('.flows path').length");
+        if flows.as_u64() > Some(0) {
+            Ok(())
+        } else {
+            Err(flows)
+        }
+    });
+    assert!(table());
+    let rows = page.text(".tunnels");
+    assert!(rows.contains("worker0") && rows.contains("B/s"), "{rows}");
+    page.picture("networks-dark.png");
+    page.0.click("[data-tab=hosts]").unwrap();
+    manager.ctl(["rm", "-f", "asker"]).ok();
+    wait::until("nothing is counted any more", LIMIT, || {
+        if table() { Err(()) } else { Ok(()) }
     });
 }
 
