@@ -5,9 +5,13 @@ import { attribute, h, text } from './dom.js';
 import { compareNames, countNode, onBoard, orderNodes, phaseOf, taskName } from './model.js';
 import { bytes, cpus, plural, share, shortImage } from './words.js';
 
+/** Pixels from one dot to the next, and between them; style.css has the same. */
+const DOT_STEP = 14;
+const DOT_GAP = 3;
 /** Milliseconds of one frame that placing tiles may take. */
 const BUDGET = 12;
-/** More tiles than this in one frame come and go without a movement. */
+/** More tiles than this in one frame come and go without a movement; dots always do, because each
+    movement is a layer of its own for the browser. */
 const CALM = 40;
 
 export class Board {
@@ -21,6 +25,13 @@ export class Board {
     this.choice = 'auto';
     this.density = null;
     this.matches = null;
+    this.rows = 0;
+    // Told, never asked for: to ask would lay out the page in the middle of a frame.
+    this.widths = new ResizeObserver(([entry]) => {
+      this.rootWidth = entry.contentRect.width;
+      this.measure();
+    });
+    this.widths.observe(root);
     this.marks = new CSSStyleSheet();
     document.adoptedStyleSheets.push(this.marks);
     root.addEventListener('click', (event) => this.choose(event));
@@ -43,6 +54,7 @@ export class Board {
     if (dirty.all || this.changesColumns(dirty.nodes)) this.arrange();
     else for (const id of dirty.nodes) this.columns.get(id)?.describe(state);
     for (const id of dirty.services) this.renamed(id);
+    if (dirty.all || dirty.nodes.size) this.measure();
     this.place();
   }
 
@@ -89,10 +101,29 @@ export class Board {
     if (!this.root.querySelector('[tabindex="0"]')) this.root.querySelector('.host-name')?.setAttribute('tabindex', '0');
   }
 
+  /**
+   * Dots have boxes of one height for all hosts, so that a task that comes or goes lays out nothing
+   * but its own box. They grow when one is full, and shrink when none is half full.
+   */
+  measure() {
+    if (this.density !== 'dots' || !this.rootWidth || !this.columns.size) return;
+    let most = 0;
+    for (const column of this.columns.values()) most = Math.max(most, this.state.byNode.get(column.id)?.size ?? 0);
+    if (this.width !== this.rootWidth) {
+      this.width = this.rootWidth;
+      const body = this.columns.values().next().value?.body;
+      this.perRow = Math.max(1, Math.floor(((body?.clientWidth ?? 128) + DOT_GAP) / DOT_STEP));
+    }
+    const needed = Math.max(3, Math.ceil(most / this.perRow));
+    if (needed <= this.rows && needed > this.rows / 2) return;
+    this.rows = needed + 1;
+    this.root.style.setProperty('--rows', String(this.rows));
+  }
+
   /** Places pending tiles until the frame's share is used up. */
   place() {
     const end = performance.now() + BUDGET;
-    const calm = this.pending.size > CALM;
+    const calm = this.density === 'dots' || this.pending.size > CALM;
     for (const id of this.pending) {
       this.pending.delete(id);
       this.settle(id, calm);
@@ -144,6 +175,7 @@ export class Board {
     const density = this.choice === 'auto' ? auto : this.choice;
     if (density === this.density) return;
     this.density = density;
+    this.width = 0;
     this.root.dataset.density = density;
     // Dots have no words in them, so the elements are not the same.
     for (const column of this.columns.values()) column.clear();

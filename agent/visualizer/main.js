@@ -9,8 +9,10 @@ import { Panel } from './panel.js';
 import { Activity, ServiceList } from './services.js';
 import { plural, shortImage } from './words.js';
 
-/** Actions that one frame takes; the rest waits for the next. */
-const BATCH = 400;
+/** Actions that one frame takes, or an eighth of those that wait: a burst, or a browser that had no
+    time, becomes several short frames instead of a long one, and nothing waits for long. */
+const BATCH = 24;
+const SHARE = 8;
 /** A task that waits so long may have a reason to, which no event tells. */
 const PATIENCE = 2000;
 
@@ -41,7 +43,7 @@ function schedule() {
 function frame() {
   scheduled = false;
   if (queue.length || !board.busy) {
-    state = reduce(state, queue.length > BATCH ? queue.splice(0, BATCH) : queue.splice(0));
+    state = reduce(state, queue.splice(0, Math.max(BATCH, Math.ceil(queue.length / SHARE))));
     const { dirty } = state;
     if (state.wanted.size) feed.look(state.wanted);
     if (state.stale && state.link.phase === 'live') feed.resync();

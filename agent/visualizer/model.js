@@ -185,7 +185,7 @@ function event(step, message) {
         if (old && told) {
           const begins = told === 'updating' || told === 'rollback_started';
           const started = begins ? message.timeNano / 1e6 : old.update?.started ?? 0;
-          set(step, 'services', { ...old, update: { message: '', ...old.update, state: told, started } });
+          set(step, 'services', { ...old, update: { completed: 0, ...old.update, message: '', state: told, started } });
         }
         step.write('wanted').add(`service/${id}`);
       }

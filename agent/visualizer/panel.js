@@ -171,7 +171,7 @@ class ServicePart {
       ['Ports', service.ports.map((one) => port(one) + (one.mode === 'host' ? ' (host)' : '')).join(', ')],
       ['Networks', networks.length ? links(networks) : ''],
       ['Addresses', service.addresses.map(({ address }) => address.replace(/\/\d+$/, '')).join(', ')],
-      ['Reserves', [service.cpus && `${cpus(service.cpus)} cpu`, service.memory && bytes(service.memory)].filter(Boolean).join(', ')],
+      ['Reserves', [service.cpus && `${cpus(service.cpus)} cpu`, service.memory && bytes(service.memory)].filter(Boolean).join(', ').replace(/.$/, '$& each')],
       ['Placement', service.constraints.join(', ')],
       ['Age', ago(service.created, Date.now())],
     ]);

@@ -5,7 +5,7 @@ import { countService, orderServices, progressOf } from './model.js';
 import { clock, sentence } from './words.js';
 
 /** Happenings in the list. */
-const SHOWN = 40;
+const SHOWN = 30;
 
 export class ServiceList {
   constructor(root, open) {
@@ -90,7 +90,7 @@ class Row {
   }
 }
 
-/** The last happenings, newest first, at most four times a second. */
+/** The last happenings, newest first, at most every 400 ms. */
 export class Activity {
   constructor(root, filter = () => true) {
     this.root = root;
@@ -108,7 +108,7 @@ export class Activity {
   }
 
   draw(state) {
-    this.next = performance.now() + 250;
+    this.next = performance.now() + 400;
     const entries = [];
     for (let at = state.feed.length - 1; at >= 0 && entries.length < SHOWN; at--) {
       if (this.filter(state.feed[at])) entries.push(state.feed[at]);
@@ -120,7 +120,8 @@ export class Activity {
       (entry) => {
         const hue = state.hues.get(entry.service);
         const swatch = h('i', { class: hue === undefined ? 'swatch' : `swatch h${hue}` });
-        return h('li', { 'data-kind': entry.kind, 'data-action': entry.action }, swatch, h('time', {}, clock(entry.at)), h('span', { title: sentence(entry) }, sentence(entry)));
+        const said = sentence(entry);
+        return h('li', { 'data-kind': entry.kind, 'data-action': entry.action }, swatch, h('time', {}, clock(entry.at)), h('span', { title: said }, said));
       },
       () => {},
     );

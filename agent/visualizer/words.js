@@ -50,9 +50,11 @@ export function ago(then, now) {
   return `${Math.floor(seconds / 86400)} d`;
 }
 
+const TIME = new Intl.DateTimeFormat([], { hour: '2-digit', minute: '2-digit', second: '2-digit', hourCycle: 'h23' });
+
 /** The clock's time of a moment. */
 export function clock(moment) {
-  return new Date(moment).toLocaleTimeString([], { hour12: false });
+  return TIME.format(moment);
 }
 
 /** The last part of an image's name, with its tag. */
