@@ -202,10 +202,14 @@ export class Board {
     return { count, hosts: hosts.size };
   }
 
-  /** Brings one service or one task to the fore: one rule instead of thousands of attributes. */
+  /**
+   * Brings one service or one task to the fore: one rule instead of thousands of attributes. Dots
+   * pale by their colour, because thousands of translucent ones would be thousands of layers.
+   */
   highlight(kind, id) {
     const rule = {
-      service: `.board .tile:not([data-s="${id}"]) { opacity: .18; }`,
+      service: `.board:not([data-density="dots"]) .tile:not([data-s="${id}"]) { opacity: .18; }
+        .board[data-density="dots"] .tile:not([data-s="${id}"]) { --full: var(--pale); }`,
       task: `.board .tile[data-task="${id}"] { outline: 2px solid var(--ink); outline-offset: 2px; }`,
       node: `.board .host:not([data-node="${id}"]) { opacity: .35; }`,
     }[kind];

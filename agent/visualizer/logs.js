@@ -4,6 +4,8 @@ import { h } from './dom.js';
 import { problem } from './feed.js';
 import { clock } from './words.js';
 
+/** Milliseconds between two drawings: to look where the reader is costs a layout. */
+const PAUSE = 150;
 /** Lines that are kept. */
 const KEPT = 1000;
 
@@ -96,10 +98,10 @@ export class LogView {
   schedule() {
     if (this.scheduled) return;
     this.scheduled = true;
-    requestAnimationFrame(() => {
+    setTimeout(() => {
       this.scheduled = false;
       this.draw();
-    });
+    }, PAUSE);
   }
 
   draw() {

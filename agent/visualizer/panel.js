@@ -10,7 +10,7 @@ import { ago, bytes, cpus, plural, port } from './words.js';
 /** Rows of a table of tasks; those that live come first. */
 const ROWS = 100;
 /** Milliseconds between two drawings of what changes all the time. */
-const PAUSE = 200;
+const PAUSE = 300;
 
 export class Panel {
   /** `open(kind, id)` goes to another page, `close()` to none. */
@@ -45,11 +45,13 @@ export class Panel {
     this.part = new Part(this.body, subject.id);
     this.root.dataset.kind = subject.kind;
     this.draw(state);
+    this.part.activity?.draw(state);
   }
 
   render(state, dirty) {
     if (!this.part) return;
     this.state = state;
+    this.part.activity?.render(state, dirty);
     const concerned = dirty.all || this.part.concerns(state, dirty);
     if (!concerned || this.timer) return;
     this.timer = setTimeout(() => {
@@ -74,8 +76,10 @@ function facts(list, pairs) {
     ([name]) => h('div', {}, h('dt', {}, name), h('dd')),
     (element, [, value]) => {
       const place = element.lastElementChild;
-      if (value instanceof Node) place.replaceChildren(value);
-      else text(place, String(value));
+      // The same names lead to the same places: what is equal is left as it stands.
+      if (value instanceof Node) {
+        if (place.textContent !== value.textContent) place.replaceChildren(value);
+      } else text(place, String(value));
     },
   );
 }
@@ -98,7 +102,10 @@ function tasksTable(place, state, tasks, named) {
     const phase = phaseOf(task);
     return phase === 'failed' && task.desired !== 'running' ? ORDER.length : ORDER.indexOf(phase);
   };
-  const sorted = tasks.sort((a, b) => rank(a) - rank(b) || compareNames(taskName(state, a), taskName(state, b)) || b.created - a.created);
+  const sorted = tasks
+    .map((task) => ({ task, rank: rank(task), service: state.services.get(task.service)?.name ?? '' }))
+    .sort((a, b) => a.rank - b.rank || (a.service === b.service ? 0 : compareNames(a.service, b.service)) || a.task.slot - b.task.slot || b.task.created - a.task.created)
+    .map(({ task }) => task);
   keyed(
     place,
     sorted.slice(0, ROWS),
@@ -144,7 +151,6 @@ class ServicePart {
 
   draw(state) {
     this.state = state;
-    this.activity.draw(state);
     const service = state.services.get(this.id);
     if (!service) return { title: 'This service is gone', kind: 'service' };
     const count = countService(state, this.id);
@@ -217,7 +223,6 @@ class TaskPart {
 
   draw(state) {
     this.state = state;
-    this.activity.draw(state);
     const task = state.tasks.get(this.id);
     if (!task) return { title: 'This task is gone', kind: 'task' };
     if (task.state === 'running' && !this.container && !this.asked) {
@@ -261,7 +266,6 @@ class NodePart {
   }
 
   draw(state) {
-    this.activity.draw(state);
     const node = state.nodes.get(this.id);
     if (!node) return { title: 'This host is gone', kind: 'host' };
     const use = countNode(state, this.id);
