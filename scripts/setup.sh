@@ -68,6 +68,11 @@ need_lab() {
     ldd:libc-bin openssl:openssl tini-static:tini faketime:faketime nginx:nginx haproxy:haproxy jq:jq
 }
 
+# What drives the visualizer's page in its tests.
+need_browser() { need_commands chromium:chromium chromedriver:chromium-driver; }
+
+need_node() { need_commands node:nodejs; }
+
 # One profile and always the whole workspace: nothing is compiled twice. With a test among what is
 # built, dependencies have the same features here as where the tests are built.
 build() {

@@ -4,6 +4,7 @@
 //! checked before anything starts.
 
 use std::{
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -69,6 +70,10 @@ pub struct Flags {
     /// ours (overnet), or what the host has (host) [default: auto]
     #[arg(long, value_name = "auto|overnet|host")]
     pub docker_socket: Option<SocketChoice>,
+    /// Serve a picture of the cluster to browsers there; with a token (`ovnctl visualizer` tells
+    /// it) unless the address is of this host only, such as 127.0.0.1. The port is 9080 [default: off]
+    #[arg(long, value_name = "ADDRESS[:PORT]")]
+    pub visualizer: Option<String>,
     /// Label of this engine, KEY=VALUE; may be given several times
     #[arg(long, value_name = "KEY=VALUE")]
     pub label: Vec<String>,
@@ -135,6 +140,7 @@ struct File {
     heartbeat: Option<String>,
     resolv_conf: Option<PathBuf>,
     docker_socket: Option<SocketChoice>,
+    visualizer: Option<String>,
     label: Vec<String>,
     log: Option<String>,
     log_json: Option<bool>,
@@ -153,6 +159,7 @@ pub struct Settings {
     pub heartbeat: Option<Duration>,
     pub resolv_conf: PathBuf,
     pub docker_socket: SocketChoice,
+    pub visualizer: Option<SocketAddr>,
     pub labels: Vec<(String, String)>,
     pub log: String,
     pub log_json: bool,
@@ -207,6 +214,17 @@ impl Settings {
         if let Some(registry) = &default_registry {
             check_registry(registry)?;
         }
+        let visualizer = flags
+            .visualizer
+            .or(file.visualizer)
+            .map(|text| {
+                parse_listen(&text).with_context(|| {
+                    format!(
+                        "visualizer {text:?} is no ADDRESS[:PORT]; write 127.0.0.1:9080 or 0.0.0.0"
+                    )
+                })
+            })
+            .transpose()?;
         let labels = first_filled(flags.label, file.label)
             .into_iter()
             .map(|label| match label.split_once('=') {
@@ -248,6 +266,7 @@ impl Settings {
                 .docker_socket
                 .or(file.docker_socket)
                 .unwrap_or_default(),
+            visualizer,
             labels,
             log: flags
                 .log
@@ -278,6 +297,18 @@ fn check_registry(text: &str) -> anyhow::Result<()> {
 
 fn first_filled<T>(first: Vec<T>, second: Vec<T>) -> Vec<T> {
     if first.is_empty() { second } else { first }
+}
+
+/// The visualizer's port where none is named.
+pub const VISUALIZER_PORT: u16 = 9080;
+
+/// Reads `ADDRESS` or `ADDRESS:PORT`; an IPv6 address with a port stands in brackets.
+pub fn parse_listen(text: &str) -> Option<SocketAddr> {
+    let bare = text.trim_start_matches('[').trim_end_matches(']');
+    match bare.parse::<IpAddr>() {
+        Ok(address) => Some(SocketAddr::new(address, VISUALIZER_PORT)),
+        Err(_) => text.parse().ok(),
+    }
 }
 
 /// Reads `500ms`, `2s`, `1m` or `1h`.
@@ -325,6 +356,10 @@ mod tests {
                 ..Flags::default()
             },
             Flags {
+                visualizer: Some("manager:9080".into()),
+                ..Flags::default()
+            },
+            Flags {
                 label: vec!["nokey".into()],
                 ..Flags::default()
             },
@@ -342,6 +377,24 @@ mod tests {
             },
         ] {
             assert!(Settings::merge(flags, File::default()).is_err());
+        }
+    }
+
+    #[test]
+    fn where_the_visualizer_listens() {
+        for (text, expected) in [
+            ("127.0.0.1", Some("127.0.0.1:9080")),
+            ("0.0.0.0:80", Some("0.0.0.0:80")),
+            ("::", Some("[::]:9080")),
+            ("[::1]:1", Some("[::1]:1")),
+            ("[::1]", Some("[::1]:9080")),
+            ("", None),
+            (":9080", None),
+            ("host:1", None),
+            ("127.0.0.1:99999", None),
+        ] {
+            let expected = expected.map(|address| address.parse().unwrap());
+            assert_eq!(parse_listen(text), expected, "{text:?}");
         }
     }
 

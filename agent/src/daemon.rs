@@ -119,6 +119,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
             .with_context(|| format!("API socket {} cannot be made", path.display()))?;
         servers.spawn(http::serve(listener, state.clone()));
     }
+    state.visualizer.resume(&state).await;
     notifier
         .ready()
         .context("the service manager could not be told")?;

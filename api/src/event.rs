@@ -84,6 +84,12 @@ impl EventView {
         }
     }
 
+    /// Tells that `count` events are missing here: who keeps a picture has to look again.
+    pub fn missed(engine_id: &str, count: u64, time: i64) -> Self {
+        let attributes = [("count".to_owned(), count.to_string())].into();
+        Self::new("local", "daemon", "missed", engine_id, attributes, time)
+    }
+
     /// Fills or leaves out the fields that 1.52 dropped.
     pub fn for_version(mut self, version: ApiVersion) -> Self {
         let old =

@@ -24,7 +24,9 @@ pub mod swarm;
 pub mod system;
 pub mod task;
 pub mod timestamp;
+pub mod traffic;
 pub mod version;
+pub mod visualizer;
 pub mod word;
 
 pub use body::{ErrorBody, read};

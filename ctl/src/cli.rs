@@ -8,7 +8,8 @@ use clap::{ArgAction, Command, CommandFactory, FromArgMatches, Parser, Subcomman
 
 use crate::commands::{
     completion, config, container, copy, events, exec, image, info, inspect, lifecycle, logs,
-    network, node, ps, pull, registry, run, secret, service, stack, stats, swarm, system, volume,
+    network, node, ps, pull, registry, run, secret, service, stack, stats, swarm, system,
+    visualizer, volume,
 };
 use crate::failure::Failure;
 use crate::flags::boolean;
@@ -100,6 +101,7 @@ pub enum Top {
     Unpause(lifecycle::NamesArgs),
     Update(lifecycle::UpdateArgs),
     Version(info::VersionArgs),
+    Visualizer(visualizer::VisualizerArgs),
     #[command(subcommand)]
     Volume(volume::VolumeCommand),
     /// Wait until containers have ended and print their exit statuses
@@ -224,7 +226,14 @@ const GROUPS: &[(&str, &[&str])] = &[
     (
         "Cluster Commands",
         &[
-            "swarm", "node", "service", "stack", "network", "secret", "config",
+            "swarm",
+            "node",
+            "service",
+            "stack",
+            "network",
+            "secret",
+            "config",
+            "visualizer",
         ],
     ),
     (
@@ -315,6 +324,7 @@ pub async fn dispatch(session: &Session, command: Top) -> Result<(), Failure> {
         Top::Unpause(args) => lifecycle::plain(session, args, "unpause").await,
         Top::Update(args) => lifecycle::update(session, args).await,
         Top::Version(args) => info::version(session, args).await,
+        Top::Visualizer(args) => visualizer::run(session, args).await,
         Top::Volume(inner) => volume::run(session, inner).await,
         Top::Wait(args) => lifecycle::wait(session, args).await,
     }

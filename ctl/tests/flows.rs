@@ -503,3 +503,38 @@ async fn one_failure_does_not_stop_the_others() {
         (1, "a\nc\n", "Error response from daemon: b is busy\n")
     );
 }
+
+#[tokio::test]
+async fn visualizer_is_opened_where_it_is_not_and_its_address_is_printed() {
+    let served = || json!({"Listen": "127.0.0.1:9080", "URL": "http://127.0.0.1:9080/"});
+    let fake = Fake::start(move |asked, before| match asked.line.as_str() {
+        "GET /overnet/visualizer" if before == 0 => ok(json!({"Listen": "", "URL": ""})),
+        _ => ok(served()),
+    });
+    let done = fake.ctl(&["visualizer"], "").await;
+    assert_eq!(
+        (done.status, done.out.as_str()),
+        (0, "http://127.0.0.1:9080/\n")
+    );
+    let done = fake.ctl(&["visualizer"], "").await;
+    assert_eq!(done.out, "http://127.0.0.1:9080/\n");
+    let done = fake.ctl(&["visualizer", "--listen", "0.0.0.0"], "").await;
+    assert_eq!(done.status, 0);
+    let done = fake.ctl(&["visualizer", "--stop"], "").await;
+    assert_eq!(done.out, "The visualizer is served no longer.\n");
+    assert_eq!(
+        fake.lines(),
+        [
+            "GET /overnet/visualizer",
+            "POST /overnet/visualizer",
+            "GET /overnet/visualizer",
+            "POST /overnet/visualizer",
+            "DELETE /overnet/visualizer",
+        ]
+    );
+    assert_eq!(fake.asked()[3].body, json!({"Listen": "0.0.0.0"}));
+    let docker = Fake::start(|_, _| missing("page not found"));
+    let done = docker.ctl(&["visualizer"], "").await;
+    assert_eq!(done.status, 1);
+    assert!(done.err.contains("it is ovnd that has one"), "{}", done.err);
+}

@@ -15,6 +15,7 @@ pub mod plan;
 pub mod report;
 pub mod rows;
 pub mod rules;
+pub mod traffic;
 pub mod view;
 pub mod want;
 mod worker;

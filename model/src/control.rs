@@ -246,3 +246,16 @@ pub struct ClusterEvent {
     /// Nanoseconds since the Unix epoch.
     pub time: i64,
 }
+
+impl ClusterEvent {
+    /// Tells that `count` events are missing here; 0 when nobody knows how many.
+    pub fn missed(count: u64, time: i64) -> Self {
+        Self {
+            kind: "daemon".to_owned(),
+            action: "missed".to_owned(),
+            id: String::new(),
+            attributes: [("count".to_owned(), count.to_string())].into(),
+            time,
+        }
+    }
+}

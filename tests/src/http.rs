@@ -41,7 +41,10 @@ pub fn request<S: Read + Write>(
     headers: &[(&str, &str)],
     body: &[u8],
 ) -> io::Result<Response> {
-    let mut head = format!("{method} {path} HTTP/1.1\r\nHost: lab\r\nConnection: close\r\n");
+    let mut head = format!("{method} {path} HTTP/1.1\r\nConnection: close\r\n");
+    if !headers.iter().any(|(name, _)| *name == "Host") {
+        head += "Host: lab\r\n";
+    }
     for (name, value) in headers {
         let _ = write!(head, "{name}: {value}\r\n");
     }

@@ -23,6 +23,7 @@ use super::{
     renewal, session,
     stream::Feed,
 };
+use crate::clock;
 
 /// Events that a slow listener may be behind.
 const EVENT_DEPTH: usize = 1024;
@@ -255,6 +256,7 @@ async fn forward(mut from: broadcast::Receiver<ClusterEvent>, to: broadcast::Sen
             }
             Err(broadcast::error::RecvError::Lagged(missed)) => {
                 tracing::warn!("{missed} events of the cluster were missed");
+                let _ = to.send(ClusterEvent::missed(missed, clock::now_nanos()));
             }
             Err(broadcast::error::RecvError::Closed) => return,
         }

@@ -10,6 +10,8 @@ use model::control::ClusterEvent;
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
+use crate::clock;
+
 /// How many events are remembered, as in Docker.
 const MEMORY: usize = 256;
 
@@ -65,6 +67,7 @@ impl EventBus {
     pub(super) fn follow(
         &self,
         mut events: broadcast::Receiver<ClusterEvent>,
+        engine_id: String,
         shutdown: CancellationToken,
     ) {
         let bus = self.clone();
@@ -79,6 +82,7 @@ impl EventBus {
                     Ok(event) => bus.publish(EventView::from(&event)),
                     Err(broadcast::error::RecvError::Lagged(missed)) => {
                         tracing::warn!(missed, "events of the cluster came too fast");
+                        bus.publish(EventView::missed(&engine_id, missed, clock::now_nanos()));
                     }
                     Err(broadcast::error::RecvError::Closed) => return,
                 }

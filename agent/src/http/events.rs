@@ -1,6 +1,6 @@
 //! `/events`: what happened here and in the cluster, past and future, in one stream.
 
-use std::convert::Infallible;
+use std::{convert::Infallible, sync::Arc};
 
 use api::{
     ApiVersion,
@@ -15,7 +15,7 @@ use axum::{
     routing::get,
 };
 use runtime::engine::{Event, EventKind};
-use tokio::sync::broadcast::{self, error::RecvError};
+use tokio::sync::broadcast::error::RecvError;
 
 use super::{Answer, AppState, Asked, Spoken};
 use crate::clock;
@@ -51,6 +51,9 @@ async fn events(
     let keep = move |event: &EventView| {
         event.passes(&filters) && until.is_none_or(|until| event.time_nano <= until)
     };
+    // A reader that was too slow is told so, and goes on with the oldest that is left.
+    let engine_id = Arc::clone(&state.engine_id);
+    let missed = move |count| EventView::missed(&engine_id, count, clock::now_nanos());
     let shutdown = state.shutdown.clone();
     let stream = async_stream::stream! {
         for event in past {
@@ -65,14 +68,16 @@ async fn events(
             let event = tokio::select! {
                 () = shutdown.cancelled() => return,
                 () = &mut ended => return,
-                event = next(&mut engine) => match event {
-                    Some(event) if event.time > looked_back_to => of_engine(&event),
-                    Some(_) => continue,
-                    None => return,
+                event = engine.recv() => match event {
+                    Ok(event) if event.time > looked_back_to => of_engine(&event),
+                    Ok(_) => continue,
+                    Err(RecvError::Lagged(count)) => missed(count),
+                    Err(RecvError::Closed) => return,
                 },
-                event = next(&mut others) => match event {
-                    Some(event) => event,
-                    None => return,
+                event = others.recv() => match event {
+                    Ok(event) => event,
+                    Err(RecvError::Lagged(count)) => missed(count),
+                    Err(RecvError::Closed) => return,
                 },
             };
             if keep(&event) {
@@ -87,17 +92,6 @@ async fn events(
         header::HeaderValue::from_static(form.content_type()),
     );
     Ok(response)
-}
-
-/// The next one; a reader that was too slow goes on with the oldest that is left.
-async fn next<T: Clone>(receiver: &mut broadcast::Receiver<T>) -> Option<T> {
-    loop {
-        match receiver.recv().await {
-            Ok(event) => return Some(event),
-            Err(RecvError::Lagged(_)) => {}
-            Err(RecvError::Closed) => return None,
-        }
-    }
 }
 
 async fn sleep_until(until: Option<i64>) {

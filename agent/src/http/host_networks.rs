@@ -1,12 +1,12 @@
 //! The network glue as the HTTP edge sees it.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use futures_util::future::BoxFuture;
+use model::{NodeId, Refusal};
+use tokio::sync::watch;
 
-use model::Refusal;
-
-use super::{HostEndpoint, HostNetwork, HostNetworks, Sight};
+use super::{HostEndpoint, HostNetwork, HostNetworks, Sight, TunnelReading};
 use crate::network::{
     Networks,
     local::{GATEWAY_BRIDGE, LocalNetwork},
@@ -31,6 +31,14 @@ impl HostNetworks for Networks {
                 })
                 .collect()
         })
+    }
+
+    fn traffic(&self) -> BoxFuture<'_, Result<watch::Receiver<TunnelReading>, Refusal>> {
+        Box::pin(self.tunnel_readings())
+    }
+
+    fn tunnel_ends(&self) -> BoxFuture<'_, BTreeMap<IpAddr, NodeId>> {
+        Box::pin(Self::tunnel_ends(self))
     }
 
     fn sight(&self) -> BoxFuture<'_, Result<Sight, Refusal>> {

@@ -1,7 +1,8 @@
 //! The Docker Engine API on unix sockets.
 //!
 //! Whoever may open a socket is root on this host: its mode is 0660 and its group `overnet` or
-//! `docker`, where there is one. Nothing listens on TCP.
+//! `docker`, where there is one. Nothing listens on TCP but the visualizer, which reads only, and
+//! only once it was asked for.
 
 mod absent;
 mod answer;
@@ -25,6 +26,8 @@ mod state;
 mod swarm;
 mod system;
 mod tasks;
+mod traffic;
+mod visualizer;
 mod volumes;
 
 use std::{
@@ -51,6 +54,8 @@ pub use self::{
     bus::EventBus,
     dataplane::Sight,
     state::{AppState, HostEndpoint, HostNetwork, HostNetworks, unexpected},
+    traffic::TunnelReading,
+    visualizer::Visualizer,
 };
 
 /// How long open requests may go on once the daemon ends.
@@ -66,6 +71,7 @@ fn routes() -> Router<AppState> {
     Router::new()
         .merge(system::routes())
         .merge(dataplane::routes())
+        .merge(traffic::routes())
         .merge(disk::routes())
         .merge(events::routes())
         .merge(swarm::routes())
@@ -77,6 +83,7 @@ fn routes() -> Router<AppState> {
         .merge(networks::routes())
         .merge(containers::routes())
         .merge(exec::routes())
+        .merge(visualizer::routes())
         .merge(volumes::routes())
         .merge(images::routes())
         .merge(absent::routes())

@@ -1,6 +1,7 @@
 //! What the handlers stand on.
 
 use std::{
+    collections::BTreeMap,
     net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
@@ -9,14 +10,17 @@ use std::{
 use futures_util::future::BoxFuture;
 use ipnetwork::IpNetwork;
 use model::{
-    Refusal,
+    NodeId, Refusal,
     control::{Answer, Verb},
     node::Role,
 };
 use runtime::{engine::Engine, images::ImageStore};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{bus::EventBus, dataplane::Sight, network_events};
+use super::{
+    bus::EventBus, dataplane::Sight, network_events, traffic::TunnelReading, visualizer::Visualizer,
+};
 use crate::{
     cluster::{ClusterNode, LocalState, Standing},
     config::Settings,
@@ -35,6 +39,7 @@ pub struct AppState {
     /// Events that are not the engine's: images, networks, the cluster's. Whoever causes one
     /// publishes it here.
     pub events: EventBus,
+    pub visualizer: Arc<Visualizer>,
     /// Cancelled when the daemon ends: streams that would go on for ever end then.
     pub shutdown: CancellationToken,
     /// When the daemon started.
@@ -52,7 +57,7 @@ pub struct HostNetwork {
     /// Nanoseconds since the Unix epoch.
     pub created_at: i64,
     /// Driver options as Docker shows them.
-    pub options: std::collections::BTreeMap<String, String>,
+    pub options: BTreeMap<String, String>,
 }
 
 /// A container of this host on a network.
@@ -73,6 +78,12 @@ pub trait HostNetworks: Send + Sync + 'static {
 
     /// The containers of this host on the network with that id, local or the cluster's.
     fn endpoints<'a>(&'a self, network_id: &'a str) -> BoxFuture<'a, Vec<HostEndpoint>>;
+
+    /// Counters of this host's tunnels from now on, until the receiver is dropped.
+    fn traffic(&self) -> BoxFuture<'_, Result<watch::Receiver<TunnelReading>, Refusal>>;
+
+    /// The other hosts by the addresses of their tunnels.
+    fn tunnel_ends(&self) -> BoxFuture<'_, BTreeMap<IpAddr, NodeId>>;
 
     /// What the dataplane was told and what the kernel has; changes nothing.
     fn sight(&self) -> BoxFuture<'_, Result<Sight, Refusal>>;
@@ -102,8 +113,9 @@ impl AppState {
         shutdown: CancellationToken,
     ) -> Self {
         let events = EventBus::new();
-        events.follow(cluster.events(), shutdown.clone());
+        events.follow(cluster.events(), engine_id.clone(), shutdown.clone());
         network_events::follow(&engine, &networks, events.clone(), shutdown.clone());
+        let visualizer = Visualizer::new(settings.root.join("visualizer.json"));
         Self {
             engine,
             images,
@@ -112,6 +124,7 @@ impl AppState {
             settings,
             engine_id: engine_id.into(),
             events,
+            visualizer: Arc::new(visualizer),
             shutdown,
             begun: Instant::now(),
         }

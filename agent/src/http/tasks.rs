@@ -7,7 +7,7 @@ use std::{
 
 use api::{
     Filters,
-    service::TaskTemplate,
+    service::{ContainerSpecView, TaskTemplate},
     task::{AttachmentView, TaskNetworkView, TaskView},
     word::Word,
 };
@@ -56,7 +56,7 @@ async fn list(State(state): State<AppState>, Asked(query): Asked) -> Answer {
     }
     let sheet = sheet(&state, selection).await?;
     let kept = |task: &Task| fits(task, &filters, &wanted);
-    Ok(json(&views(&sheet, kept)))
+    Ok(json(&views(&sheet, query.flag("brief"), kept)))
 }
 
 /// The part of the filters that the manager sees to.
@@ -101,8 +101,9 @@ pub(super) async fn sheet(
 }
 
 /// Views of the tasks that are kept. What tasks have in common is made once: the spec of one
-/// version of a service, and each network.
-fn views(sheet: &TaskSheet, kept: impl Fn(&Task) -> bool) -> Vec<TaskView> {
+/// version of a service, and each network. A brief view has of the spec its image only, and no
+/// attachments.
+fn views(sheet: &TaskSheet, brief: bool, kept: impl Fn(&Task) -> bool) -> Vec<TaskView> {
     let networks: HashMap<&NetworkId, Arc<TaskNetworkView>> = sheet
         .networks
         .iter()
@@ -113,7 +114,10 @@ fn views(sheet: &TaskSheet, kept: impl Fn(&Task) -> bool) -> Vec<TaskView> {
         .iter()
         .map(|endpoint| (&endpoint.id, endpoint))
         .collect();
-    let mut specs = Specs::default();
+    let mut specs = Specs {
+        brief,
+        made: HashMap::new(),
+    };
     sheet
         .tasks
         .iter()
@@ -122,6 +126,7 @@ fn views(sheet: &TaskSheet, kept: impl Fn(&Task) -> bool) -> Vec<TaskView> {
             let attachments = task
                 .endpoints
                 .iter()
+                .filter(|_| !brief)
                 .filter_map(|id| {
                     let endpoint = endpoints.get(id)?;
                     let network = networks.get(&endpoint.network)?;
@@ -137,8 +142,8 @@ fn views(sheet: &TaskSheet, kept: impl Fn(&Task) -> bool) -> Vec<TaskView> {
 }
 
 /// Views of specs, by service and version.
-#[derive(Default)]
 struct Specs<'a> {
+    brief: bool,
     made: HashMap<(&'a ServiceId, u64), Made<'a>>,
 }
 
@@ -147,7 +152,8 @@ type Made<'a> = (&'a Arc<TaskSpec>, Arc<TaskTemplate>);
 
 impl<'a> Specs<'a> {
     fn of(&mut self, task: &'a Task) -> Arc<TaskTemplate> {
-        let make = || Arc::new(TaskTemplate::from(&*task.spec));
+        let brief = self.brief;
+        let make = || Arc::new(template(&task.spec, brief));
         match self.made.entry((&task.service, task.spec_version)) {
             Entry::Vacant(entry) => Arc::clone(&entry.insert((&task.spec, make())).1),
             Entry::Occupied(entry) => {
@@ -159,6 +165,19 @@ impl<'a> Specs<'a> {
                 }
             }
         }
+    }
+}
+
+fn template(spec: &TaskSpec, brief: bool) -> TaskTemplate {
+    if !brief {
+        return TaskTemplate::from(spec);
+    }
+    TaskTemplate {
+        container_spec: Some(ContainerSpecView {
+            image: spec.container.image.clone(),
+            ..ContainerSpecView::default()
+        }),
+        ..TaskTemplate::default()
     }
 }
 
@@ -180,7 +199,7 @@ async fn inspect(State(state): State<AppState>, Path(reference): Path<String>) -
         ..TaskSelection::default()
     };
     let sheet = sheet(&state, selection).await?;
-    match views(&sheet, |_| true).first() {
+    match views(&sheet, false, |_| true).first() {
         Some(view) => Ok(json(view)),
         None => Err(Refusal::not_found(format!("task {reference} not found")).into()),
     }
@@ -279,7 +298,7 @@ pub(super) mod tests {
         ] {
             let filters = Filters::parse(text, FILTERS).unwrap();
             let wanted = wanted(&filters).unwrap();
-            let found: Vec<_> = views(&sheet, |task| fits(task, &filters, &wanted))
+            let found: Vec<_> = views(&sheet, false, |task| fits(task, &filters, &wanted))
                 .into_iter()
                 .map(|view| view.id)
                 .collect();
@@ -303,7 +322,7 @@ pub(super) mod tests {
     #[test]
     fn attachments_have_networks_and_addresses() {
         let sheet = with_endpoints(vec![task("a", 1, "n")]);
-        let value = serde_json::to_value(views(&sheet, |_| true)).unwrap();
+        let value = serde_json::to_value(views(&sheet, false, |_| true)).unwrap();
         let attachment = &value[0]["NetworksAttachments"][0];
         assert_eq!(attachment["Addresses"][0], "10.0.1.5/24");
         assert_eq!(attachment["Network"]["ID"], "net");
@@ -315,13 +334,24 @@ pub(super) mod tests {
         assert_eq!(value[0]["Status"]["ContainerStatus"]["ContainerID"], "");
     }
 
+    /// What the visualizer reads of thousands of tasks.
+    #[test]
+    fn a_brief_view_has_no_more_than_its_image() {
+        let sheet = with_endpoints(vec![task("a", 1, "n")]);
+        let value = serde_json::to_value(views(&sheet, true, |_| true)).unwrap();
+        let spec = &value[0]["Spec"]["ContainerSpec"];
+        assert_eq!(*spec, serde_json::json!({"Image": "nginx:latest"}));
+        assert!(value[0].get("NetworksAttachments").is_none());
+        assert_eq!(value[0]["NodeID"], "n");
+    }
+
     /// The figure is for whoever changes this; what is held is that the spec is made once.
     #[test]
     fn thousands_of_tasks_have_one_spec() {
         let tasks = (1..=5_000).map(|slot| task(&format!("task{slot:021}"), slot, "n"));
         let sheet = with_endpoints(tasks.collect());
         let begun = std::time::Instant::now();
-        let views = views(&sheet, |_| true);
+        let views = views(&sheet, false, |_| true);
         let text = serde_json::to_vec(&views).unwrap();
         eprintln!(
             "{} tasks, {} bytes, {:?}",
@@ -347,10 +377,14 @@ pub(super) mod tests {
         let (one, mut other) = (task("a", 1, "n"), task("b", 2, "n"));
         let mut changed = TaskSpec::clone(&other.spec);
         changed.container.image = "other".into();
-        let views = views(&with_endpoints(vec![one.clone(), other.clone()]), |_| true);
+        let views = views(
+            &with_endpoints(vec![one.clone(), other.clone()]),
+            false,
+            |_| true,
+        );
         assert!(Arc::ptr_eq(&views[0].spec, &views[1].spec));
         other.spec = Arc::new(changed);
-        let views = super::views(&with_endpoints(vec![one, other]), |_| true);
+        let views = super::views(&with_endpoints(vec![one, other]), false, |_| true);
         let image = |view: &TaskView| view.spec.container_spec.as_ref().unwrap().image.clone();
         assert_eq!(image(&views[1]), "other");
     }

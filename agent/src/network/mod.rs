@@ -16,6 +16,7 @@ pub mod local;
 mod published;
 mod record;
 mod sandbox;
+mod traffic;
 mod translate;
 mod vips;
 mod wishes;
@@ -63,6 +64,7 @@ pub struct Networks {
     reached: watch::Sender<Generation>,
     /// Something is owed to the manager.
     untidy: Notify,
+    traffic: traffic::TrafficDesk,
 }
 
 #[derive(Default)]
@@ -124,7 +126,11 @@ impl Networks {
             inner: Mutex::new(inner),
             reached,
             untidy: Notify::new(),
+            traffic: traffic::TrafficDesk::default(),
         });
+        if let Err(error) = dataplane::traffic::sweep() {
+            tracing::warn!(%error, "counters that were left cannot be taken away");
+        }
         tokio::spawn(Arc::clone(&networks).follow_cluster(updates));
         tokio::spawn(Arc::clone(&networks).tidy());
         Ok(networks)

@@ -25,6 +25,7 @@ pub mod swarm;
 pub mod swarm_update;
 pub mod system;
 pub mod tasks;
+pub mod visualizer;
 pub mod volume;
 
 use clap::Args;

@@ -23,7 +23,11 @@ pub(super) async fn run(
             () = ending.cancelled() => return,
         };
         match watched {
-            Watched::StartOver(tables) => before = tables,
+            Watched::StartOver(tables) => {
+                before = tables;
+                // Nobody listening is no error.
+                let _ = events.send(ClusterEvent::missed(0, clock::now()));
+            }
             Watched::Commit(commit) => {
                 for event in tell(&before, &commit.tables, &commit.changes, clock::now()) {
                     // Nobody listening is no error.
@@ -173,6 +177,8 @@ fn steps(old: Option<&Task>, new: &Task) -> Vec<&'static str> {
     let state = new.status.state;
     if old.is_none_or(|old| old.status.state != state) {
         match state {
+            TaskState::Preparing => steps.push("preparing"),
+            TaskState::Starting => steps.push("starting"),
             TaskState::Running => steps.push("running"),
             TaskState::Complete => steps.push("complete"),
             TaskState::Shutdown => steps.push("shutdown"),
@@ -181,11 +187,13 @@ fn steps(old: Option<&Task>, new: &Task) -> Vec<&'static str> {
             | TaskState::Pending
             | TaskState::Assigned
             | TaskState::Accepted
-            | TaskState::Preparing
             | TaskState::Ready
-            | TaskState::Starting
             | TaskState::Remove => {}
         }
+    }
+    let asked = |task: &Task| task.desired > TaskState::Running;
+    if state <= TaskState::Running && asked(new) && old.is_some_and(|old| !asked(old)) {
+        steps.push("stopping");
     }
     steps
 }
@@ -211,6 +219,7 @@ fn of_task(tables: &Tables, task: &Task) -> BTreeMap<String, String> {
     if !task.mode.is_global() {
         put("slot", &task.slot.to_string());
     }
+    put("image", &task.spec.container.image);
     put("error", &task.status.error);
     attributes
 }
@@ -429,6 +438,7 @@ mod tests {
             [
                 "task create t name=web.2.t service=web service.id=s slot=2",
                 "task assigned t name=web.2.t node.id=n service=web service.id=s slot=2",
+                "task preparing t name=web.2.t node.id=n service=web service.id=s slot=2",
                 "task running t name=web.2.t node.id=n service=web service.id=s slot=2",
                 "task failed t error=exit 1 name=web.2.t node.id=n service=web service.id=s slot=2",
                 "task removed t error=exit 1 name=web.2.t node.id=n service=web service.id=s slot=2",
@@ -439,6 +449,12 @@ mod tests {
             ["create", "assigned", "complete"]
         );
         let old = task(Some("n"), TaskState::Running, "");
+        let mut asked = old.clone();
+        asked.desired = TaskState::Shutdown;
+        assert_eq!(steps(Some(&old), &asked), ["stopping"]);
+        assert!(steps(Some(&asked), &asked).is_empty());
+        asked.status.state = TaskState::Shutdown;
+        assert_eq!(steps(Some(&old), &asked), ["shutdown"]);
         for (state, told) in [
             (TaskState::Shutdown, "shutdown"),
             (TaskState::Rejected, "failed"),
