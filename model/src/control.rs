@@ -178,7 +178,7 @@ pub struct AttachRequest {
     pub aliases: Vec<String>,
     /// Addresses the user fixed; at most one of each family.
     pub addresses: Vec<IpAddr>,
-    /// How long to wait for the network's hosts before answering all the same.
+    /// How long to wait for an address when only resting ones remain.
     pub patience: Duration,
 }
 

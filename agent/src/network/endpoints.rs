@@ -10,8 +10,9 @@ use runtime::network::{ConnectRequest, NetworkWish};
 
 use super::{Inner, Networks, sandbox, unexpected};
 
-/// How long the manager waits for the network's hosts before it names the late ones.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// How long the manager waits for an address when only resting ones remain: several rests, since
+/// others wait for the same ones, and less than a call may take.
+const PATIENCE: Duration = Duration::from_secs(20);
 /// How long this host may take to program what it was told before a start is refused.
 const OWN_PATIENCE: Duration = Duration::from_secs(10);
 /// How long a stopping container waits for the manager to take its endpoint back; after that

@@ -123,8 +123,10 @@ async fn terminals_exec_and_detach_keys() {
     let view = engine.exec_inspect(&exec_id).unwrap();
     assert_eq!((view.running, view.exit_code), (false, Some(9)));
 
+    // crun sizes an exec's terminal just after the program began, so the program asks until then.
+    let sized = ["sh", "-c", "until stty size 2>/dev/null | grep '20 70'; do :; done"];
     let exec_id = engine
-        .exec_create(&id, exec(&["stty", "size"], true))
+        .exec_create(&id, exec(&sized, true))
         .await
         .unwrap();
     let mut attached = engine.exec_start(&exec_id, Some((20, 70))).await.unwrap();
