@@ -9,6 +9,7 @@ mod bus;
 mod containers;
 mod dataplane;
 mod disk;
+mod doctor;
 mod events;
 mod exec;
 mod hijack;
@@ -67,6 +68,7 @@ fn routes() -> Router<AppState> {
         .merge(system::routes())
         .merge(dataplane::routes())
         .merge(disk::routes())
+        .merge(doctor::routes())
         .merge(events::routes())
         .merge(swarm::routes())
         .merge(nodes::routes())
