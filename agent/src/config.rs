@@ -7,6 +7,7 @@ mod check;
 mod file;
 
 use std::{
+    net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -72,6 +73,9 @@ pub struct Flags {
     /// Label of this engine, KEY=VALUE; may be given several times
     #[arg(long, value_name = "KEY=VALUE")]
     pub label: Vec<String>,
+    /// Address and port of `/metrics` and `/health` for others [default: on the API's socket only]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub metrics: Option<SocketAddr>,
     /// Log filter, for example `info` or `agent=debug,dataplane=trace` [default: info,openraft=warn]
     #[arg(long, value_name = "FILTER", env = "OVND_LOG")]
     pub log: Option<String>,
@@ -149,6 +153,7 @@ pub struct Settings {
     pub resolv_conf: PathBuf,
     pub docker_socket: SocketChoice,
     pub labels: Vec<(String, String)>,
+    pub metrics: Option<SocketAddr>,
     pub log: String,
     pub log_json: bool,
 }
@@ -222,6 +227,9 @@ impl Settings {
         let label = |(key, value): &(String, String)| format!("{key}={value}");
         let labels = self.labels.iter().map(label).map(toml::Value::from);
         put("label", toml::Value::Array(labels.collect()));
+        if let Some(metrics) = self.metrics {
+            put("metrics", metrics.to_string().into());
+        }
         put("log", self.log.clone().into());
         put("log-json", self.log_json.into());
         table.to_string()
@@ -283,6 +291,7 @@ impl Settings {
                 .or(file.docker_socket)
                 .unwrap_or_default(),
             labels,
+            metrics: flags.metrics.or(file.metrics),
             log: flags
                 .log
                 .or(file.log)
@@ -314,6 +323,7 @@ impl Flags {
             "resolv-conf" => self.resolv_conf.is_some(),
             "docker-socket" => self.docker_socket.is_some(),
             "label" => !self.label.is_empty(),
+            "metrics" => self.metrics.is_some(),
             "log" => self.log.is_some(),
             "log-json" => self.log_json,
             _ => false,
@@ -375,7 +385,11 @@ mod tests {
     fn mistakes_are_placed() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("ovnd.toml");
-        std::fs::write(&path, "log = 'info'\nheartbeat = 'fast'\nlabel = ['nokey']\n").unwrap();
+        std::fs::write(
+            &path,
+            "log = 'info'\nheartbeat = 'fast'\nlabel = ['nokey']\n",
+        )
+        .unwrap();
         let flags = Flags {
             config: Some(path.clone()),
             cgroup_parent: Some("../x".into()),

@@ -3,10 +3,7 @@
 
 use std::{
     fmt::Write as _,
-    os::{
-        fd::AsFd,
-        unix::net::UnixDatagram,
-    },
+    os::{fd::AsFd, unix::net::UnixDatagram},
     path::{Path, PathBuf},
 };
 

@@ -7,8 +7,9 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgAction, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::commands::{
-    completion, config, container, copy, doctor, events, exec, image, info, inspect, lifecycle, logs,
-    network, node, ps, pull, registry, run, secret, service, stack, stats, swarm, system, volume,
+    completion, config, container, copy, doctor, events, exec, image, info, inspect, lifecycle,
+    logs, network, node, ps, pull, registry, run, secret, service, stack, stats, swarm, system,
+    volume,
 };
 use crate::failure::Failure;
 use crate::flags::boolean;

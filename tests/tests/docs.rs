@@ -15,7 +15,10 @@ use agent::config::{Flags, Settings, Typed};
 use clap::{Command, CommandFactory, Parser};
 
 fn top() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().unwrap()
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("..")
+        .canonicalize()
+        .unwrap()
 }
 
 /// Every page: those at the top and all below docs.
@@ -71,7 +74,9 @@ fn take_apart(page: &str) -> (Vec<(usize, &str)>, Vec<Block>) {
 
 /// Targets of `[text](target)`.
 fn links(line: &str) -> impl Iterator<Item = &str> {
-    line.split("](").skip(1).filter_map(|rest| rest.split_once(')').map(|(target, _)| target))
+    line.split("](")
+        .skip(1)
+        .filter_map(|rest| rest.split_once(')').map(|(target, _)| target))
 }
 
 /// What a heading is called by in a link, as hosting sites make it.
@@ -108,7 +113,8 @@ fn links_lead_somewhere() {
                 };
                 let there = file.exists()
                     && (place.is_empty()
-                        || fs::read_to_string(&file).is_ok_and(|page| anchors(&page).contains(place)));
+                        || fs::read_to_string(&file)
+                            .is_ok_and(|page| anchors(&page).contains(place)));
                 if !there {
                     writeln!(broken, "{}:{number}: {target}", path.display()).unwrap();
                 }
@@ -143,9 +149,9 @@ fn command_lines(block: &Block) -> Vec<(usize, String)> {
     let mut found = Vec::<(usize, String)>::new();
     let mut joins = false;
     for (number, line) in block.text.lines().enumerate() {
-        let prompt = line
-            .split_once(['$', '#'])
-            .filter(|(host, rest)| rest.starts_with(' ') && host.chars().all(|c| c.is_ascii_alphanumeric()));
+        let prompt = line.split_once(['$', '#']).filter(|(host, rest)| {
+            rest.starts_with(' ') && host.chars().all(|c| c.is_ascii_alphanumeric())
+        });
         let part = match prompt {
             Some((_, rest)) => {
                 found.push((block.line + number, String::new()));
@@ -188,7 +194,11 @@ fn refused(words: &[String]) -> Option<String> {
 fn commands_shown_are_commands() {
     let (mut wrong, mut count) = (String::new(), 0);
     for (path, page) in pages() {
-        for block in take_apart(&page).1.iter().filter(|block| block.language == "console") {
+        for block in take_apart(&page)
+            .1
+            .iter()
+            .filter(|block| block.language == "console")
+        {
             for (number, line) in command_lines(block) {
                 count += 1;
                 if let Some(why) = refused(&words(&line)) {
@@ -197,7 +207,10 @@ fn commands_shown_are_commands() {
             }
         }
     }
-    assert!(wrong.is_empty(), "commands that are not understood:\n{wrong}");
+    assert!(
+        wrong.is_empty(),
+        "commands that are not understood:\n{wrong}"
+    );
     assert!(count > 30, "only {count} commands were found in all pages");
 }
 
@@ -205,7 +218,11 @@ fn commands_shown_are_commands() {
 fn settings_shown_are_settings() {
     let mut count = 0;
     for (path, page) in pages() {
-        for block in take_apart(&page).1.iter().filter(|block| block.language == "toml") {
+        for block in take_apart(&page)
+            .1
+            .iter()
+            .filter(|block| block.language == "toml")
+        {
             let file = tempfile::NamedTempFile::new().unwrap();
             fs::write(&file, &block.text).unwrap();
             let flags = Flags {

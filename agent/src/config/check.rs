@@ -36,7 +36,10 @@ impl fmt::Display for Problem {
 pub(super) fn problems(settings: &Settings) -> Vec<Problem> {
     let mut found = Vec::new();
     let mut say = |key, what: String| found.push(Problem::new(key, what));
-    let sockets = settings.sockets.iter().map(|path| ("socket", path.as_path()));
+    let sockets = settings
+        .sockets
+        .iter()
+        .map(|path| ("socket", path.as_path()));
     let paths = [
         ("root", settings.root.as_path()),
         ("run", settings.run.as_path()),
@@ -81,7 +84,9 @@ pub(super) fn problems(settings: &Settings) -> Vec<Problem> {
         if registry.contains('/') || registry.contains(char::is_whitespace) || registry.is_empty() {
             say(
                 "insecure-registry",
-                format!("{registry:?} is not HOST[:PORT]; write \"registry:5000\" for example, without http://"),
+                format!(
+                    "{registry:?} is not HOST[:PORT]; write \"registry:5000\" for example, without http://"
+                ),
             );
         }
     }
@@ -126,15 +131,26 @@ mod tests {
             ("socket = ['/a', '/b', '/a']", "socket", "twice"),
             ("heartbeat = '2m'", "heartbeat", "between"),
             ("heartbeat = '0s'", "heartbeat", "between"),
-            ("label = ['disk=ssd', 'disk=hdd']", "label", "\"ssd\" and as \"hdd\""),
+            (
+                "label = ['disk=ssd', 'disk=hdd']",
+                "label",
+                "\"ssd\" and as \"hdd\"",
+            ),
             ("label = ['=x']", "label", "KEY=VALUE"),
             ("cgroup-parent = '../x'", "cgroup-parent", "relative"),
             ("log = 'info,=x=y'", "log", "filter"),
-            ("insecure-registry = ['http://registry:5000']", "insecure-registry", "without http"),
+            (
+                "insecure-registry = ['http://registry:5000']",
+                "insecure-registry",
+                "without http",
+            ),
         ] {
             let found = refused(text);
             assert_eq!(found.len(), 1, "{text}: {found:?}");
-            assert!(found[0].starts_with(&format!("{key}: ")), "{text}: {found:?}");
+            assert!(
+                found[0].starts_with(&format!("{key}: ")),
+                "{text}: {found:?}"
+            );
             assert!(found[0].contains(why), "{text}: {found:?}");
         }
     }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    net::SocketAddr,
     path::{Path, PathBuf},
 };
 
@@ -26,22 +27,30 @@ pub(super) struct File {
     pub resolv_conf: Option<PathBuf>,
     pub docker_socket: Option<SocketChoice>,
     pub label: Vec<String>,
+    pub metrics: Option<SocketAddr>,
     pub log: Option<String>,
     pub log_json: Option<bool>,
 }
 
 /// Every key, with a line as it may be written.
-const KEYS: [(&str, &str); 12] = [
+const KEYS: [(&str, &str); 13] = [
     ("root", "root = \"/var/lib/overnet\""),
     ("run", "run = \"/run/overnet\""),
     ("socket", "socket = [\"/run/overnet/ovnd.sock\"]"),
-    ("insecure-registry", "insecure-registry = [\"registry:5000\"]"),
+    (
+        "insecure-registry",
+        "insecure-registry = [\"registry:5000\"]",
+    ),
     ("runtime", "runtime = \"/usr/bin/crun\""),
     ("cgroup-parent", "cgroup-parent = \"overnet\""),
     ("heartbeat", "heartbeat = \"1s\""),
     ("resolv-conf", "resolv-conf = \"/etc/resolv.conf\""),
-    ("docker-socket", "docker-socket = \"auto\", \"overnet\" or \"host\""),
+    (
+        "docker-socket",
+        "docker-socket = \"auto\", \"overnet\" or \"host\"",
+    ),
     ("label", "label = [\"disk=ssd\"]"),
+    ("metrics", "metrics = \"127.0.0.1:9323\""),
     ("log", "log = \"info\""),
     ("log-json", "log-json = true"),
 ];
@@ -141,7 +150,10 @@ fn stranger(key: &str) -> String {
         Some(meant) => format!("there is no setting {key:?}; did you mean {meant:?}?"),
         None => {
             let known: Vec<&str> = KEYS.iter().map(|(known, _)| *known).collect();
-            format!("there is no setting {key:?}; there are {}", known.join(", "))
+            format!(
+                "there is no setting {key:?}; there are {}",
+                known.join(", ")
+            )
         }
     }
 }
@@ -163,9 +175,15 @@ mod tests {
         let found = mistakes("log = 'info'\nheart-beat = '1s'\n\nlog_json = true\nbanana = 1\n");
         assert_eq!(found.len(), 3);
         assert_eq!(found[0].0, 2);
-        assert!(found[0].1.ends_with("did you mean \"heartbeat\"?"), "{found:?}");
+        assert!(
+            found[0].1.ends_with("did you mean \"heartbeat\"?"),
+            "{found:?}"
+        );
         assert_eq!(found[1].0, 4);
-        assert!(found[1].1.ends_with("did you mean \"log-json\"?"), "{found:?}");
+        assert!(
+            found[1].1.ends_with("did you mean \"log-json\"?"),
+            "{found:?}"
+        );
         assert_eq!(found[2].0, 5);
         assert!(found[2].1.contains("there are root, run"), "{found:?}");
     }
@@ -199,18 +217,15 @@ mod tests {
             })
             .collect();
         let (mut file, lines) = parse(&opened).unwrap();
-        assert_eq!(
-            lines.into_keys().collect::<Vec<_>>(),
-            {
-                let mut known: Vec<&str> = KEYS.iter().map(|(key, _)| *key).collect();
-                known.sort_unstable();
-                known
-            }
-        );
+        assert_eq!(lines.into_keys().collect::<Vec<_>>(), {
+            let mut known: Vec<&str> = KEYS.iter().map(|(key, _)| *key).collect();
+            known.sort_unstable();
+            known
+        });
         // These have no default value but an example.
         file.insecure_registry.clear();
         file.label.clear();
-        (file.runtime, file.heartbeat) = (None, None);
+        (file.runtime, file.heartbeat, file.metrics) = (None, None, None);
         assert_eq!(
             Settings::merge(Flags::default(), file).settings,
             Settings::merge(Flags::default(), File::default()).settings

@@ -104,7 +104,10 @@ fn certificate(from: SystemTime, to: SystemTime, now: SystemTime) -> Finding {
 }
 
 fn managers(nodes: &[Node]) -> Finding {
-    let managers: Vec<_> = nodes.iter().filter_map(|node| node.manager.as_ref()).collect();
+    let managers: Vec<_> = nodes
+        .iter()
+        .filter_map(|node| node.manager.as_ref())
+        .collect();
     let away = managers
         .iter()
         .filter(|manager| manager.reachability == Reachability::Unreachable)
@@ -142,7 +145,9 @@ fn member(node: &Node, version: &str) -> Finding {
     let check = format!("node {}", node.description.hostname);
     let theirs = &node.description.engine_version;
     match node.status.state {
-        NodeState::Ready if theirs == version => Finding::fine(check, format!("ready, version {theirs}")),
+        NodeState::Ready if theirs == version => {
+            Finding::fine(check, format!("ready, version {theirs}"))
+        }
         NodeState::Ready => Finding::warning(
             &check,
             format!("ready, with version {theirs}; this node has {version}"),
@@ -151,7 +156,9 @@ fn member(node: &Node, version: &str) -> Finding {
         ),
         state => Finding::error(
             &check,
-            format!("{} {}", word(state), node.status.message).trim().to_owned(),
+            format!("{} {}", word(state), node.status.message)
+                .trim()
+                .to_owned(),
             "Its tasks are started on other nodes; what runs there is not seen.",
             "on that host: systemctl status ovnd; ovnd doctor",
         ),
@@ -236,11 +243,21 @@ mod tests {
         type Spoil = fn(&mut ClusterSight);
         let cases: [(&str, Level, Spoil); 9] = [
             ("membership", Level::Error, |s| s.standing = Standing::Error),
-            ("membership", Level::Error, |s| s.standing = Standing::Locked),
-            ("certificate", Level::Error, |s| s.now = UNIX_EPOCH + DAY * 91),
-            ("certificate", Level::Warning, |s| s.now = UNIX_EPOCH + DAY * 80),
-            ("certificate", Level::Error, |s| s.certificate = Some((s.now + DAY, s.now + DAY * 90))),
-            ("managers", Level::Error, |s| s.nodes = Some(Err("no leader".to_owned()))),
+            ("membership", Level::Error, |s| {
+                s.standing = Standing::Locked
+            }),
+            ("certificate", Level::Error, |s| {
+                s.now = UNIX_EPOCH + DAY * 91
+            }),
+            ("certificate", Level::Warning, |s| {
+                s.now = UNIX_EPOCH + DAY * 80
+            }),
+            ("certificate", Level::Error, |s| {
+                s.certificate = Some((s.now + DAY, s.now + DAY * 90))
+            }),
+            ("managers", Level::Error, |s| {
+                s.nodes = Some(Err("no leader".to_owned()))
+            }),
             ("managers", Level::Warning, |s| {
                 s.nodes = Some(Ok(vec![node("a", true), node("b", true)]));
             }),

@@ -119,7 +119,10 @@ fn kernel(sight: &HostSight) -> Finding {
     let broken: Vec<&Feature> = features.iter().filter(|f| f.error.is_some()).collect();
     if broken.is_empty() {
         let names: Vec<&str> = features.iter().map(|f| f.name.as_str()).collect();
-        return Finding::fine("kernel", format!("{}: {} work", sight.kernel, names.join(", ")));
+        return Finding::fine(
+            "kernel",
+            format!("{}: {} work", sight.kernel, names.join(", ")),
+        );
     }
     let found: Vec<String> = broken
         .iter()
@@ -220,7 +223,10 @@ fn clock(synchronised: Option<bool>) -> Finding {
             "apt-get install systemd-timesyncd, or timedatectl set-ntp true",
         ),
         Some(true) => Finding::fine("clock", "synchronised"),
-        None => Finding::fine("clock", "the kernel does not tell whether it is synchronised"),
+        None => Finding::fine(
+            "clock",
+            "the kernel does not tell whether it is synchronised",
+        ),
     }
 }
 
@@ -247,10 +253,15 @@ fn mtu((device, mtu): &(String, u32)) -> Finding {
             "MTU",
             format!("{device} has {mtu}: overlay networks over it have {inner}"),
             "Hosts of one network need the same MTU; where they differ, large packets are lost.",
-            format!("ip link set {device} mtu 1500, or the driver option com.docker.network.driver.mtu={inner} for networks"),
+            format!(
+                "ip link set {device} mtu 1500, or the driver option com.docker.network.driver.mtu={inner} for networks"
+            ),
         );
     }
-    Finding::fine("MTU", format!("{device} has {mtu}, overlay networks have {inner}"))
+    Finding::fine(
+        "MTU",
+        format!("{device} has {mtu}, overlay networks have {inner}"),
+    )
 }
 
 fn disk(disk: &Disk) -> Finding {
@@ -299,7 +310,10 @@ fn ports(sight: &HostSight) -> Vec<Finding> {
         ));
     }
     if findings.is_empty() {
-        findings.push(Finding::fine("ports", "2377/tcp and 4789/udp are free or ours"));
+        findings.push(Finding::fine(
+            "ports",
+            "2377/tcp and 4789/udp are free or ours",
+        ));
     }
     findings
 }
@@ -330,7 +344,10 @@ fn firewall(dropping: &[Dropping]) -> Vec<Finding> {
         })
         .collect();
     if findings.is_empty() {
-        return vec![Finding::fine("firewall", "no chain of others drops by its policy")];
+        return vec![Finding::fine(
+            "firewall",
+            "no chain of others drops by its policy",
+        )];
     }
     findings
 }

@@ -101,9 +101,19 @@ async fn programs(settings: &Settings) -> Vec<Program> {
     };
     let wanted = [
         (runtime, "crun", "No container can be started.", true),
-        ("conmon".into(), "conmon", "No container can be started.", true),
+        (
+            "conmon".into(),
+            "conmon",
+            "No container can be started.",
+            true,
+        ),
         ("ps".into(), "procps", "`ovnctl top` does not work.", false),
-        ("tini-static".into(), "tini", "`run --init` does not work.", false),
+        (
+            "tini-static".into(),
+            "tini",
+            "`run --init` does not work.",
+            false,
+        ),
     ];
     let mut found = Vec::new();
     for (path, package, purpose, needed) in wanted {
@@ -131,7 +141,13 @@ async fn version(program: &Path) -> Option<String> {
     } else {
         output.stdout
     };
-    Some(String::from_utf8_lossy(&said).lines().next().unwrap_or_default().to_owned())
+    Some(
+        String::from_utf8_lossy(&said)
+            .lines()
+            .next()
+            .unwrap_or_default()
+            .to_owned(),
+    )
 }
 
 fn cgroups() -> Cgroups {
@@ -145,7 +161,8 @@ fn cgroups() -> Cgroups {
         enabled(&text("/proc/cgroups"))
     };
     Cgroups {
-        mounted: unified || fs::read_dir("/sys/fs/cgroup").is_ok_and(|mut dir| dir.next().is_some()),
+        mounted: unified
+            || fs::read_dir("/sys/fs/cgroup").is_ok_and(|mut dir| dir.next().is_some()),
         unified,
         controllers,
     }
@@ -170,7 +187,10 @@ fn underlay(data_path: Option<IpAddr>) -> Option<(String, u32)> {
         Some(address) => device_of(address)?,
         None => default_device(&text("/proc/net/route"))?,
     };
-    let mtu = text(&format!("/sys/class/net/{device}/mtu")).trim().parse().ok()?;
+    let mtu = text(&format!("/sys/class/net/{device}/mtu"))
+        .trim()
+        .parse()
+        .ok()?;
     Some((device, mtu))
 }
 
@@ -261,7 +281,10 @@ async fn unreachable(name: &str) -> Option<String> {
     match timeout(PATIENCE, TcpStream::connect(&address)).await {
         Ok(Ok(_)) => None,
         Ok(Err(error)) => Some(format!("{address}: {error}")),
-        Err(_) => Some(format!("{address}: no answer within {} s", PATIENCE.as_secs())),
+        Err(_) => Some(format!(
+            "{address}: no answer within {} s",
+            PATIENCE.as_secs()
+        )),
     }
 }
 
@@ -273,7 +296,9 @@ mod tests {
     fn sockets_of_programs_are_told_from_the_kernels() {
         let title = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n";
         let line = |port: &str, state: &str, inode: &str| {
-            format!("{title}   0: 00000000:{port} 00000000:0000 {state} 00000000:00000000 00:00000000 00000000     0        0 {inode} 2 0 0\n")
+            format!(
+                "{title}   0: 00000000:{port} 00000000:0000 {state} 00000000:00000000 00:00000000 00000000     0        0 {inode} 2 0 0\n"
+            )
         };
         assert!(held(&line("12B5", "07", "4711"), OPEN, 4789));
         assert!(!held(&line("12B5", "07", "0"), OPEN, 4789));
@@ -296,7 +321,9 @@ mod tests {
             eth0\t00000000\t0100000A\t3\t0\t0\t0\t00000000\n";
         assert_eq!(default_device(routes), Some("eth0".to_owned()));
         assert_eq!(
-            enabled("#subsys_name\thierarchy\tnum_cgroups\tenabled\ncpu\t1\t5\t1\nmemory\t0\t1\t0\n"),
+            enabled(
+                "#subsys_name\thierarchy\tnum_cgroups\tenabled\ncpu\t1\t5\t1\nmemory\t0\t1\t0\n"
+            ),
             ["cpu"]
         );
     }

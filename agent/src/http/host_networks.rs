@@ -33,6 +33,10 @@ impl HostNetworks for Networks {
         })
     }
 
+    fn status(&self) -> dataplane::Status {
+        self.dataplane().status().borrow().clone()
+    }
+
     fn sight(&self) -> BoxFuture<'_, Result<Sight, Refusal>> {
         Box::pin(async move {
             let dataplane = self.dataplane();

@@ -15,6 +15,7 @@ mod exec;
 mod hijack;
 mod host_networks;
 mod images;
+mod metrics;
 mod network_events;
 mod network_services;
 mod networks;
@@ -51,6 +52,7 @@ pub use self::{
     answer::{Answer, Asked, Failure, Given, Optional, Raw, Spoken, done, json, json_with},
     bus::EventBus,
     dataplane::Sight,
+    metrics::serve_metrics,
     state::{AppState, HostEndpoint, HostNetwork, HostNetworks, unexpected},
 };
 
@@ -66,6 +68,7 @@ pub fn router(state: AppState) -> Router {
 fn routes() -> Router<AppState> {
     Router::new()
         .merge(system::routes())
+        .merge(metrics::routes())
         .merge(dataplane::routes())
         .merge(disk::routes())
         .merge(doctor::routes())

@@ -67,6 +67,9 @@ pub trait HostNetworks: Send + Sync + 'static {
     /// The containers of this host on the network with that id, local or the cluster's.
     fn endpoints<'a>(&'a self, network_id: &'a str) -> BoxFuture<'a, Vec<HostEndpoint>>;
 
+    /// What the dataplane has done, and what it cannot do at present.
+    fn status(&self) -> dataplane::Status;
+
     /// What the dataplane was told and what the kernel has; changes nothing.
     fn sight(&self) -> BoxFuture<'_, Result<Sight, Refusal>>;
 }

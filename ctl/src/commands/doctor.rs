@@ -11,11 +11,9 @@ use crate::session::Session;
 
 /// Look for what is wrong with this host and its cluster
 #[derive(Args, Debug)]
-#[command(
-    after_help = "Status 1 when there is an error among the findings.\n\
+#[command(after_help = "Status 1 when there is an error among the findings.\n\
                   When the daemon does not run, on its host: ovnd doctor\n\n\
-                  Examples:\n  ovnctl doctor\n  ovnctl doctor --quiet"
-)]
+                  Examples:\n  ovnctl doctor\n  ovnctl doctor --quiet")]
 pub struct DoctorArgs {
     /// table, or json
     #[arg(long, value_name = "FORMAT", default_value = "table", value_parser = ["table", "json"])]
@@ -28,14 +26,18 @@ pub struct DoctorArgs {
 /// `doctor`.
 pub async fn doctor(session: &Session, args: DoctorArgs) -> Result<(), Failure> {
     let client = session.client().await?;
-    let answer = client.get("/overnet/doctor").value().await.map_err(|error| {
-        let failure = Failure::from(error);
-        if failure.is_not_found() {
-            Failure::new("this daemon has no doctor: it is not ovnd, or an older one")
-        } else {
-            failure
-        }
-    })?;
+    let answer = client
+        .get("/overnet/doctor")
+        .value()
+        .await
+        .map_err(|error| {
+            let failure = Failure::from(error);
+            if failure.is_not_found() {
+                Failure::new("this daemon has no doctor: it is not ovnd, or an older one")
+            } else {
+                failure
+            }
+        })?;
     let mut findings: Vec<Value> = answer.as_array().cloned().unwrap_or_default();
     let worst = findings.iter().any(|f| text(f, "/Level") == "error");
     if args.quiet {

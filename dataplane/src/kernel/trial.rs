@@ -60,9 +60,21 @@ fn in_this_namespace() -> Vec<Trial> {
         one("pairs of virtual Ethernet devices", "veth", link("veth")),
         one("VXLAN tunnels", "vxlan", link("vxlan")),
         one("nftables", "nf_tables", rule("filter", 0, Part::Count)),
-        one("nftables: address translation", "nft_chain_nat", rule("nat", 4, Part::Masquerade)),
-        one("nftables: connection tracking", "nft_ct", rule("filter", 0, Part::Notrack)),
-        one("nftables: route lookups", "nft_fib_inet", rule("filter", 0, Part::ToHost)),
+        one(
+            "nftables: address translation",
+            "nft_chain_nat",
+            rule("nat", 4, Part::Masquerade),
+        ),
+        one(
+            "nftables: connection tracking",
+            "nft_ct",
+            rule("filter", 0, Part::Notrack),
+        ),
+        one(
+            "nftables: route lookups",
+            "nft_fib_inet",
+            rule("filter", 0, Part::ToHost),
+        ),
         one("lists of connections", "nf_conntrack_netlink", flows()),
     ]
 }
