@@ -10,6 +10,9 @@ here=/vagrant/provision
 name=$(hostname)
 say() { echo "[$name] $*"; }
 
+# shellcheck disable=SC2154 # it is assigned where the trap runs
+trap 'status=$?; [ $status = 0 ] || say "provisioning failed with status $status"' EXIT
+
 say "names of the lab"
 sed -i '/# overnet lab$/d' /etc/hosts
 sed -e 's/#.*//' -e '/^ *$/d' -e 's/$/ # overnet lab/' /vagrant/hosts >>/etc/hosts

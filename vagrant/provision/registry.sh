@@ -10,7 +10,17 @@ command -v nginx >/dev/null || missing+=(nginx-light)
 [ ${#missing[@]} = 0 ] || { apt-get update -qq && apt-get install -qqy --no-install-recommends "${missing[@]}"; }
 # Its files are put into images; as a service it would hold port 80.
 systemctl disable -q --now nginx 2>/dev/null || true
-systemctl enable -q --now docker-registry
+# Debian's own configuration asks for a password.
+cat >/etc/docker/registry/config.yml <<'TXT'
+version: 0.1
+log: {level: warn}
+storage:
+  filesystem: {rootdirectory: /var/lib/docker-registry}
+  delete: {enabled: true}
+http: {addr: ':5000'}
+TXT
+systemctl enable -q docker-registry
+systemctl restart docker-registry
 for _ in $(seq 300); do
   curl -fsS http://127.0.0.1:5000/v2/ >/dev/null 2>&1 && break
   sleep 1
