@@ -13,6 +13,8 @@ fail() {
   exit 1
 }
 
+workspace_version() { sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"/\1/p' Cargo.toml; }
+
 need_root() { [ "$(id -u)" = 0 ] || fail "needs root (it makes namespaces and mounts): sudo $0"; }
 
 # Words COMMAND:PACKAGE; installs the packages whose command is missing.

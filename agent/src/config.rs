@@ -3,16 +3,19 @@
 //! Precedence: flag, then environment, then file, then default. Everything is parsed and
 //! checked before anything starts.
 
+mod check;
+mod file;
+
 use std::{
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand};
 use serde::Deserialize;
 
+use self::{check::Problem, file::File};
 use crate::api_socket::ApiSocket;
 
 /// What was typed.
@@ -25,7 +28,7 @@ use crate::api_socket::ApiSocket;
                   unix socket, runs containers, and keeps this host's part of the overlay networks in \
                   place. Without a command it runs as the daemon.",
     after_help = "Examples:\n  ovnd\n  ovnd --root /srv/overnet --insecure-registry registry:5000\n  \
-                  ovnd dataplane show"
+                  ovnd settings\n  ovnd doctor\n  ovnd dataplane show"
 )]
 pub struct Typed {
     #[command(flatten)]
@@ -77,6 +80,9 @@ pub struct Flags {
     /// Label of this engine, KEY=VALUE; may be given several times
     #[arg(long, value_name = "KEY=VALUE")]
     pub label: Vec<String>,
+    /// Address and port of `/metrics` and `/health` for others [default: on the API's socket only]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub metrics: Option<SocketAddr>,
     /// Log filter, for example `info` or `agent=debug,dataplane=trace` [default: info,openraft=warn]
     #[arg(long, value_name = "FILTER", env = "OVND_LOG")]
     pub log: Option<String>,
@@ -102,6 +108,21 @@ pub enum Command {
         #[command(subcommand)]
         action: DataplaneAction,
     },
+    /// Look for what is wrong with this host and its cluster; works without the daemon too
+    Doctor {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Write the manual pages into a folder
+    #[command(hide = true)]
+    Man {
+        /// The folder
+        #[arg(value_name = "FOLDER")]
+        folder: PathBuf,
+    },
+    /// Check the configuration and print the settings in force; changes nothing
+    Settings,
 }
 
 #[derive(Debug, Subcommand)]
@@ -126,26 +147,6 @@ pub enum DataplaneAction {
     },
 }
 
-/// The file's content; unknown keys are refused, because a typing error must not pass silently.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
-struct File {
-    root: Option<PathBuf>,
-    run: Option<PathBuf>,
-    socket: Vec<PathBuf>,
-    insecure_registry: Vec<String>,
-    default_registry: Option<String>,
-    runtime: Option<PathBuf>,
-    cgroup_parent: Option<String>,
-    heartbeat: Option<String>,
-    resolv_conf: Option<PathBuf>,
-    docker_socket: Option<SocketChoice>,
-    visualizer: Option<String>,
-    label: Vec<String>,
-    log: Option<String>,
-    log_json: Option<bool>,
-}
-
 /// What it means.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
@@ -161,6 +162,7 @@ pub struct Settings {
     pub docker_socket: SocketChoice,
     pub visualizer: Option<SocketAddr>,
     pub labels: Vec<(String, String)>,
+    pub metrics: Option<SocketAddr>,
     pub log: String,
     pub log_json: bool,
 }
@@ -172,14 +174,28 @@ pub const DEFAULT_FILE: &str = "/etc/overnet/ovnd.toml";
 const DEFAULT_LOG: &str = "info,openraft=warn";
 
 impl Settings {
-    /// Reads the file that applies and lays the flags over it.
+    /// Reads the file that applies and lays the flags over it. The error has a line a mistake.
     pub fn load(flags: &Flags) -> anyhow::Result<Self> {
-        let file = match &flags.config {
-            Some(path) => read(path)?,
-            None if Path::new(DEFAULT_FILE).exists() => read(Path::new(DEFAULT_FILE))?,
-            None => File::default(),
+        let read = match &flags.config {
+            Some(path) => file::read(path)?,
+            None if Path::new(DEFAULT_FILE).exists() => file::read(Path::new(DEFAULT_FILE))?,
+            None => file::Read::default(),
         };
-        Self::merge(flags.clone(), file)
+        let Settled { settings, problems } = Self::merge(flags.clone(), read.file.clone());
+        if problems.is_empty() {
+            return Ok(settings);
+        }
+        let sentences: Vec<String> = problems
+            .iter()
+            .map(|problem| {
+                let place = match read.place(problem.key) {
+                    Some(place) if !flags.sets(problem.key) => place,
+                    _ => format!("--{}", problem.key),
+                };
+                format!("{place}: {problem}")
+            })
+            .collect();
+        anyhow::bail!(sentences.join("\n"))
     }
 
     /// What the choice of `docker_socket` means here.
@@ -195,54 +211,100 @@ impl Settings {
         }
     }
 
-    fn merge(flags: Flags, file: File) -> anyhow::Result<Self> {
+    /// As a configuration file that says the same.
+    pub fn to_toml(&self) -> String {
+        let text = |path: &Path| toml::Value::from(path.display().to_string());
+        let mut table = toml::Table::new();
+        let mut put = |key: &str, value: toml::Value| table.insert(key.to_owned(), value);
+        put("root", text(&self.root));
+        put("run", text(&self.run));
+        let sockets = self.sockets.iter().map(|path| text(path));
+        put("socket", toml::Value::Array(sockets.collect()));
+        put("insecure-registry", self.insecure_registries.clone().into());
+        if let Some(registry) = &self.default_registry {
+            put("default-registry", registry.clone().into());
+        }
+        if let Some(runtime) = &self.runtime {
+            put("runtime", text(runtime));
+        }
+        put("cgroup-parent", self.cgroup_parent.clone().into());
+        if let Some(heartbeat) = self.heartbeat {
+            put("heartbeat", format!("{}ms", heartbeat.as_millis()).into());
+        }
+        put("resolv-conf", text(&self.resolv_conf));
+        let choice = match self.docker_socket {
+            SocketChoice::Auto => "auto",
+            SocketChoice::Overnet => "overnet",
+            SocketChoice::Host => "host",
+        };
+        put("docker-socket", choice.into());
+        let label = |(key, value): &(String, String)| format!("{key}={value}");
+        let labels = self.labels.iter().map(label).map(toml::Value::from);
+        put("label", toml::Value::Array(labels.collect()));
+        if let Some(visualizer) = self.visualizer {
+            put("visualizer", visualizer.to_string().into());
+        }
+        if let Some(metrics) = self.metrics {
+            put("metrics", metrics.to_string().into());
+        }
+        put("log", self.log.clone().into());
+        put("log-json", self.log_json.into());
+        table.to_string()
+    }
+
+    fn merge(flags: Flags, file: File) -> Settled {
+        let mut problems = Vec::new();
         let run = flags
             .run
             .or(file.run)
             .unwrap_or_else(|| PathBuf::from("/run/overnet"));
         let sockets = first_filled(flags.socket, file.socket);
-        let heartbeat = flags
-            .heartbeat
-            .or(file.heartbeat)
-            .map(|text| {
-                parse_duration(&text).with_context(|| {
-                    format!("heartbeat {text:?} is no duration; write 500ms, 1s or 1m")
-                })
-            })
-            .transpose()?;
+        let heartbeat = flags.heartbeat.or(file.heartbeat).and_then(|text| {
+            let duration = parse_duration(&text);
+            if duration.is_none() {
+                problems.push(Problem::new(
+                    "heartbeat",
+                    format!("{text:?} is no duration; write \"500ms\", \"1s\" or \"1m\""),
+                ));
+            }
+            duration
+        });
         let default_registry = flags.default_registry.or(file.default_registry);
-        if let Some(registry) = &default_registry {
-            check_registry(registry)?;
-        }
-        let visualizer = flags
-            .visualizer
-            .or(file.visualizer)
-            .map(|text| {
-                parse_listen(&text).with_context(|| {
-                    format!(
-                        "visualizer {text:?} is no ADDRESS[:PORT]; write 127.0.0.1:9080 or 0.0.0.0"
-                    )
-                })
-            })
-            .transpose()?;
-        let labels = first_filled(flags.label, file.label)
-            .into_iter()
-            .map(|label| match label.split_once('=') {
-                Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
-                _ => bail!("label {label:?} is not KEY=VALUE"),
-            })
-            .collect::<anyhow::Result<_>>()?;
-        let cgroup_parent = flags
-            .cgroup_parent
-            .or(file.cgroup_parent)
-            .unwrap_or_else(|| "overnet".to_owned());
-        if cgroup_parent.is_empty()
-            || cgroup_parent.contains("..")
-            || cgroup_parent.starts_with('/')
+        if let Some(registry) = &default_registry
+            && !is_registry(registry)
         {
-            bail!("cgroup-parent {cgroup_parent:?} must be a relative path without `..`");
+            problems.push(Problem::new(
+                "default-registry",
+                format!(
+                    "{registry:?} is no registry; write HOST:PORT, or HOST with a dot in it, without https://"
+                ),
+            ));
         }
-        Ok(Self {
+        let visualizer = flags.visualizer.or(file.visualizer).and_then(|text| {
+            let address = parse_listen(&text);
+            if address.is_none() {
+                problems.push(Problem::new(
+                    "visualizer",
+                    format!(
+                        "{text:?} is no ADDRESS[:PORT]; write \"127.0.0.1:9080\" or \"0.0.0.0\""
+                    ),
+                ));
+            }
+            address
+        });
+        let mut labels = Vec::new();
+        for label in first_filled(flags.label, file.label) {
+            match label.split_once('=') {
+                Some((key, value)) if !key.is_empty() => {
+                    labels.push((key.to_owned(), value.to_owned()));
+                }
+                _ => problems.push(Problem::new(
+                    "label",
+                    format!("{label:?} is not KEY=VALUE; write \"disk=ssd\" for example"),
+                )),
+            }
+        }
+        let settings = Self {
             root: flags
                 .root
                 .or(file.root)
@@ -256,7 +318,10 @@ impl Settings {
             insecure_registries: first_filled(flags.insecure_registry, file.insecure_registry),
             default_registry,
             runtime: flags.runtime.or(file.runtime),
-            cgroup_parent,
+            cgroup_parent: flags
+                .cgroup_parent
+                .or(file.cgroup_parent)
+                .unwrap_or_else(|| "overnet".to_owned()),
             heartbeat,
             resolv_conf: flags
                 .resolv_conf
@@ -268,31 +333,52 @@ impl Settings {
                 .unwrap_or_default(),
             visualizer,
             labels,
+            metrics: flags.metrics.or(file.metrics),
             log: flags
                 .log
                 .or(file.log)
                 .unwrap_or_else(|| DEFAULT_LOG.to_owned()),
             log_json: flags.log_json || file.log_json.unwrap_or(false),
-        })
+        };
+        problems.extend(check::problems(&settings));
+        Settled { settings, problems }
     }
 }
 
-fn read(path: &Path) -> anyhow::Result<File> {
-    let text = std::fs::read_to_string(path)
-        .with_context(|| format!("configuration file {} cannot be read", path.display()))?;
-    toml::from_str(&text)
-        .with_context(|| format!("configuration file {} is not understood", path.display()))
+/// Settings, and what speaks against starting with them.
+struct Settled {
+    settings: Settings,
+    problems: Vec<Problem>,
+}
+
+impl Flags {
+    /// Whether the flag of that name, or its variable, was given.
+    fn sets(&self, key: &str) -> bool {
+        match key {
+            "root" => self.root.is_some(),
+            "run" => self.run.is_some(),
+            "socket" => !self.socket.is_empty(),
+            "insecure-registry" => !self.insecure_registry.is_empty(),
+            "runtime" => self.runtime.is_some(),
+            "cgroup-parent" => self.cgroup_parent.is_some(),
+            "heartbeat" => self.heartbeat.is_some(),
+            "resolv-conf" => self.resolv_conf.is_some(),
+            "docker-socket" => self.docker_socket.is_some(),
+            "default-registry" => self.default_registry.is_some(),
+            "visualizer" => self.visualizer.is_some(),
+            "label" => !self.label.is_empty(),
+            "metrics" => self.metrics.is_some(),
+            "log" => self.log.is_some(),
+            "log-json" => self.log_json,
+            _ => false,
+        }
+    }
 }
 
 /// A registry is what an image's name could begin with.
-fn check_registry(text: &str) -> anyhow::Result<()> {
+fn is_registry(text: &str) -> bool {
     let name = format!("{text}/name").parse::<runtime::images::Reference>();
-    if name.is_ok_and(|name| name.registry() == text) {
-        return Ok(());
-    }
-    bail!(
-        "default-registry {text:?} is no registry; write HOST:PORT, or HOST with a dot in it, without https://"
-    )
+    name.is_ok_and(|name| name.registry() == text)
 }
 
 fn first_filled<T>(first: Vec<T>, second: Vec<T>) -> Vec<T> {
@@ -312,18 +398,18 @@ pub fn parse_listen(text: &str) -> Option<SocketAddr> {
 }
 
 /// Reads `500ms`, `2s`, `1m` or `1h`.
-fn parse_duration(text: &str) -> anyhow::Result<Duration> {
+fn parse_duration(text: &str) -> Option<Duration> {
     let digits = text
         .find(|c: char| !c.is_ascii_digit())
         .unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
-    let number: u64 = number.parse()?;
-    Ok(match unit {
+    let number: u64 = number.parse().ok()?;
+    Some(match unit {
         "ms" => Duration::from_millis(number),
         "s" => Duration::from_secs(number),
         "m" => Duration::from_secs(number.saturating_mul(60)),
         "h" => Duration::from_secs(number.saturating_mul(3600)),
-        _ => bail!("unknown unit {unit:?}"),
+        _ => return None,
     })
 }
 
@@ -339,7 +425,8 @@ mod tests {
             default_registry: Some("registry:5000".into()),
             ..Flags::default()
         };
-        let settings = Settings::merge(flags, file).unwrap();
+        let Settled { settings, problems } = Settings::merge(flags, file);
+        assert_eq!(problems.len(), 0);
         assert_eq!(settings.root, Path::new("/srv/b"));
         assert_eq!(settings.sockets, [PathBuf::from("/run/a/ovnd.sock")]);
         assert_eq!(settings.log, "debug");
@@ -348,36 +435,42 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_are_refused() {
-        assert!(toml::from_str::<File>("rot = '/srv/a'").is_err());
-        for flags in [
-            Flags {
-                heartbeat: Some("fast".into()),
-                ..Flags::default()
-            },
-            Flags {
-                visualizer: Some("manager:9080".into()),
-                ..Flags::default()
-            },
-            Flags {
-                label: vec!["nokey".into()],
-                ..Flags::default()
-            },
-            Flags {
-                cgroup_parent: Some("../x".into()),
-                ..Flags::default()
-            },
-            Flags {
-                default_registry: Some("http://registry:5000".into()),
-                ..Flags::default()
-            },
-            Flags {
-                default_registry: Some("registry".into()),
-                ..Flags::default()
-            },
-        ] {
-            assert!(Settings::merge(flags, File::default()).is_err());
+    fn what_is_printed_says_the_same() {
+        let file: File = toml::from_str(
+            "heartbeat = '2s'\ndefault-registry = 'registry:5000'\nvisualizer = '0.0.0.0'\nlabel = ['disk=ssd']\nruntime = '/usr/bin/runc'\ndocker-socket = 'host'",
+        )
+        .unwrap();
+        let given = Settings::merge(Flags::default(), file).settings;
+        let again: File = toml::from_str(&given.to_toml()).unwrap();
+        assert_eq!(Settings::merge(Flags::default(), again).settings, given);
+    }
+
+    #[test]
+    fn mistakes_are_placed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ovnd.toml");
+        std::fs::write(
+            &path,
+            "log = 'info'\nheartbeat = 'fast'\nlabel = ['nokey']\n",
+        )
+        .unwrap();
+        let flags = Flags {
+            config: Some(path.clone()),
+            cgroup_parent: Some("../x".into()),
+            default_registry: Some("http://registry:5000".into()),
+            visualizer: Some("manager:9080".into()),
+            ..Flags::default()
+        };
+        let error = Settings::load(&flags).unwrap_err().to_string();
+        let lines: Vec<&str> = error.lines().collect();
+        assert_eq!(lines.len(), 5, "{error}");
+        for key in ["--default-registry: ", "--visualizer: "] {
+            assert!(lines.iter().any(|line| line.starts_with(key)), "{error}");
         }
+        assert!(lines[0].starts_with(&format!("{}, line 2: heartbeat: \"fast\"", path.display())));
+        assert!(lines[1].starts_with(&format!("{}, line 3: label: ", path.display())));
+        let parent = |line: &&str| line.starts_with("--cgroup-parent: ");
+        assert!(lines.iter().any(parent), "{error}");
     }
 
     #[test]
@@ -403,6 +496,6 @@ mod tests {
         for (text, millis) in [("500ms", 500), ("2s", 2000), ("1m", 60_000)] {
             assert_eq!(parse_duration(text).unwrap(), Duration::from_millis(millis));
         }
-        assert!(parse_duration("5").is_err());
+        assert!(parse_duration("5").is_none());
     }
 }

@@ -120,6 +120,14 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         servers.spawn(http::serve(listener, state.clone()));
     }
     state.visualizer.resume(&state).await;
+    if let Some(address) = settings.metrics {
+        // Bound before the daemon says that it is ready, so that a port that is taken is a failed start.
+        let listener = tokio::net::TcpListener::bind(address)
+            .await
+            .with_context(|| format!("metrics address {address} cannot be listened on"))?;
+        servers.spawn(http::serve_metrics(listener, state.clone()));
+        tracing::info!(%address, "metrics are served");
+    }
     notifier
         .ready()
         .context("the service manager could not be told")?;

@@ -1,36 +1,77 @@
 //! `ovnd`: the agent.
 
+use std::process::ExitCode;
+
 use agent::{
     config::{Command, Settings, Typed},
-    daemon, wish,
+    daemon, doctor,
+    journal::Journal,
+    wish,
 };
-use clap::Parser;
-use tracing_subscriber::EnvFilter;
+use clap::{CommandFactory, Parser};
+use tracing_subscriber::{EnvFilter, layer::SubscriberExt, util::SubscriberInitExt};
 
-fn main() -> anyhow::Result<()> {
+/// EX_CONFIG of sysexits.h; the service manager does not start again what cannot work.
+const BAD_SETTINGS: u8 = 78;
+
+fn main() -> ExitCode {
     let typed = Typed::parse();
-    let settings = Settings::load(&typed.flags)?;
+    let settings = match Settings::load(&typed.flags) {
+        Ok(settings) => settings,
+        Err(error) => {
+            eprintln!("{error:#}");
+            return ExitCode::from(BAD_SETTINGS);
+        }
+    };
+    match run(typed.command, settings) {
+        Ok(status) => status,
+        Err(error) => {
+            eprintln!("ovnd: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Option<Command>, settings: Settings) -> anyhow::Result<ExitCode> {
+    match &command {
+        Some(Command::Settings) => {
+            print!("{}", settings.to_toml());
+            return Ok(ExitCode::SUCCESS);
+        }
+        Some(Command::Man { folder }) => {
+            std::fs::create_dir_all(folder)?;
+            clap_mangen::generate_to(Typed::command(), folder)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        _ => {}
+    }
     start_log(&settings)?;
     // Refused only when a provider is installed already, which is as good.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
-    match typed.command {
-        None => runtime.block_on(daemon::run(settings)),
-        Some(Command::Dataplane { action }) => runtime.block_on(wish::run(action, &settings)),
+    match command {
+        None => runtime.block_on(daemon::run(settings))?,
+        Some(Command::Dataplane { action }) => runtime.block_on(wish::run(action, &settings))?,
+        Some(Command::Doctor { json }) => {
+            return runtime.block_on(doctor::command(&settings, json));
+        }
+        // Answered above, before there was a log.
+        Some(Command::Man { .. } | Command::Settings) => {}
     }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn start_log(settings: &Settings) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(&settings.log)?;
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
+    let log = tracing_subscriber::registry().with(EnvFilter::try_new(&settings.log)?);
+    let text = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     if settings.log_json {
-        log.json().init();
+        log.with(text.json()).init();
+    } else if let Some(journal) = Journal::of_stderr() {
+        log.with(journal).init();
     } else {
-        log.with_ansi(false).init();
+        log.with(text.with_ansi(false)).init();
     }
     Ok(())
 }

@@ -47,7 +47,7 @@ fn show(sight: &Value) -> anyhow::Result<()> {
 
 async fn look(file: Option<&Path>, settings: &Settings) -> anyhow::Result<Value> {
     let Some(file) = file else {
-        return ask(socket(settings)?).await;
+        return ask(socket(settings)?, QUESTION).await;
     };
     let desired = read(file)?;
     let mut kernel = open(&desired, settings)?;
@@ -90,13 +90,14 @@ fn open(desired: &Desired, settings: &Settings) -> anyhow::Result<Linux> {
     Ok(kernel)
 }
 
-fn socket(settings: &Settings) -> anyhow::Result<&Path> {
+/// Where the running daemon is asked.
+pub fn socket(settings: &Settings) -> anyhow::Result<&Path> {
     let first = settings.sockets.first().context("no API socket is set")?;
     Ok(first)
 }
 
-/// Asks the running daemon.
-async fn ask(socket: &Path) -> anyhow::Result<Value> {
+/// Asks the running daemon for one of its own pages.
+pub async fn ask(socket: &Path, question: &str) -> anyhow::Result<Value> {
     let at = socket.display();
     let stream = UnixStream::connect(socket).await.with_context(|| {
         format!(
@@ -107,7 +108,7 @@ async fn ask(socket: &Path) -> anyhow::Result<Value> {
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     tokio::spawn(connection);
-    let request = http::Request::get(QUESTION)
+    let request = http::Request::get(question)
         .header(http::header::HOST, "ovnd")
         .body(Empty::<bytes::Bytes>::new())?;
     let answer = sender.send_request(request).await?;

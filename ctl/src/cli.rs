@@ -7,8 +7,8 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgAction, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::commands::{
-    completion, config, container, copy, events, exec, image, info, inspect, lifecycle, logs,
-    network, node, ps, pull, registry, run, secret, service, stack, stats, swarm, system,
+    completion, config, container, copy, doctor, events, exec, image, info, inspect, lifecycle,
+    logs, network, node, ps, pull, registry, run, secret, service, stack, stats, swarm, system,
     visualizer, volume,
 };
 use crate::failure::Failure;
@@ -50,6 +50,7 @@ pub enum Top {
     Container(Box<container::ContainerCommand>),
     Cp(copy::CopyArgs),
     Create(Box<run::CreateArgs>),
+    Doctor(doctor::DoctorArgs),
     Events(events::EventsArgs),
     Exec(exec::ExecArgs),
     History(image::HistoryArgs),
@@ -285,6 +286,7 @@ pub async fn dispatch(session: &Session, command: Top) -> Result<(), Failure> {
         Top::Container(inner) => container::dispatch(session, *inner).await,
         Top::Cp(args) => copy::copy(session, args).await,
         Top::Create(args) => run::create(session, *args).await,
+        Top::Doctor(args) => doctor::doctor(session, args).await,
         Top::Events(args) => events::events(session, args).await,
         Top::Exec(args) => exec::exec(session, args).await,
         Top::History(args) => image::history(session, args).await,

@@ -23,7 +23,7 @@ use std::{
     net::{IpAddr, SocketAddr},
     path::PathBuf,
     sync::Arc,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use arc_swap::ArcSwapOption;
@@ -184,6 +184,13 @@ impl ClusterNode {
 
     pub fn local_state(&self) -> watch::Receiver<LocalState> {
         self.shared.state.subscribe()
+    }
+
+    /// From when to when this node's certificate is valid; absent outside any cluster.
+    pub fn certificate_life(&self) -> Option<(SystemTime, SystemTime)> {
+        let member = self.member.load_full()?;
+        let identity = member.identity.current();
+        Some((identity.not_before(), identity.not_after()))
     }
 
     /// Makes a new cluster with this node as its first manager.

@@ -41,6 +41,10 @@ impl HostNetworks for Networks {
         Box::pin(Self::tunnel_ends(self))
     }
 
+    fn status(&self) -> dataplane::Status {
+        self.dataplane().status().borrow().clone()
+    }
+
     fn sight(&self) -> BoxFuture<'_, Result<Sight, Refusal>> {
         Box::pin(async move {
             let dataplane = self.dataplane();

@@ -10,11 +10,13 @@ mod bus;
 mod containers;
 mod dataplane;
 mod disk;
+mod doctor;
 mod events;
 mod exec;
 mod hijack;
 mod host_networks;
 mod images;
+mod metrics;
 mod network_events;
 mod network_services;
 mod networks;
@@ -53,6 +55,7 @@ pub use self::{
     answer::{Answer, Asked, Failure, Given, Optional, Raw, Spoken, done, json, json_with},
     bus::EventBus,
     dataplane::Sight,
+    metrics::serve_metrics,
     state::{AppState, HostEndpoint, HostNetwork, HostNetworks, unexpected},
     traffic::TunnelReading,
     visualizer::Visualizer,
@@ -70,9 +73,11 @@ pub fn router(state: AppState) -> Router {
 fn routes() -> Router<AppState> {
     Router::new()
         .merge(system::routes())
+        .merge(metrics::routes())
         .merge(dataplane::routes())
         .merge(traffic::routes())
         .merge(disk::routes())
+        .merge(doctor::routes())
         .merge(events::routes())
         .merge(swarm::routes())
         .merge(nodes::routes())

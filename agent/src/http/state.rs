@@ -85,6 +85,9 @@ pub trait HostNetworks: Send + Sync + 'static {
     /// The other hosts by the addresses of their tunnels.
     fn tunnel_ends(&self) -> BoxFuture<'_, BTreeMap<IpAddr, NodeId>>;
 
+    /// What the dataplane has done, and what it cannot do at present.
+    fn status(&self) -> dataplane::Status;
+
     /// What the dataplane was told and what the kernel has; changes nothing.
     fn sight(&self) -> BoxFuture<'_, Result<Sight, Refusal>>;
 }

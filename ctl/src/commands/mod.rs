@@ -4,6 +4,7 @@ pub mod completion;
 pub mod config;
 pub mod container;
 pub mod copy;
+pub mod doctor;
 pub mod events;
 pub mod exec;
 pub mod image;

@@ -2,6 +2,7 @@
 //! Numbers are those of linux/netfilter/nf_tables.h; all are in network byte order.
 
 pub mod expressions;
+pub mod foreign;
 pub mod maps;
 
 use std::{collections::BTreeSet, io};

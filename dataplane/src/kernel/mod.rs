@@ -10,5 +10,7 @@ pub mod place;
 mod sentences;
 pub mod sight;
 mod tables;
+mod trial;
 
 pub use linux::Linux;
+pub use trial::{Trial, trial};

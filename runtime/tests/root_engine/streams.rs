@@ -124,11 +124,12 @@ async fn terminals_exec_and_detach_keys() {
     assert_eq!((view.running, view.exit_code), (false, Some(9)));
 
     // crun sizes an exec's terminal just after the program began, so the program asks until then.
-    let sized = ["sh", "-c", "until stty size 2>/dev/null | grep '20 70'; do :; done"];
-    let exec_id = engine
-        .exec_create(&id, exec(&sized, true))
-        .await
-        .unwrap();
+    let sized = [
+        "sh",
+        "-c",
+        "until stty size 2>/dev/null | grep '20 70'; do :; done",
+    ];
+    let exec_id = engine.exec_create(&id, exec(&sized, true)).await.unwrap();
     let mut attached = engine.exec_start(&exec_id, Some((20, 70))).await.unwrap();
     let mut text = String::new();
     read_until(&mut attached, &mut text, "20 70").await;

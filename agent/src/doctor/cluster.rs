@@ -1,0 +1,279 @@
+//! Checks of the cluster, over what one of its nodes knows.
+
+use std::time::{Duration, SystemTime};
+
+use model::{
+    Node, NodeId,
+    node::{NodeState, Reachability},
+};
+
+use super::Finding;
+use crate::cluster::Standing;
+
+/// What a node knows of its cluster.
+#[derive(Debug, Clone)]
+pub struct ClusterSight {
+    pub standing: Standing,
+    /// Why it is not `active`.
+    pub error: String,
+    pub node_id: NodeId,
+    /// Of this node's ovnd.
+    pub version: String,
+    /// From when to when this node's certificate is valid.
+    pub certificate: Option<(SystemTime, SystemTime)>,
+    pub now: SystemTime,
+    /// Only on managers; the error: no leader answers.
+    pub nodes: Option<Result<Vec<Node>, String>>,
+}
+
+/// Every check of a cluster.
+pub fn examine(sight: &ClusterSight) -> Vec<Finding> {
+    let mut findings = vec![standing(sight)];
+    findings.extend(
+        sight
+            .certificate
+            .map(|(from, to)| certificate(from, to, sight.now)),
+    );
+    match &sight.nodes {
+        Some(Ok(nodes)) => {
+            findings.push(managers(nodes));
+            findings.extend(nodes.iter().map(|node| member(node, &sight.version)));
+        }
+        Some(Err(error)) => findings.push(Finding::error(
+            "managers",
+            format!("no leader answers: {error}"),
+            "What runs goes on; nothing can be changed until a majority of the managers is back.",
+            "start ovnd on the other managers; where they are lost for good: ovnctl swarm init --force-new-cluster",
+        )),
+        None => {}
+    }
+    findings
+}
+
+fn standing(sight: &ClusterSight) -> Finding {
+    match sight.standing {
+        Standing::Inactive | Standing::Active => Finding::fine(
+            "membership",
+            format!("this node is {}", sight.standing.word()),
+        ),
+        Standing::Locked => Finding::error(
+            "membership",
+            "this manager is locked".to_owned(),
+            "It takes no part in the cluster until it has its key.",
+            "ovnctl swarm unlock",
+        ),
+        Standing::Pending | Standing::Error => Finding::error(
+            "membership",
+            format!("this node has no session with a manager: {}", sight.error),
+            "Containers and networks of this host go on as they were; changes do not arrive.",
+            "on a manager: ovnctl doctor; between the hosts: TCP 2377 must be open",
+        ),
+    }
+}
+
+/// A certificate is renewed between half and four fifths of its life.
+fn certificate(from: SystemTime, to: SystemTime, now: SystemTime) -> Finding {
+    let means = "Without a valid certificate this node is refused by all others.";
+    let Ok(left) = to.duration_since(now) else {
+        return Finding::error(
+            "certificate",
+            "it has expired".to_owned(),
+            means,
+            "check the clock with timedatectl; then on this node: ovnctl swarm leave, and join again",
+        );
+    };
+    if now < from {
+        return Finding::error(
+            "certificate",
+            "it is not valid yet: this host's clock is behind the managers'".to_owned(),
+            means,
+            "timedatectl set-ntp true",
+        );
+    }
+    let life = to.duration_since(from).unwrap_or(Duration::ZERO);
+    let found = format!("valid for {} more days", left.as_secs() / 86_400);
+    if left < life.mul_f64(0.15) {
+        return Finding::warning(
+            "certificate",
+            format!("{found}, and should have been renewed before"),
+            means,
+            "journalctl -u ovnd says why the renewal fails; on a manager: ovnctl swarm ca --rotate",
+        );
+    }
+    Finding::fine("certificate", found)
+}
+
+fn managers(nodes: &[Node]) -> Finding {
+    let managers: Vec<_> = nodes
+        .iter()
+        .filter_map(|node| node.manager.as_ref())
+        .collect();
+    let away = managers
+        .iter()
+        .filter(|manager| manager.reachability == Reachability::Unreachable)
+        .count();
+    let count = managers.len();
+    let means = "A cluster works while more than half of its managers do.";
+    if away > 0 {
+        return Finding::warning(
+            "managers",
+            format!("{away} of {count} cannot be reached"),
+            means,
+            "ovnctl node ls names them; systemctl restart ovnd there",
+        );
+    }
+    if count > 1 && count.is_multiple_of(2) {
+        return Finding::warning(
+            "managers",
+            format!("{count}: as many may fail as with {}", count - 1),
+            means,
+            "ovnctl node promote one more, or demote one",
+        );
+    }
+    if count == 1 && nodes.len() > 3 {
+        return Finding::warning(
+            "managers",
+            format!("one for {} nodes", nodes.len()),
+            "When it fails, nothing can be changed until it is back.",
+            "ovnctl node promote two more",
+        );
+    }
+    Finding::fine("managers", format!("{count}, all reachable"))
+}
+
+fn member(node: &Node, version: &str) -> Finding {
+    let check = format!("node {}", node.description.hostname);
+    let theirs = &node.description.engine_version;
+    match node.status.state {
+        NodeState::Ready if theirs == version => {
+            Finding::fine(check, format!("ready, version {theirs}"))
+        }
+        NodeState::Ready => Finding::warning(
+            &check,
+            format!("ready, with version {theirs}; this node has {version}"),
+            "Mixed versions are for the time of an upgrade.",
+            "apt-get install overnet there, managers last",
+        ),
+        state => Finding::error(
+            &check,
+            format!("{} {}", word(state), node.status.message)
+                .trim()
+                .to_owned(),
+            "Its tasks are started on other nodes; what runs there is not seen.",
+            "on that host: systemctl status ovnd; ovnd doctor",
+        ),
+    }
+}
+
+fn word(state: NodeState) -> &'static str {
+    match state {
+        NodeState::Unknown => "unknown",
+        NodeState::Down => "down",
+        NodeState::Ready => "ready",
+        NodeState::Disconnected => "disconnected",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::UNIX_EPOCH;
+
+    use model::{
+        Meta, NodeSpec,
+        node::{Availability, ManagerStatus, NodeDescription, NodeStatus, Role},
+    };
+
+    use super::{super::Level, *};
+
+    fn node(name: &str, manager: bool) -> Node {
+        Node {
+            id: NodeId::from_random([name.as_bytes()[0]; 17]),
+            meta: Meta::default(),
+            spec: NodeSpec {
+                name: None,
+                labels: Default::default(),
+                role: if manager { Role::Manager } else { Role::Worker },
+                availability: Availability::Active,
+            },
+            number: 1,
+            description: NodeDescription {
+                hostname: name.to_owned(),
+                engine_version: "1.0.0".to_owned(),
+                ..NodeDescription::default()
+            },
+            status: NodeStatus {
+                state: NodeState::Ready,
+                message: String::new(),
+                address: None,
+            },
+            manager: manager.then(|| ManagerStatus {
+                leader: true,
+                reachability: Reachability::Reachable,
+                address: "192.0.2.1:2377".parse().unwrap(),
+            }),
+        }
+    }
+
+    const DAY: Duration = Duration::from_secs(86_400);
+
+    fn healthy() -> ClusterSight {
+        ClusterSight {
+            standing: Standing::Active,
+            error: String::new(),
+            node_id: NodeId::default(),
+            version: "1.0.0".to_owned(),
+            certificate: Some((UNIX_EPOCH, UNIX_EPOCH + DAY * 90)),
+            now: UNIX_EPOCH + DAY * 10,
+            nodes: Some(Ok(vec![node("manager01", true), node("worker01", false)])),
+        }
+    }
+
+    fn bad(sight: &ClusterSight) -> Vec<(String, Level)> {
+        examine(sight)
+            .into_iter()
+            .filter(|finding| finding.level != Level::Ok)
+            .inspect(|finding| assert!(!finding.mend.is_empty() && !finding.means.is_empty()))
+            .map(|finding| (finding.check, finding.level))
+            .collect()
+    }
+
+    #[test]
+    fn each_fault_is_one_finding() {
+        assert_eq!(bad(&healthy()), []);
+        type Spoil = fn(&mut ClusterSight);
+        let cases: [(&str, Level, Spoil); 9] = [
+            ("membership", Level::Error, |s| s.standing = Standing::Error),
+            ("membership", Level::Error, |s| {
+                s.standing = Standing::Locked
+            }),
+            ("certificate", Level::Error, |s| {
+                s.now = UNIX_EPOCH + DAY * 91
+            }),
+            ("certificate", Level::Warning, |s| {
+                s.now = UNIX_EPOCH + DAY * 80
+            }),
+            ("certificate", Level::Error, |s| {
+                s.certificate = Some((s.now + DAY, s.now + DAY * 90))
+            }),
+            ("managers", Level::Error, |s| {
+                s.nodes = Some(Err("no leader".to_owned()))
+            }),
+            ("managers", Level::Warning, |s| {
+                s.nodes = Some(Ok(vec![node("a", true), node("b", true)]));
+            }),
+            ("node worker01", Level::Warning, |s| {
+                let nodes = s.nodes.as_mut().unwrap().as_mut().unwrap();
+                nodes[1].description.engine_version = "0.9.0".to_owned();
+            }),
+            ("node worker01", Level::Error, |s| {
+                let nodes = s.nodes.as_mut().unwrap().as_mut().unwrap();
+                nodes[1].status.state = NodeState::Down;
+            }),
+        ];
+        for (check, level, spoil) in cases {
+            let mut sight = healthy();
+            spoil(&mut sight);
+            assert_eq!(bad(&sight), [(check.to_owned(), level)], "{check}");
+        }
+    }
+}
