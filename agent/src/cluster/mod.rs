@@ -11,6 +11,7 @@ mod heartbeat;
 mod leader;
 mod ledger;
 mod logs;
+mod ports;
 mod member;
 mod renewal;
 mod seal;
@@ -41,7 +42,7 @@ use model::{
 use tokio::sync::{Mutex, broadcast, watch};
 
 use self::member::{Member, Shared};
-pub use self::{logs::LogSource, stream::AssignmentStream};
+pub use self::{logs::LogSource, ports::PortKeeper, stream::AssignmentStream};
 
 /// How long init and join wait for the session.
 const SESSION_LIMIT: Duration = Duration::from_secs(20);

@@ -2,7 +2,7 @@ use std::fmt::Write;
 
 use super::*;
 use crate::{
-    desired::{Interface as Wish, PeerFacts, Published, Subnet, Underlay},
+    desired::{Interface as Wish, PeerFacts, Protocol, Published, Subnet, Underlay},
     rules::{Ruleset, comment},
 };
 
@@ -74,6 +74,7 @@ fn published(network: &str, protocol: Protocol, port: u16, backends: &[&str]) ->
         network: network.into(),
         protocol,
         port,
+        address: None,
         target: 80,
         backends: backends
             .map(|(n, at)| (format!("e{n}"), vec![at.parse().unwrap()]))

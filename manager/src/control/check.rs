@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use model::{
     NetworkId, PayloadKind, Refusal, ServiceId, ServiceSpec,
+    publish::{self, PublishOptions},
     service::{
         EndpointMode, LABEL_DRAIN, LABEL_PROGRESS_DEADLINE, LABEL_REBALANCE, LABEL_REBALANCE_RATE,
         PortConfig, PublishMode, ServiceMode, UpdateConfig,
@@ -128,6 +129,22 @@ fn labels(spec: &ServiceSpec) -> Result<(), Refusal> {
         return invalid(format!(
             "label {LABEL_REBALANCE_RATE}={text}: it is a number of moves a minute"
         ));
+    }
+    for (label, options) in &spec.labels {
+        let Some(target) = publish::labelled(label) else {
+            continue;
+        };
+        let (target, protocol) = target.map_err(Refusal::invalid)?;
+        if let Err(why) = PublishOptions::parse(options) {
+            return invalid(format!("label {label}={options}: {why}"));
+        }
+        let ports = spec.endpoint.iter().flat_map(|endpoint| &endpoint.ports);
+        if !ports.into_iter().any(|p| (p.target, p.protocol) == (target, protocol)) {
+            return invalid(format!(
+                "label {label}: the service publishes no port to {target}/{}; publish it, or remove the label",
+                protocol.as_str()
+            ));
+        }
     }
     depends::parse(spec).map(|_| ())
 }

@@ -3,11 +3,12 @@
 mod join;
 mod logs;
 mod members;
+mod ports;
 pub mod merge;
 
 use std::{net::SocketAddr, sync::Arc};
 
-pub(crate) use self::logs::LogDesk;
+pub(crate) use self::{logs::LogDesk, ports::PortDesk};
 
 use model::Refusal;
 use tokio::{
