@@ -50,6 +50,8 @@ fn namespace() -> File {
     std::thread::spawn(|| {
         unshare(CloneFlags::CLONE_NEWNET).unwrap();
         run("ip link set lo up");
+        // Where the module is loaded it would lead a container's own port past the routing.
+        let _ = std::fs::write("/proc/sys/net/bridge/bridge-nf-call-iptables", "0");
         File::open("/proc/thread-self/ns/net").unwrap()
     })
     .join()

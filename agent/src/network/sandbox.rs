@@ -279,6 +279,7 @@ mod tests {
             dns: vec![],
             dns_search: vec![],
             dns_options: vec![],
+            ports: vec![],
         }
     }
 

@@ -13,7 +13,7 @@ use runtime::network::{ConnectRequest, NetworkMode};
 use super::{
     Inner, Networks,
     local::LocalNetworks,
-    published,
+    ports, published,
     record::{GivenEndpoint, SandboxRecord},
     report, sandbox, translate,
     vips::{self, Backends},
@@ -231,6 +231,9 @@ impl Networks {
                 wish.apply(step);
             }
             if let Some(step) = self.sandbox_step(inner, record) {
+                wish.apply(step);
+            }
+            for step in ports::steps(record) {
                 wish.apply(step);
             }
         }

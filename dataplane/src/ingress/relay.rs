@@ -28,17 +28,19 @@ const IDLE: Duration = Duration::from_secs(60);
 /// Passes on until it is dropped; connections under way go on.
 pub struct Relay(#[allow(dead_code)] AbortOnDropHandle<()>); // read by its drop
 
-/// `socket` is bound to the port of all IPv6 addresses.
-pub fn tcp(socket: Socket, port: u16, runtime: &Handle) -> io::Result<Relay> {
+/// `socket` is bound to the port. Only what comes from this host's own loopback is passed on, if it
+/// is to be `relayed` at all; all else is reset: the rules lead it away before it gets here, unless
+/// they are gone.
+pub fn tcp(socket: Socket, port: u16, relayed: bool, runtime: &Handle) -> io::Result<Relay> {
     socket.set_nonblocking(true)?;
     socket.listen(BACKLOG)?;
     let _inside = runtime.enter();
     let listener = TcpListener::from_std(socket.into())?;
-    let passing = runtime.spawn(accept(listener, port));
+    let passing = runtime.spawn(accept(listener, port, relayed));
     Ok(Relay(AbortOnDropHandle::new(passing)))
 }
 
-/// As [`tcp`].
+/// `socket` is bound to the port of all IPv6 addresses.
 pub fn udp(socket: Socket, port: u16, runtime: &Handle) -> io::Result<Relay> {
     socket.set_nonblocking(true)?;
     let _inside = runtime.enter();
@@ -57,7 +59,7 @@ fn reset(stream: &TcpStream) {
     let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
 }
 
-async fn accept(listener: TcpListener, port: u16) {
+async fn accept(listener: TcpListener, port: u16, relayed: bool) {
     let places = Arc::new(Semaphore::new(MOST));
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else {
@@ -72,8 +74,7 @@ async fn accept(listener: TcpListener, port: u16) {
                 continue;
             }
         };
-        // Others are led away by the kernel before they get here, unless its rules are gone.
-        if !from.ip().is_loopback() {
+        if !relayed || !from.ip().is_loopback() {
             reset(&client);
             continue;
         }

@@ -7,6 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, Socket, Type};
 use tokio::runtime::Handle;
 
@@ -31,7 +32,7 @@ pub struct HeldPorts {
 
 /// What keeps a port by being there.
 enum Held {
-    /// Bound, and does not listen: what the rules do not lead away is refused.
+    /// Bound, and nobody reads from it.
     Bound(#[allow(dead_code)] Socket),
     Relay(#[allow(dead_code)] relay::Relay),
 }
@@ -188,7 +189,7 @@ fn address(key: &[u8]) -> Option<IpAddr> {
     four.or_else(|_| <[u8; 16]>::try_from(key).map(IpAddr::from)).ok()
 }
 
-/// Binds the port without leave for others to share it.
+/// Takes the port without leave for others to share it.
 fn bind(port: HostPort, runtime: Option<&Handle>) -> io::Result<Vec<Held>> {
     let kind = match port.protocol {
         Protocol::Tcp => Type::STREAM,
@@ -209,14 +210,27 @@ fn bind(port: HostPort, runtime: Option<&Handle>) -> io::Result<Vec<Held>> {
         if address.is_ipv6() {
             socket.set_only_v6(true)?;
         }
-        socket.bind(&address.into())?;
+        if port.address.is_some() {
+            // An address that this host does not have yet leads here once it comes.
+            setsockopt(&socket, sockopt::IpFreebind, &true)?;
+        }
         let relayed = address.is_ipv6() && port.address.is_none();
-        held.push(match runtime.filter(|_| relayed) {
+        held.push(match runtime {
             Some(runtime) if kind == Type::STREAM => {
-                Held::Relay(relay::tcp(socket, port.port, runtime)?)
+                // Ended connections of whoever had the port before do not hinder; that this one
+                // listens keeps others away all the same.
+                socket.set_reuse_address(true)?;
+                socket.bind(&address.into())?;
+                Held::Relay(relay::tcp(socket, port.port, relayed, runtime)?)
             }
-            Some(runtime) => Held::Relay(relay::udp(socket, port.port, runtime)?),
-            None => Held::Bound(socket),
+            Some(runtime) if relayed => {
+                socket.bind(&address.into())?;
+                Held::Relay(relay::udp(socket, port.port, runtime)?)
+            }
+            _ => {
+                socket.bind(&address.into())?;
+                Held::Bound(socket)
+            }
         });
     }
     Ok(held)

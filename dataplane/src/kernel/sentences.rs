@@ -129,13 +129,10 @@ pub(super) fn not_held(port: &HostPort, error: &io::Error) -> String {
     } else {
         "-ltnp"
     };
-    match (error.raw_os_error(), port.address) {
-        (Some(libc::EADDRINUSE), _) => format!(
+    match error.raw_os_error() {
+        Some(libc::EADDRINUSE) => format!(
             "it is already in use on this host; find the program with `ss {flags} sport = \
              :{number}` and end it, or publish another port than {port}"
-        ),
-        (Some(libc::EADDRNOTAVAIL), Some(address)) => format!(
-            "this host has no address {address}; give it one, or publish the port of another address"
         ),
         _ => error.to_string(),
     }
