@@ -154,9 +154,7 @@ pub fn cut_published(
             dump(socket, ipv6, &filter, |flow| {
                 let inside = subnets.iter().any(|net| net.contains(flow.answerer));
                 let to = allowed.get(&place(flow.protocol, flow.port));
-                if flow.status & TRANSLATED != 0
-                    && inside
-                    && flow.is_astray(to.unwrap_or(&nobody))
+                if flow.status & TRANSLATED != 0 && inside && flow.is_astray(to.unwrap_or(&nobody))
                 {
                     astray.push((ipv6, flow));
                 }

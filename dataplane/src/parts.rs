@@ -63,7 +63,8 @@ impl Parts {
                 self.ports = true;
                 let published = &desired.published;
                 let before = published.get(id).map(|before| &before.network);
-                let on = |network: &String| published.values().filter(|p| p.network == *network).count();
+                let on =
+                    |network: &String| published.values().filter(|p| p.network == *network).count();
                 // The last one takes the gateway along.
                 if let Some(network) = before.filter(|network| on(network) == 1) {
                     self.host = true;

@@ -453,27 +453,29 @@ fn wish() -> impl Strategy<Value = Desired> {
         some(4, vip),
         some(4, published),
     )
-        .prop_map(|(underlay, networks, sandboxes, remotes, vips, ports)| Desired {
-            underlay: underlay.map(|(own, peers)| Underlay {
-                address: [192, 0, 2, own].into(),
-                port: 4789,
-                peers: peers
-                    .into_iter()
-                    .map(|last| {
-                        let facts = PeerFacts {
-                            down: last == 3,
-                            ..PeerFacts::default()
-                        };
-                        ([192, 0, 2, last].into(), facts)
-                    })
-                    .collect(),
-            }),
-            networks: networks.into_iter().collect(),
-            sandboxes: sandboxes.into_iter().collect(),
-            remotes: remotes.into_iter().collect(),
-            vips: vips.into_iter().collect(),
-            published: ports.into_iter().collect(),
-        })
+        .prop_map(
+            |(underlay, networks, sandboxes, remotes, vips, ports)| Desired {
+                underlay: underlay.map(|(own, peers)| Underlay {
+                    address: [192, 0, 2, own].into(),
+                    port: 4789,
+                    peers: peers
+                        .into_iter()
+                        .map(|last| {
+                            let facts = PeerFacts {
+                                down: last == 3,
+                                ..PeerFacts::default()
+                            };
+                            ([192, 0, 2, last].into(), facts)
+                        })
+                        .collect(),
+                }),
+                networks: networks.into_iter().collect(),
+                sandboxes: sandboxes.into_iter().collect(),
+                remotes: remotes.into_iter().collect(),
+                vips: vips.into_iter().collect(),
+                published: ports.into_iter().collect(),
+            },
+        )
 }
 
 /// What somebody does to a host by hand: which object, and what to it.

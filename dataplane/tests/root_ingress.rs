@@ -596,7 +596,8 @@ fn root_ingress_answers_in_place_of_a_lost_host() {
     // The cable is pulled, and a handshake is under way that nobody will answer.
     within(&lab.hosts[1].namespace, || run("ip link set wire down"));
     let client = lab.client.try_clone().unwrap();
-    let late = std::thread::spawn(move || dial(&client, "192.168.77.1", PORT).map(|mut s| tell(&mut s)));
+    let late =
+        std::thread::spawn(move || dial(&client, "192.168.77.1", PORT).map(|mut s| tell(&mut s)));
     let host = &mut lab.hosts[0];
     let waiting = || {
         let seen = within(&host.namespace, || run("cat /proc/net/nf_conntrack"));
@@ -607,11 +608,13 @@ fn root_ingress_answers_in_place_of_a_lost_host() {
         std::thread::sleep(Duration::from_millis(5));
     }
     let mut underlay = host.desired.underlay.clone().unwrap();
-    underlay.peers.values_mut().for_each(|peer| peer.down = true);
+    underlay
+        .peers
+        .values_mut()
+        .for_each(|peer| peer.down = true);
     let changes = [(Protocol::Tcp, "tcp"), (Protocol::Udp, "udp")];
-    let changes = changes.map(|(protocol, id)| {
-        Change::SetPublished(id.into(), published(protocol, PORT, &[1]))
-    });
+    let changes = changes
+        .map(|(protocol, id)| Change::SetPublished(id.into(), published(protocol, PORT, &[1])));
     host.change([vec![Change::SetUnderlay(Some(underlay))], changes.into()].concat());
     host.assert_settled();
     for (what, stream) in [("forwarded", &mut flow), ("its own", &mut own)] {
@@ -645,7 +648,10 @@ fn root_ingress_changes_by_elements_and_counts() {
     };
     let (before, handles) = (counted(host), frame(host));
     assert!(before.connections >= 1, "{before:?}");
-    assert!(before.bytes_in > 100 && before.bytes_out > 100, "{before:?}");
+    assert!(
+        before.bytes_in > 100 && before.bytes_out > 100,
+        "{before:?}"
+    );
     for port in 9000..9050 {
         let entry = published(Protocol::Tcp, port, &[1, 2]);
         host.change(vec![Change::SetPublished(format!("p{port}"), entry)]);
@@ -683,8 +689,20 @@ fn root_ingress_leads_to_local_containers_too() {
     let own = File::open(host.netns("bystander")).unwrap();
     let host = &lab.hosts[0].namespace;
     for (what, from, to, port, seen) in [
-        ("outside", &lab.client, "192.168.77.1", 8100, Some("192.168.77.9")),
-        ("outside", &lab.client, "192.168.77.1", 8101, Some("192.168.77.9")),
+        (
+            "outside",
+            &lab.client,
+            "192.168.77.1",
+            8100,
+            Some("192.168.77.9"),
+        ),
+        (
+            "outside",
+            &lab.client,
+            "192.168.77.1",
+            8101,
+            Some("192.168.77.9"),
+        ),
         ("outside", &lab.client, "192.168.77.1", 8102, None),
         ("localhost", host, "127.0.0.1", 8100, Some("172.29.0.1")),
         ("localhost", host, "::1", 8100, Some("172.29.0.1")),

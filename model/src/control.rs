@@ -6,9 +6,9 @@ use std::{net::IpAddr, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Cluster, ClusterSpec, ContainerId, Endpoint, EndpointId, EndpointState, Generation, Id, Network,
-    NetworkId, NetworkSpec, Node, NodeId, NodeSpec, Payload, PayloadKind, PayloadSpec, Service,
-    ServiceId, ServiceSpec, Task, TaskId, TaskStatus, service::ServiceStatus,
+    Cluster, ClusterSpec, ContainerId, Endpoint, EndpointId, EndpointState, Generation, Id,
+    Network, NetworkId, NetworkSpec, Node, NodeId, NodeSpec, Payload, PayloadKind, PayloadSpec,
+    Service, ServiceId, ServiceSpec, Task, TaskId, TaskStatus, service::ServiceStatus,
 };
 
 /// What can be asked of the leader.

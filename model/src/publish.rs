@@ -92,9 +92,11 @@ pub fn labelled(label: &str) -> Option<Result<(u16, Protocol), String>> {
         let target: u16 = target.parse().ok()?;
         (target > 0).then_some((target, protocol))
     };
-    Some(read().ok_or_else(|| {
-        format!("label {label}: write {LABEL_PUBLISH}.TARGET/tcp|udp|sctp=OPTIONS")
-    }))
+    Some(
+        read().ok_or_else(|| {
+            format!("label {label}: write {LABEL_PUBLISH}.TARGET/tcp|udp|sctp=OPTIONS")
+        }),
+    )
 }
 
 #[cfg(test)]
@@ -108,7 +110,11 @@ mod tests {
             ("", PublishPolicy::All, None),
             ("policy=all", PublishPolicy::All, None),
             ("policy=local", PublishPolicy::Local, None),
-            ("host_ip=192.0.2.1,policy=local-first", PublishPolicy::LocalFirst, host_ip),
+            (
+                "host_ip=192.0.2.1,policy=local-first",
+                PublishPolicy::LocalFirst,
+                host_ip,
+            ),
             ("host_ip=0.0.0.0", PublishPolicy::All, None),
         ] {
             let expected = PublishOptions { policy, host_ip };
@@ -126,7 +132,10 @@ mod tests {
         assert_eq!(labelled("com.example"), None);
         for text in ["", ".53", ".0/tcp", ".53/icmp", "ed.53/udp"] {
             let label = format!("{LABEL_PUBLISH}{text}");
-            assert!(labelled(&label).is_some_and(|read| read.is_err()), "{label}");
+            assert!(
+                labelled(&label).is_some_and(|read| read.is_err()),
+                "{label}"
+            );
         }
     }
 }

@@ -32,6 +32,8 @@ fn published_ports_lead_to_tasks_that_see_their_clients() {
     ports_are_really_taken(&lab);
     a_policy_keeps_to_the_host(&lab);
     counters_are_there(&lab);
+    single_containers_publish_too(&lab);
+    host_mode_is_of_the_tasks_host(&lab);
     a_lost_host_is_answered_for(&lab);
     lab.down().unwrap();
 }
@@ -83,16 +85,23 @@ fn until_reachable(lab: &Lab, port: u16) {
     let begun = Instant::now();
     for host in lab.nodes() {
         let target = format!("tcp://{}:{port}", host.member().address());
-        wait::until(&format!("port {port} of {} answers", host.name()), LIMIT, || {
-            let said = ask(&lab.host("client"), std::slice::from_ref(&target)).join(" ");
-            if said.contains("failed") {
-                Err(said)
-            } else {
-                Ok(())
-            }
-        });
+        wait::until(
+            &format!("port {port} of {} answers", host.name()),
+            LIMIT,
+            || {
+                let said = ask(&lab.host("client"), std::slice::from_ref(&target)).join(" ");
+                if said.contains("failed") {
+                    Err(said)
+                } else {
+                    Ok(())
+                }
+            },
+        );
     }
-    eprintln!("port {port} is reachable on all hosts after {:?}", begun.elapsed());
+    eprintln!(
+        "port {port} is reachable on all hosts after {:?}",
+        begun.elapsed()
+    );
 }
 
 fn both(at: IpAddr) -> Vec<String> {
@@ -114,11 +123,21 @@ fn every_origin_is_seen(lab: &Lab) {
     for to in with_task {
         let (v4, v6) = (address(lab, to), address6(lab, to));
         let targets = [both(v4), both(v6)].concat();
-        let mut asked = vec![("client".to_owned(), ask(&lab.host("client"), &targets), address(lab, "client"), address6(lab, "client"))];
+        let mut asked = vec![(
+            "client".to_owned(),
+            ask(&lab.host("client"), &targets),
+            address(lab, "client"),
+            address6(lab, "client"),
+        )];
         for from in with_task {
             let host = lab.host(from);
             let said = ask(&host, &targets);
-            asked.push((format!("host {from}"), said, address(lab, from), address6(lab, from)));
+            asked.push((
+                format!("host {from}"),
+                said,
+                address(lab, from),
+                address6(lab, from),
+            ));
             // Local networks are IPv4 alone.
             for container in ["overlaid", "local"] {
                 let said = ask_within(&host, container, &both(v4));
@@ -132,13 +151,17 @@ fn every_origin_is_seen(lab: &Lab) {
                 assert_peer(&from, &line, expected);
             }
         }
-        let own = ["127.0.0.1", "::1"].map(|at| both(at.parse().unwrap())).concat();
+        let own = ["127.0.0.1", "::1"]
+            .map(|at| both(at.parse().unwrap()))
+            .concat();
         for line in ask(&lab.host(to), &own) {
             assert_peer(&format!("localhost of {to}"), &line, address(lab, to));
         }
     }
     for name in with_task {
-        lab.host(name).docker(["rm", "-f", "overlaid", "local"]).ok();
+        lab.host(name)
+            .docker(["rm", "-f", "overlaid", "local"])
+            .ok();
     }
 }
 
@@ -151,13 +174,20 @@ fn assert_peer(from: &str, line: &str, expected: IpAddr) {
 
 fn ports_are_really_taken(lab: &Lab) {
     let echo = binary("echo").unwrap();
-    let taken = lab.host("worker02").exec([echo.to_str().unwrap(), "listen", "8000"]);
+    let taken = lab
+        .host("worker02")
+        .exec([echo.to_str().unwrap(), "listen", "8000"]);
     assert!(taken.failed().contains("Address already in use"));
     let mut occupant = Command::new(&echo);
     occupant.args(["listen", "8100"]).stdout(Stdio::piped());
     let mut occupant = lab.host("worker02").spawn(occupant).unwrap();
     let mut line = [0; 9];
-    occupant.stdout.as_mut().unwrap().read_exact(&mut line).unwrap();
+    occupant
+        .stdout
+        .as_mut()
+        .unwrap()
+        .read_exact(&mut line)
+        .unwrap();
     let manager = lab.host("manager01");
     let begun = Instant::now();
     let refused = try_create(&manager, "late", "worker01", &["8100:8080"], &[]).failed();
@@ -165,8 +195,14 @@ fn ports_are_really_taken(lab: &Lab) {
         refused.contains("worker02") && refused.contains("8100/tcp"),
         "{refused}"
     );
-    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
-    let services = manager.docker(["service", "ls", "--format", "{{.Name}}"]).ok();
+    assert!(
+        begun.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        begun.elapsed()
+    );
+    let services = manager
+        .docker(["service", "ls", "--format", "{{.Name}}"])
+        .ok();
     assert_eq!(services, "echo");
     // What the others kept is given up.
     wait::until("the port is free again", LIMIT, || {
@@ -182,8 +218,20 @@ fn ports_are_really_taken(lab: &Lab) {
     let mut occupant = Command::new(&echo);
     occupant.args(["listen", "8101"]).stdout(Stdio::piped());
     let mut occupant = lab.host("worker03").spawn(occupant).unwrap();
-    occupant.stdout.as_mut().unwrap().read_exact(&mut line).unwrap();
-    let add = ["service", "update", "-d", "--publish-add", "8101:8081", "late"];
+    occupant
+        .stdout
+        .as_mut()
+        .unwrap()
+        .read_exact(&mut line)
+        .unwrap();
+    let add = [
+        "service",
+        "update",
+        "-d",
+        "--publish-add",
+        "8101:8081",
+        "late",
+    ];
     let refused = manager.docker(add).failed();
     assert!(refused.contains("worker03"), "{refused}");
     occupant.kill().unwrap();
@@ -198,7 +246,11 @@ fn a_policy_keeps_to_the_host(lab: &Lab) {
     let target = |host: &str| format!("tcp://{}:8300", address(lab, host));
     wait::until("the host with the task answers", LIMIT, || {
         let said = ask(&lab.host("client"), &[target("worker01")]).join("");
-        if said.contains("failed") { Err(said) } else { Ok(()) }
+        if said.contains("failed") {
+            Err(said)
+        } else {
+            Ok(())
+        }
     });
     let said = ask(&lab.host("client"), &[target("worker02")]).join("");
     assert!(said.contains("refused"), "{said}");
@@ -214,11 +266,90 @@ fn a_policy_keeps_to_the_host(lab: &Lab) {
 }
 
 fn counters_are_there(lab: &Lab) {
-    let sight = lab.host("worker02").api("GET", "/overnet/dataplane", b"").unwrap().json();
+    let sight = lab
+        .host("worker02")
+        .api("GET", "/overnet/dataplane", b"")
+        .unwrap()
+        .json();
     let counters = sight["counters"].as_object().unwrap();
-    let connections: u64 = counters.values().filter_map(|one| one["connections"].as_u64()).sum();
-    let bytes: u64 = counters.values().filter_map(|one| one["bytes_in"].as_u64()).sum();
+    let connections: u64 = counters
+        .values()
+        .filter_map(|one| one["connections"].as_u64())
+        .sum();
+    let bytes: u64 = counters
+        .values()
+        .filter_map(|one| one["bytes_in"].as_u64())
+        .sum();
     assert!(connections > 0 && bytes > 0, "{counters:?}");
+}
+
+fn until_answers(lab: &Lab, host: &str, port: u16) -> String {
+    let target = [format!("tcp://{}:{port}", address(lab, host))];
+    wait::until(&format!("port {port} of {host} answers"), LIMIT, || {
+        let said = ask(&lab.host("client"), &target).join("");
+        if said.contains("failed") {
+            Err(said)
+        } else {
+            Ok(said)
+        }
+    })
+}
+
+fn single_containers_publish_too(lab: &Lab) {
+    let host = lab.host("worker02");
+    let run = |more: &[&str]| {
+        let words = [&["run", "-d"], more, &[ECHO]].concat();
+        host.docker(words)
+    };
+    run(&["--name", "single", "-p", "8500:8080", "-P"]).ok();
+    let said = until_answers(lab, "worker02", 8500);
+    assert_peer("client", &said, address(lab, "client"));
+    for at in ["127.0.0.1:8500", "[::1]:8500"] {
+        let said = ask(&host, &[format!("tcp://{at}")]).join("");
+        assert!(!said.contains("failed"), "{said}");
+    }
+    // The same, and any other exposed port at a free one of the host.
+    let ports = host.docker(["port", "single"]).ok();
+    assert!(ports.contains("8080/tcp -> 0.0.0.0:8500"), "{ports}");
+    assert!(ports.contains("8080/udp -> 0.0.0.0:3"), "{ports}");
+    let listed = host.docker(["ps", "--format", "{{.Ports}}", "--filter", "name=single"]);
+    assert!(listed.ok().contains("0.0.0.0:8500->8080/tcp"));
+    let refused = run(&["--name", "second", "-p", "8500:8080"]).failed();
+    assert!(refused.contains("single"), "{refused}");
+    let manager = lab.host("manager01");
+    let refused = try_create(&manager, "same", "worker01", &["8500:8080"], &[]).failed();
+    assert!(
+        refused.contains("worker02") && refused.contains("single"),
+        "{refused}"
+    );
+    let refused = run(&["--name", "third", "-p", "8000:8080"]).failed();
+    assert!(refused.contains("8000"), "{refused}");
+    // It goes on without the daemon, and the next one knows it.
+    host.kill().unwrap();
+    until_answers(lab, "worker02", 8500);
+    host.start().unwrap();
+    until_answers(lab, "worker02", 8500);
+    host.docker(["rm", "-f", "single", "second", "third"]).ok();
+    let said = ask(
+        &lab.host("client"),
+        &[format!("tcp://{}:8500", address(lab, "worker02"))],
+    );
+    assert!(said.join("").contains("refused"), "{said:?}");
+}
+
+fn host_mode_is_of_the_tasks_host(lab: &Lab) {
+    let manager = lab.host("manager01");
+    let port = "mode=host,published=8600,target=8080";
+    create(&manager, "own", "worker01", &[port], &["--network", "ch03"]);
+    let said = until_answers(lab, "worker01", 8600);
+    assert_peer("client", &said, address(lab, "client"));
+    let other = [format!("tcp://{}:8600", address(lab, "worker02"))];
+    let said = ask(&lab.host("client"), &other).join("");
+    assert!(said.contains("refused"), "{said}");
+    let listed = manager.docker(["service", "ps", "--format", "{{.Ports}}", "own"]);
+    let listed = listed.ok();
+    assert!(listed.contains("8600->8080/tcp"), "{listed}");
+    manager.docker(["service", "rm", "own"]).ok();
 }
 
 fn a_lost_host_is_answered_for(lab: &Lab) {
@@ -227,7 +358,10 @@ fn a_lost_host_is_answered_for(lab: &Lab) {
     until_reachable(lab, 8200);
     let at = SocketAddr::new(address(lab, "worker01"), 8200);
     let client = lab.host("client");
-    let mut flow = client.within(move || TcpStream::connect(at)).unwrap().unwrap();
+    let mut flow = client
+        .within(move || TcpStream::connect(at))
+        .unwrap()
+        .unwrap();
     flow.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
     let ask = b"GET /quiet HTTP/1.1\r\nHost: x\r\n\r\n";
     flow.write_all(ask).unwrap();
@@ -244,7 +378,10 @@ fn a_lost_host_is_answered_for(lab: &Lab) {
     });
     let target = [format!("tcp://{at}")];
     let said = self::ask(&client, &target).join("");
-    assert!(said.contains("refused"), "no healthy task, and no refusal: {said}");
+    assert!(
+        said.contains("refused"),
+        "no healthy task, and no refusal: {said}"
+    );
     lab.host("worker03").start().unwrap();
     until_reachable(lab, 8200);
 }

@@ -17,13 +17,13 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// Requests per second of each load.
 const RATE: &str = "40";
 /// How long the loads go on: longer than all that happens meanwhile.
-const ANNOUNCED: u64 = 100;
+const ANNOUNCED: u64 = 75;
 const SUDDEN: u64 = 25;
 
-/// A load under way.
-struct Load {
-    what: &'static str,
-    child: Child,
+/// A load under way: on the client, or in a container of `host`.
+enum Load {
+    Outside(&'static str, Child),
+    Container(&'static str, Host, String),
 }
 
 /// What a load came to.
@@ -71,11 +71,19 @@ fn announced(lab: &Lab) {
     let (begun, loads) = (Instant::now(), start(lab, ANNOUNCED));
     let step = |what: &str| eprintln!("{:6.2} s {what}", begun.elapsed().as_secs_f64());
     step("rolling update");
-    manager.docker(["service", "update", "-d", "--env-add", "A=1", "echo"]).ok();
+    manager
+        .docker(["service", "update", "-d", "--env-add", "A=1", "echo"])
+        .ok();
     let format = "{{if .UpdateStatus}}{{.UpdateStatus.State}}{{end}}";
     wait::until("the update is complete", LIMIT, || {
-        let state = manager.docker(["service", "inspect", "--format", format, "echo"]).ok();
-        if state == "completed" { Ok(()) } else { Err(state) }
+        let state = manager
+            .docker(["service", "inspect", "--format", format, "echo"])
+            .ok();
+        if state == "completed" {
+            Ok(())
+        } else {
+            Err(state)
+        }
     });
     step("scale up");
     manager.docker(["service", "scale", "-d", "echo=8"]).ok();
@@ -89,7 +97,11 @@ fn announced(lab: &Lab) {
     wait::until("its tasks run elsewhere", LIMIT, || {
         let now = running(&manager);
         let there = now.iter().any(|line| line.ends_with(" worker02"));
-        if now.len() == 4 && !there { Ok(()) } else { Err(now) }
+        if now.len() == 4 && !there {
+            Ok(())
+        } else {
+            Err(now)
+        }
     });
     manager.docker(node("active")).ok();
     step("ovnd killed");
@@ -97,7 +109,16 @@ fn announced(lab: &Lab) {
     lab.host("worker01").start().unwrap();
     step("another service's ports");
     for _ in 0..3 {
-        let other = ["service", "create", "-d", "--name", "other", "--publish", "8001:8080", ECHO];
+        let other = [
+            "service",
+            "create",
+            "-d",
+            "--name",
+            "other",
+            "--publish",
+            "8001:8080",
+            ECHO,
+        ];
         manager.docker(other).ok();
         manager.docker(["service", "rm", "other"]).ok();
     }
@@ -120,7 +141,11 @@ fn sudden(lab: &Lab) {
         let ids = worker.docker(["ps", "-q", "--filter", "name=echo."]).ok();
         let id = ids.lines().next().ok_or("none")?;
         let killed = worker.docker(["kill", id]);
-        if killed.success() { Ok(()) } else { Err("it went by itself") }
+        if killed.success() {
+            Ok(())
+        } else {
+            Err("it went by itself")
+        }
     });
     eprintln!("{:6.2} s a task is killed", begun.elapsed().as_secs_f64());
     until_running(&manager, 4);
@@ -128,7 +153,12 @@ fn sudden(lab: &Lab) {
     eprintln!("{:6.2} s a host is lost", begun.elapsed().as_secs_f64());
     for count in finish(loads) {
         // What was on the task or the host, and what came before its end was noticed.
-        assert!(count.failed * 10 < count.sent, "{}: {}", count.what, count.lines);
+        assert!(
+            count.failed * 10 < count.sent,
+            "{}: {}",
+            count.what,
+            count.lines
+        );
     }
     until_running(&manager, 4);
 }
@@ -137,7 +167,9 @@ fn sudden(lab: &Lab) {
 fn running(manager: &Host) -> BTreeSet<String> {
     let format = "{{.Name}} {{.Node}} {{.CurrentState}}";
     let filter = "desired-state=running";
-    let words = ["service", "ps", "--filter", filter, "--format", format, "echo"];
+    let words = [
+        "service", "ps", "--filter", filter, "--format", format, "echo",
+    ];
     let listed = manager.docker(words).ok();
     let running = listed.lines().filter(|line| line.contains(" Running "));
     running
@@ -148,7 +180,11 @@ fn running(manager: &Host) -> BTreeSet<String> {
 fn until_running(manager: &Host, count: usize) {
     wait::until(&format!("{count} tasks run"), LIMIT, || {
         let there = running(manager);
-        if there.len() == count { Ok(()) } else { Err(there) }
+        if there.len() == count {
+            Ok(())
+        } else {
+            Err(there)
+        }
     });
 }
 
@@ -164,33 +200,47 @@ fn start(lab: &Lab, seconds: u64) -> Vec<Load> {
         let mut command = Command::new(binary("echo").unwrap());
         command.args(["load", &port, &seconds, RATE]).args(keep);
         command.stdout(Stdio::piped());
-        let child = client.spawn(command).unwrap();
-        loads.push(Load { what, child });
+        loads.push(Load::Outside(what, client.spawn(command).unwrap()));
     }
-    for (what, keep) in [("virtual IP, new", None), ("virtual IP, kept", Some("keep"))] {
-        let words = ["run", "--rm", "--network", "ch03", ECHO, "load", "echo:8080"];
-        let words = words.into_iter().chain([seconds.as_str(), RATE]).chain(keep);
-        let mut command = container.docker_command(words).unwrap();
-        command.stdin(Stdio::null()).stdout(Stdio::piped());
-        let child = container.spawn(command).unwrap();
-        loads.push(Load { what, child });
+    // Not attached: the stream of what it prints ends with an ovnd that is killed.
+    for (what, keep) in [
+        ("virtual IP, new", None),
+        ("virtual IP, kept", Some("keep")),
+    ] {
+        let words = ["run", "-d", "--network", "ch03", ECHO, "load", "echo:8080"];
+        let words = words.into_iter().chain([seconds.as_str(), RATE]);
+        let id = container.docker(words.chain(keep)).ok();
+        loads.push(Load::Container(what, container.clone(), id));
     }
     loads
 }
 
 fn finish(loads: Vec<Load>) -> Vec<Count> {
     let counts = loads.into_iter().map(|load| {
-        let output = load.child.wait_with_output().unwrap();
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let (what, text) = match load {
+            Load::Outside(what, child) => {
+                let output = child.wait_with_output().unwrap();
+                (what, String::from_utf8_lossy(&output.stdout).into_owned())
+            }
+            Load::Container(what, host, id) => {
+                assert_eq!(host.docker(["wait", &id]).ok(), "0", "{what}");
+                let text = host.docker(["logs", &id]).ok();
+                host.docker(["rm", &id]).ok();
+                (what, text)
+            }
+        };
         let line = text.lines().find(|line| line.starts_with("sent "));
-        let line = line.unwrap_or_else(|| panic!("{}: {output:?}", load.what));
-        eprintln!("{}: {line}", load.what);
-        let number = |at: usize| line.split(' ').nth(at).and_then(|word| word.parse().ok()).unwrap();
+        let line = line.unwrap_or_else(|| panic!("{what}: {text:?}"));
+        eprintln!("{what}: {line}");
+        let number = |at: usize| {
+            let word = line.split(' ').nth(at);
+            word.and_then(|word| word.parse().ok()).unwrap()
+        };
         Count {
-            what: load.what,
+            what,
             sent: number(1),
             failed: number(3),
-            lines: text,
+            lines: text.clone(),
         }
     });
     counts.collect()

@@ -225,10 +225,7 @@ impl Networks {
         let has_local = given
             .iter()
             .any(|given| matches!(given, Given::Local { .. }));
-        let wants_egress = attached
-            .iter()
-            .flatten()
-            .any(|attached| !attached.network.spec.internal);
+        let wants_egress = sandbox::wants_egress(attached.iter().flatten());
         if wants_egress && !has_local {
             let network = &self.local.gateway_bridge;
             let address = give(inner, network, None)?;

@@ -36,10 +36,23 @@ fn host_port(port: &HeldPort) -> HostPort {
 impl PortKeeper for Networks {
     fn keep<'a>(&'a self, ports: &'a [HeldPort], time: Duration) -> BoxFuture<'a, Vec<String>> {
         Box::pin(async move {
-            let ports = ports.iter().map(host_port).collect();
+            let ports: Vec<_> = ports.iter().map(host_port).collect();
+            let inner = self.inner.lock().await;
+            let taken: Vec<String> = ports
+                .iter()
+                .filter_map(|port| {
+                    let name = Self::container_with(&inner, port)?;
+                    Some(format!("port {port}: container {name} has published it"))
+                })
+                .collect();
+            if !taken.is_empty() {
+                return taken;
+            }
             let kept = self.dataplane.keep_ports(ports, time).await;
             let refused = kept.err().unwrap_or_default().into_iter();
-            refused.map(|(port, why)| format!("port {port}: {why}")).collect()
+            refused
+                .map(|(port, why)| format!("port {port}: {why}"))
+                .collect()
         })
     }
 

@@ -39,14 +39,12 @@ impl Networks {
         inner: &Inner,
         request: &ConnectRequest,
     ) -> Result<Vec<PortBinding>, Refusal> {
+        if request.ports.is_empty() {
+            return Ok(Vec::new());
+        }
         let services = published::all(&inner.assignments, &inner.backends, &self.node());
         let services = services.values().map(|p| (p.host_port(), "a service"));
-        let containers = inner.sandboxes.values().flat_map(|record| {
-            let ports = record.connected.ports.iter();
-            let name = record.request.name.as_str();
-            ports.filter_map(move |port| Some((host_port(port, port.published?.0), name)))
-        });
-        let mut taken: Vec<(HostPort, &str)> = services.chain(containers).collect();
+        let mut taken: Vec<(HostPort, &str)> = services.collect();
         let mut chosen = Vec::new();
         for port in &request.ports {
             let (first, last) = port.published.unwrap_or(DYNAMIC);
@@ -54,7 +52,9 @@ impl Networks {
             let mut found = None;
             for number in first..=last {
                 let wanted = host_port(port, number);
-                if let Some((_, by)) = taken.iter().find(|(other, _)| collide(other, &wanted)) {
+                let by = taken.iter().find(|(other, _)| collide(other, &wanted));
+                let by = by.map(|(_, by)| *by);
+                if let Some(by) = by.or_else(|| Self::container_with(inner, &wanted)) {
                     why = format!("it is already allocated to {by}");
                     continue;
                 }
@@ -88,6 +88,19 @@ impl Networks {
         Ok(chosen)
     }
 
+    /// The container that has a port which cannot stand beside this one.
+    pub(super) fn container_with<'a>(inner: &'a Inner, wanted: &HostPort) -> Option<&'a str> {
+        let mut records = inner.sandboxes.values();
+        let has = |record: &&SandboxRecord| {
+            let mut ports = record.connected.ports.iter();
+            ports.any(|port| {
+                let own = port.published.map(|(number, _)| host_port(port, number));
+                own.is_some_and(|own| collide(&own, wanted))
+            })
+        };
+        records.find(has).map(|record| record.request.name.as_str())
+    }
+
     /// Frees ports that nothing leads to yet.
     pub(super) fn give_up(&self, ports: &[PortBinding]) {
         let ports = ports
@@ -116,11 +129,7 @@ pub(super) fn removals(record: &SandboxRecord) -> Vec<Step> {
 
 fn id(record: &SandboxRecord, port: &PortBinding) -> String {
     let (number, _) = port.published.unwrap_or_default();
-    format!(
-        "{}.{}",
-        record.request.container,
-        host_port(port, number)
-    )
+    format!("{}.{}", record.request.container, host_port(port, number))
 }
 
 /// By the interface that the container's answers leave by.
@@ -155,11 +164,7 @@ mod tests {
             address: address.map(|address| address.parse().unwrap()),
             ..HostPort::any(Protocol::Tcp, 80)
         };
-        let (any, one, other) = (
-            port(None),
-            port(Some("192.0.2.1")),
-            port(Some("192.0.2.2")),
-        );
+        let (any, one, other) = (port(None), port(Some("192.0.2.1")), port(Some("192.0.2.2")));
         assert!(collide(&any, &any) && collide(&any, &one) && collide(&one, &one));
         assert!(!collide(&one, &other));
         assert!(!collide(&any, &HostPort::any(Protocol::Udp, 80)));

@@ -7,8 +7,8 @@ use std::{
 
 use dataplane::desired::{Change as Step, Vip};
 use model::{
-    Assignments, Change, Endpoint, EndpointId, EndpointOwner, EndpointState, NetworkId, NodeId, ServiceId,
-    assignment::ServiceRoute,
+    Assignments, Change, Endpoint, EndpointId, EndpointOwner, EndpointState, NetworkId, NodeId,
+    ServiceId, assignment::ServiceRoute,
 };
 
 use super::published;

@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, io};
 
 use super::{
-    DEL_CHAIN, DEL_ELEMENTS, DEL_RULE, ELEMENTS_PER_MESSAGE, GET_ELEMENTS, NEW_CHAIN,
-    NEW_ELEMENTS, edge, get, maps, maps::inner, message, rule_with_maps,
+    DEL_CHAIN, DEL_ELEMENTS, DEL_RULE, ELEMENTS_PER_MESSAGE, GET_ELEMENTS, NEW_CHAIN, NEW_ELEMENTS,
+    edge, get, maps, maps::inner, message, rule_with_maps,
 };
 use crate::{
     ingress::Change,

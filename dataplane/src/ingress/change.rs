@@ -68,7 +68,9 @@ pub fn difference(wanted: &Ruleset, seen: &Table) -> Option<Change> {
     let table = wanted.table();
     let frame = |table: &Table| -> BTreeMap<String, Vec<String>> {
         let chains = table.chains.iter().filter(|(name, _)| !is_lead(name));
-        chains.map(|(name, rules)| (name.clone(), rules.clone())).collect()
+        chains
+            .map(|(name, rules)| (name.clone(), rules.clone()))
+            .collect()
     };
     if frame(&table) != frame(seen) || !table.sets.keys().eq(seen.sets.keys()) {
         return None;

@@ -60,7 +60,11 @@ pub fn gone(desired: &Desired) -> BTreeSet<IpAddr> {
     let Some(underlay) = &desired.underlay else {
         return BTreeSet::new();
     };
-    let mut down = underlay.peers.iter().filter(|(_, peer)| peer.down).peekable();
+    let mut down = underlay
+        .peers
+        .iter()
+        .filter(|(_, peer)| peer.down)
+        .peekable();
     if down.peek().is_none() {
         return BTreeSet::new();
     }
@@ -70,6 +74,23 @@ pub fn gone(desired: &Desired) -> BTreeSet<IpAddr> {
     remotes
         .filter(|remote| networks.contains(remote.network.as_str()) && down.contains(&remote.vtep))
         .flat_map(|remote| remote.addresses.iter().copied())
+        .collect()
+}
+
+/// Addresses of this host's containers that publish and have no way out of their own: they answer,
+/// and open no connection.
+pub fn inward(desired: &Desired) -> BTreeSet<IpAddr> {
+    let networks = networks(desired);
+    let local = |id: &str| {
+        let network = desired.networks.get(id);
+        network.is_some_and(|network| matches!(network.kind, NetworkKind::Bridge { .. }))
+    };
+    let sandboxes = desired.sandboxes.values();
+    sandboxes
+        .filter(|sandbox| !sandbox.interfaces.iter().any(|one| local(&one.network)))
+        .flat_map(|sandbox| &sandbox.interfaces)
+        .filter(|one| one.publishes && networks.contains(one.network.as_str()))
+        .flat_map(|one| one.addresses.iter().map(IpNetwork::ip))
         .collect()
 }
 

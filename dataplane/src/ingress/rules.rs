@@ -7,14 +7,14 @@ use std::{
 
 use ipnetwork::IpNetwork;
 
-use super::{gateway_mac, gone, hosts, key, locals, mark, networks, ports};
+use super::{gateway_mac, gone, hosts, inward, key, locals, mark, networks, ports};
 use crate::{
     conntrack::place,
     desired::{Desired, NetworkKind, Published, Sandbox},
     firewall::maps::{IPV4, IPV6},
     rules::{
-        Chain, Map, Part, Ruleset, Set, TableName, bound as bound_name, octets,
-        loopback, published as map_name,
+        Chain, Map, Part, Ruleset, Set, TableName, bound as bound_name, loopback, octets,
+        published as map_name,
     },
     view::{bridge_name, tag},
 };
@@ -88,7 +88,7 @@ fn sets(desired: &Desired, networks: &BTreeSet<&str>) -> BTreeMap<String, Set> {
     if networks.is_empty() {
         return BTreeMap::new();
     }
-    let gone = gone(desired);
+    let (gone, inward) = (gone(desired), inward(desired));
     let published = desired.published.values();
     let tasks: BTreeSet<IpAddr> = published
         .filter(|published| networks.contains(published.network.as_str()))
@@ -108,12 +108,17 @@ fn sets(desired: &Desired, networks: &BTreeSet<&str>) -> BTreeMap<String, Set> {
                 .collect(),
         };
         sets.insert(gone_name(ipv6).to_owned(), set(&gone, false));
+        sets.insert(inward_name(ipv6).to_owned(), set(&inward, false));
         for (four, six) in COUNTED {
             let name = if ipv6 { six } else { four };
             sets.insert(name.to_owned(), set(&tasks, true));
         }
     }
     sets
+}
+
+fn inward_name(ipv6: bool) -> &'static str {
+    if ipv6 { "inward6" } else { "inward4" }
 }
 
 fn gone_name(ipv6: bool) -> &'static str {
@@ -150,12 +155,26 @@ fn frame(desired: &Desired, networks: &BTreeSet<&str>, locals: &BTreeSet<&str>) 
         };
         let counted = |place: usize, ipv6: bool| {
             let (four, six) = COUNTED[place];
-            if ipv6 { six.to_owned() } else { four.to_owned() }
+            if ipv6 {
+                six.to_owned()
+            } else {
+                four.to_owned()
+            }
         };
         let refuse = vec![vec![Part::ResetTcp], vec![Part::Unreachable]];
         chains.push(chain("gone", "", 0, 0, refuse));
         chains.push(chain("lost", "filter", 3, 0, both(&lost)));
-        let mut forward = both(&|ipv6| [vec![Part::OutGateway], lost(ipv6)].concat());
+        let mut forward = both(&|ipv6| {
+            let set = inward_name(ipv6).to_owned();
+            let opens = [
+                Part::SourceIn { set, ipv6 },
+                Part::New,
+                Part::Count,
+                Part::Drop,
+            ];
+            [vec![Part::InGateway, family(ipv6)], opens.to_vec()].concat()
+        });
+        forward.extend(both(&|ipv6| [vec![Part::OutGateway], lost(ipv6)].concat()));
         forward.extend([
             vec![Part::OutGateway, Part::Translated, Part::Accept],
             vec![Part::OutGateway, Part::Established, Part::Accept],
@@ -164,7 +183,11 @@ fn frame(desired: &Desired, networks: &BTreeSet<&str>, locals: &BTreeSet<&str>) 
         chains.push(chain("forward", "filter", 2, -1, forward));
         let to = |ipv6| {
             let set = counted(0, ipv6);
-            vec![Part::OutGateway, family(ipv6), Part::DestinationIn { set, ipv6 }]
+            vec![
+                Part::OutGateway,
+                family(ipv6),
+                Part::DestinationIn { set, ipv6 },
+            ]
         };
         chains.push(chain("count-to", "filter", 4, 0, both(&to)));
         let from = |ipv6| {
@@ -175,7 +198,11 @@ fn frame(desired: &Desired, networks: &BTreeSet<&str>, locals: &BTreeSet<&str>) 
         // In a chain of this kind only the first packet of a connection is seen.
         egress = both(&|ipv6| {
             let set = counted(2, ipv6);
-            vec![Part::OutGateway, family(ipv6), Part::DestinationIn { set, ipv6 }]
+            vec![
+                Part::OutGateway,
+                family(ipv6),
+                Part::DestinationIn { set, ipv6 },
+            ]
         });
         egress.extend(leaving(desired, networks));
     }
@@ -186,7 +213,6 @@ fn frame(desired: &Desired, networks: &BTreeSet<&str>, locals: &BTreeSet<&str>) 
     chains.push(chain("postrouting", "nat", 4, 99, egress));
     chains
 }
-
 
 /// What has an address that is the same on every host, or a way back of its own, is translated
 /// to this host's.
@@ -225,7 +251,12 @@ fn hairpins(desired: &Desired, locals: &BTreeSet<&str>) -> Vec<Vec<Part>> {
             let back = [Part::Translated, Part::Masquerade];
             rules.push([vec![family(net), Part::From(net), device()], back.to_vec()].concat());
         }
-        rules.push(vec![Part::Ipv4, Part::From(loopback()), device(), Part::Masquerade]);
+        rules.push(vec![
+            Part::Ipv4,
+            Part::From(loopback()),
+            device(),
+            Part::Masquerade,
+        ]);
     }
     rules
 }

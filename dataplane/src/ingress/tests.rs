@@ -177,6 +177,8 @@ fn the_rules_of_a_host() {
       ip daddr @gone4 goto gone
       ip6 daddr @gone6 goto gone
     forward filter -1
+      iifname ovtg* ip saddr @inward4 ct state new counter drop
+      iifname ovtg* ip6 saddr @inward6 ct state new counter drop
       oifname ovtg* ip daddr @gone4 goto gone
       oifname ovtg* ip6 daddr @gone6 goto gone
       oifname ovtg* ct status dnat accept

@@ -9,8 +9,8 @@ use std::{
 };
 
 use super::{
-    ports::HeldPorts,
     place::{Sockets, inside, is_namespace},
+    ports::HeldPorts,
     sight,
     tables::Tables,
 };

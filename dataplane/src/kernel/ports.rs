@@ -186,7 +186,8 @@ impl Linux {
 
 fn address(key: &[u8]) -> Option<IpAddr> {
     let four = <[u8; 4]>::try_from(key).map(IpAddr::from);
-    four.or_else(|_| <[u8; 16]>::try_from(key).map(IpAddr::from)).ok()
+    four.or_else(|_| <[u8; 16]>::try_from(key).map(IpAddr::from))
+        .ok()
 }
 
 /// Takes the port without leave for others to share it.

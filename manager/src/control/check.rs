@@ -139,7 +139,10 @@ fn labels(spec: &ServiceSpec) -> Result<(), Refusal> {
             return invalid(format!("label {label}={options}: {why}"));
         }
         let ports = spec.endpoint.iter().flat_map(|endpoint| &endpoint.ports);
-        if !ports.into_iter().any(|p| (p.target, p.protocol) == (target, protocol)) {
+        if !ports
+            .into_iter()
+            .any(|p| (p.target, p.protocol) == (target, protocol))
+        {
             return invalid(format!(
                 "label {label}: the service publishes no port to {target}/{}; publish it, or remove the label",
                 protocol.as_str()

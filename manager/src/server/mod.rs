@@ -3,8 +3,8 @@
 mod join;
 mod logs;
 mod members;
-mod ports;
 pub mod merge;
+mod ports;
 
 use std::{net::SocketAddr, sync::Arc};
 

@@ -128,7 +128,10 @@ impl Manager {
         }
         let order = control::new_id();
         let (sender, mut answers) = mpsc::unbounded_channel();
-        self.port_desk().lock().waiting.insert(order.clone(), sender);
+        self.port_desk()
+            .lock()
+            .waiting
+            .insert(order.clone(), sender);
         let kept = Kept {
             manager: self,
             order: order.clone(),
@@ -152,7 +155,10 @@ impl Manager {
             }
         };
         if tokio::time::timeout(PATIENCE, hear).await.is_err() {
-            tracing::warn!(?open, "hosts did not say in time whether they have the ports");
+            tracing::warn!(
+                ?open,
+                "hosts did not say in time whether they have the ports"
+            );
         }
         if refused.is_empty() {
             return Ok(Some(kept));

@@ -225,7 +225,9 @@ fn ports(host: &super::HostSpec, exposed: &std::collections::BTreeSet<String>) -
         let protocols = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
         let protocol = protocols.into_iter().find(|one| one.as_str() == protocol);
         if let (Ok(target), Some(protocol)) = (port.parse(), protocol)
-            && !ports.iter().any(|one| one.target == target && one.protocol == protocol)
+            && !ports
+                .iter()
+                .any(|one| one.target == target && one.protocol == protocol)
         {
             ports.push(PortBinding {
                 target,

@@ -88,7 +88,9 @@ fn ports(view: &ContainerView) -> Vec<Port> {
 /// Docker's two lines for a port of all addresses, one for that of an address.
 fn bindings(port: &PortBinding) -> Vec<container::PortBinding> {
     let all = vec!["0.0.0.0".to_owned(), "::".to_owned()];
-    let addresses = port.address.map_or(all, |address| vec![address.to_string()]);
+    let addresses = port
+        .address
+        .map_or(all, |address| vec![address.to_string()]);
     let number = match port.published {
         Some((first, last)) if first != last => format!("{first}-{last}"),
         Some((only, _)) => only.to_string(),
@@ -407,7 +409,10 @@ fn network_settings(view: &ContainerView, version: ApiVersion) -> NetworkSetting
     let mut published = BTreeMap::<String, Vec<container::PortBinding>>::new();
     if view.state.pid != 0 {
         for port in &view.network.ports {
-            published.entry(port.target()).or_default().extend(bindings(port));
+            published
+                .entry(port.target())
+                .or_default()
+                .extend(bindings(port));
         }
     }
     NetworkSettings {
@@ -421,7 +426,11 @@ fn network_settings(view: &ContainerView, version: ApiVersion) -> NetworkSetting
             .iter()
             .filter(|_| view.state.pid != 0)
             .map(|port| (port.clone(), None))
-            .chain(published.into_iter().map(|(port, places)| (port, Some(places))))
+            .chain(
+                published
+                    .into_iter()
+                    .map(|(port, places)| (port, Some(places))),
+            )
             .collect(),
         endpoint_id: bridge.endpoint_id,
         gateway: bridge.gateway,

@@ -54,7 +54,9 @@ pub fn load(target: &str, seconds: &str, rate: &str, keep: bool) -> Result<()> {
             });
         }
     });
-    let failures = failures.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let failures = failures
+        .into_inner()
+        .unwrap_or_else(PoisonError::into_inner);
     println!(
         "sent {total} failed {} slowest {}",
         failures.len(),
