@@ -134,19 +134,10 @@ fn labels(spec: &ServiceSpec) -> Result<(), Refusal> {
         let Some(target) = publish::labelled(label) else {
             continue;
         };
-        let (target, protocol) = target.map_err(Refusal::invalid)?;
+        target.map_err(Refusal::invalid)?;
+        // Of a port that is not published it says nothing, and may wait for it.
         if let Err(why) = PublishOptions::parse(options) {
             return invalid(format!("label {label}={options}: {why}"));
-        }
-        let ports = spec.endpoint.iter().flat_map(|endpoint| &endpoint.ports);
-        if !ports
-            .into_iter()
-            .any(|p| (p.target, p.protocol) == (target, protocol))
-        {
-            return invalid(format!(
-                "label {label}: the service publishes no port to {target}/{}; publish it, or remove the label",
-                protocol.as_str()
-            ));
         }
     }
     depends::parse(spec).map(|_| ())
