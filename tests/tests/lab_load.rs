@@ -153,6 +153,7 @@ fn sudden(lab: &Lab) {
     eprintln!("{:6.2} s a host is lost", begun.elapsed().as_secs_f64());
     for count in finish(loads) {
         // What was on the task or the host, and what came before its end was noticed.
+        eprint!("{}: {}", count.what, count.lines);
         assert!(
             count.failed * 10 < count.sent,
             "{}: {}",

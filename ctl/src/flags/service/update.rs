@@ -170,8 +170,7 @@ impl UpdateFlags {
         self.edit_task(spec, found)?;
         if !self.publish_add.is_empty() || !self.publish_rm.is_empty() {
             let now = list(spec, &["EndpointSpec", "Ports"]);
-            let mut added: Vec<Value> =
-                self.publish_add.iter().flat_map(|p| p.0.clone()).collect();
+            let mut added: Vec<Value> = self.publish_add.iter().flat_map(|p| p.0.clone()).collect();
             for (label, options) in port::labels(&mut added) {
                 put(spec, &["Labels", &label], json!(options));
             }
