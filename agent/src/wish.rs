@@ -53,6 +53,7 @@ async fn look(file: Option<&Path>, settings: &Settings) -> anyhow::Result<Value>
     let mut kernel = open(&desired, settings)?;
     Ok(serde_json::to_value(Sight {
         observed: kernel.observe().context("cannot look at the kernel")?,
+        counters: kernel.counters().context("cannot read the counters")?,
         obstacles: kernel.probe(),
         desired,
         status: None,

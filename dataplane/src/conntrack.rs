@@ -131,29 +131,35 @@ pub fn cut(socket: &mut Netlink, wanted: &BTreeMap<IpAddr, BTreeSet<IpAddr>>) ->
     delete(socket, astray)
 }
 
-/// Ends flows of UDP that were translated into `subnets` to a task that is not allowed for their
-/// protocol and port. Answers how many.
+/// Ends flows that were translated into `subnets` to a task that is not allowed for their
+/// protocol and port: those of UDP, and handshakes without an answer. Answers how many.
 pub fn cut_published(
     socket: &mut Netlink,
     allowed: &BTreeMap<u32, BTreeSet<IpAddr>>,
     subnets: &[IpNetwork],
 ) -> io::Result<usize> {
-    if entries(socket)? == 0 {
+    let entries = entries(socket)?;
+    if entries == 0 {
         return Ok(0);
     }
     let mut astray = Vec::new();
+    let nobody = BTreeSet::new();
     for ipv6 in [false, true] {
-        dump(socket, ipv6, &Filter::Protocol(UDP), |flow| {
-            let inside = subnets.iter().any(|net| net.contains(flow.answerer));
-            let to = allowed.get(&place(flow.protocol, flow.port));
-            if flow.status & TRANSLATED != 0
-                && inside
-                && flow.protocol == UDP
-                && !to.is_some_and(|to| to.contains(&flow.answerer))
-            {
-                astray.push((ipv6, flow));
-            }
-        })?;
+        let filters = if entries <= FEW {
+            vec![Filter::All]
+        } else {
+            vec![Filter::Protocol(UDP), Filter::Unanswered]
+        };
+        for filter in filters {
+            dump(socket, ipv6, &filter, |flow| {
+                let inside = subnets.iter().any(|net| net.contains(flow.answerer));
+                let to = allowed.get(&place(flow.protocol, flow.port));
+                if flow.status & TRANSLATED != 0 && inside && flow.is_astray(to.unwrap_or(&nobody))
+                {
+                    astray.push((ipv6, flow));
+                }
+            })?;
+        }
     }
     delete(socket, astray)
 }

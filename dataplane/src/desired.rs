@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    fmt,
     net::{IpAddr, SocketAddr},
     path::PathBuf,
 };
@@ -44,6 +45,9 @@ pub struct PeerFacts {
     /// The host's number in the cluster.
     pub number: u32,
     pub hostname: String,
+    /// The cluster has lost it: what is sent to its containers is answered in their place.
+    #[serde(default)]
+    pub down: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -151,20 +155,68 @@ pub struct Vip {
     pub backends: BTreeMap<String, Vec<IpAddr>>,
 }
 
-/// A port of this host's addresses that leads to tasks on an ingress network.
+/// A port of this host's addresses that leads to containers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Published {
-    /// Id of the ingress network, an overlay network.
+    /// Id of the network that it leads to: an ingress network (an overlay network, on any host),
+    /// or a local bridge of this host.
     pub network: String,
     pub protocol: Protocol,
     /// Of the host.
     pub port: u16,
+    /// The host's only address that leads there; absent: all of them.
+    #[serde(default)]
+    pub address: Option<IpAddr>,
     /// Of the tasks.
     pub target: u16,
     /// By endpoint id, the addresses of those that get new connections. Without any, new
     /// connections are refused.
     #[serde(default)]
     pub backends: BTreeMap<String, Vec<IpAddr>>,
+}
+
+/// A port of this host, of all its addresses or of one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct HostPort {
+    pub protocol: Protocol,
+    pub port: u16,
+    #[serde(default)]
+    pub address: Option<IpAddr>,
+}
+
+impl HostPort {
+    /// Of all addresses.
+    pub fn any(protocol: Protocol, port: u16) -> Self {
+        Self {
+            protocol,
+            port,
+            address: None,
+        }
+    }
+}
+
+/// As users write it: `8000/tcp`, `192.0.2.1:8000/tcp`.
+impl fmt::Display for HostPort {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let protocol = self.protocol.as_str();
+        match self.address {
+            Some(address) => {
+                let at = SocketAddr::new(address, self.port);
+                write!(out, "{at}/{protocol}")
+            }
+            None => write!(out, "{}/{protocol}", self.port),
+        }
+    }
+}
+
+impl Published {
+    pub fn host_port(&self) -> HostPort {
+        HostPort {
+            protocol: self.protocol,
+            port: self.port,
+            address: self.address,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -176,6 +228,20 @@ pub enum Protocol {
 }
 
 impl Protocol {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+            Self::Sctp => "sctp",
+        }
+    }
+
+    /// The protocol with this number.
+    pub fn of_number(number: u8) -> Option<Self> {
+        let all = [Self::Tcp, Self::Udp, Self::Sctp];
+        all.into_iter().find(|one| one.number() == number)
+    }
+
     /// As in an IP header.
     pub fn number(self) -> u8 {
         match self {

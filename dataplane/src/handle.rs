@@ -1,15 +1,15 @@
 //! The handle of the dataplane: requests go to one thread that owns the kernel's sockets.
 
-use std::{path::PathBuf, sync::Arc, thread::JoinHandle};
+use std::{path::PathBuf, sync::Arc, thread::JoinHandle, time::Duration};
 
 use tokio::sync::{oneshot, watch};
 
 use crate::{
-    desired::{Change, Desired},
+    desired::{Change, Desired, HostPort},
     dns::{DnsConfig, DnsServer},
     kernel::Linux,
     orders::{Mailbox, Order},
-    report::{Error, Report, Status},
+    report::{Counters, Error, Report, Status},
     view::Observed,
     worker::Worker,
 };
@@ -115,6 +115,37 @@ impl Dataplane {
                 sandbox: sandbox.to_owned(),
                 source,
             })
+    }
+
+    /// Keeps ports from other programs for some time, all or none, so that what is about to be
+    /// published can be; those that are published stay. Answers which cannot be had, and why.
+    pub async fn keep_ports(
+        &self,
+        ports: Vec<HostPort>,
+        time: Duration,
+    ) -> Result<(), Vec<(HostPort, String)>> {
+        let first = ports.first().copied();
+        let kept = self
+            .ask_for(|answer| Order::KeepPorts(ports, time, answer))
+            .await;
+        // Whoever is down keeps nothing and refuses for one.
+        kept.unwrap_or_else(|| match first {
+            Some(port) => Err(vec![(port, Error::Down.to_string())]),
+            None => Ok(()),
+        })
+    }
+
+    /// Gives up ports that are only kept.
+    pub fn release_ports(&self, ports: Vec<HostPort>) {
+        self.mailbox.send(Order::ReleasePorts(ports));
+    }
+
+    /// What published ports of this host have counted.
+    pub async fn counters(&self) -> Result<Counters, Error> {
+        self.ask_for(Order::Counters)
+            .await
+            .ok_or(Error::Down)?
+            .map_err(Error::Counters)
     }
 
     /// What this host cannot do, and what stands in the way, as sentences; empty when all is well.

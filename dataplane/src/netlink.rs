@@ -3,7 +3,7 @@
 
 use std::{io, ops::ControlFlow};
 
-use netlink_sys::Socket;
+use netlink_sys::{Socket, SocketAddr};
 use nix::sys::{
     socket::{setsockopt, sockopt},
     time::{TimeVal, TimeValLike},
@@ -182,6 +182,15 @@ impl Netlink {
             sequence: 0,
             buffer: Vec::with_capacity(256 << 10),
         })
+    }
+
+    /// The number that the kernel knows the socket by, also in what it tells others of its deeds.
+    pub fn port(&self) -> u32 {
+        let mut address = SocketAddr::new(0, 0);
+        match self.socket.get_address(&mut address) {
+            Ok(()) => address.port_number(),
+            Err(_) => 0,
+        }
     }
 
     /// Takes what waits on a socket that does not block; answers whether something was lost.

@@ -3,14 +3,15 @@
 use std::{
     io,
     sync::{Arc, mpsc::Sender},
+    time::Duration,
 };
 
 use nix::sys::eventfd::EventFd;
 use tokio::sync::oneshot;
 
 use crate::{
-    desired::{Change, Desired},
-    report::Report,
+    desired::{Change, Desired, HostPort},
+    report::{Counters, Report},
     view::Observed,
 };
 
@@ -21,6 +22,15 @@ pub enum Order {
     /// Connections into the sandbox of this id.
     Flows(String, oneshot::Sender<io::Result<u64>>),
     Probe(oneshot::Sender<Vec<String>>),
+    /// Keeps ports for some time.
+    KeepPorts(
+        Vec<HostPort>,
+        Duration,
+        oneshot::Sender<Result<(), Vec<(HostPort, String)>>>,
+    ),
+    ReleasePorts(Vec<HostPort>),
+    /// What published ports have counted.
+    Counters(oneshot::Sender<io::Result<Counters>>),
     Stop,
 }
 

@@ -8,7 +8,7 @@ use std::{
 use crate::{
     desired::{Change, Desired, NetworkKind, Sandbox},
     ingress,
-    plan::{Names, Plan, Step, diff_host, diff_sandbox, diff_segment},
+    plan::{Names, Plan, Step, diff_host, diff_ports, diff_sandbox, diff_segment},
     view::{Observed, Place, tag},
     want::{want_host, want_sandbox, want_segment},
 };
@@ -18,6 +18,8 @@ pub struct Parts {
     /// All of it; the rest is empty then.
     pub all: bool,
     pub host: bool,
+    /// The host's published ports alone, without another look at what is seen of the host.
+    pub ports: bool,
     /// Network ids.
     pub networks: BTreeSet<String>,
     pub sandboxes: BTreeSet<PathBuf>,
@@ -46,19 +48,27 @@ impl Parts {
                 }
             }
             Change::SetPublished(id, published) => {
-                self.host = true;
+                self.ports = true;
                 let before = desired.published.get(id).map(|before| &before.network);
                 let networks = [Some(&published.network), before];
                 // The first makes the gateway; more of them are the host's table alone.
                 let known = ingress::networks(desired);
                 let new = networks.into_iter().flatten();
-                let new = new.filter(|network| !known.contains(network.as_str()));
-                self.networks.extend(new.cloned());
+                for network in new.filter(|network| !known.contains(network.as_str())) {
+                    self.host = true;
+                    self.networks.insert(network.clone());
+                }
             }
             Change::RemovePublished(id) => {
-                self.host = true;
-                if let Some(before) = desired.published.get(id) {
-                    self.networks.insert(before.network.clone());
+                self.ports = true;
+                let published = &desired.published;
+                let before = published.get(id).map(|before| &before.network);
+                let on =
+                    |network: &String| published.values().filter(|p| p.network == *network).count();
+                // The last one takes the gateway along.
+                if let Some(network) = before.filter(|network| on(network) == 1) {
+                    self.host = true;
+                    self.networks.insert(network.clone());
                 }
             }
             Change::RemoveSandbox(id) => {
@@ -178,6 +188,9 @@ pub fn diff(desired: &Desired, parts: &Parts, observed: &Observed) -> Plan {
     if parts.host {
         let wanted = want_host(desired, facts);
         diff_host(&mut plan, desired, &wanted, seen);
+    } else if parts.ports {
+        let wanted = want_host(desired, facts);
+        diff_ports(&mut plan, desired, &wanted, seen);
     }
     plan.sorted()
 }

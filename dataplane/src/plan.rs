@@ -21,7 +21,7 @@ pub use self::{
     sandbox::diff_sandbox,
     segment::diff_segment,
     step::{Entries, Pair, Step},
-    table::diff_host,
+    table::{diff_host, diff_ports},
 };
 use crate::{
     desired::Desired,

@@ -1,8 +1,8 @@
 //! What the dataplane says back: failures, drift, and why it could not start.
 
-use std::{fmt, io, path::PathBuf, time::SystemTime};
+use std::{collections::BTreeMap, fmt, io, net::IpAddr, path::PathBuf, time::SystemTime};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Why the dataplane did not start or does not answer.
 #[derive(Debug, thiserror::Error)]
@@ -17,6 +17,8 @@ pub enum Error {
     Thread(io::Error),
     #[error("dataplane: cannot look at the kernel: {0}")]
     Observe(io::Error),
+    #[error("dataplane: cannot read the counters of published ports: {0}")]
+    Counters(io::Error),
     #[error("dataplane: cannot count the connections of sandbox {sandbox}: {source}")]
     Flows { sandbox: String, source: io::Error },
     #[error("dataplane: it has been shut down")]
@@ -72,6 +74,22 @@ pub struct Standing {
     pub failure: Failure,
     pub since: SystemTime,
 }
+
+/// What went to one address over published ports of this host.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counted {
+    pub connections: u64,
+    /// To it.
+    pub packets_in: u64,
+    pub bytes_in: u64,
+    /// From it.
+    pub packets_out: u64,
+    pub bytes_out: u64,
+}
+
+/// By the address of a task. They begin anew when the table of published ports does, and when a
+/// task leaves load balancing.
+pub type Counters = BTreeMap<IpAddr, Counted>;
 
 /// How well the kernel follows the wish.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]

@@ -54,6 +54,9 @@ pub struct Ruleset {
 pub struct Set {
     pub key_type: u32,
     pub key_length: u32,
+    /// Each element counts the packets and bytes that it was found for.
+    #[serde(default)]
+    pub counted: bool,
     pub elements: BTreeSet<Vec<u8>>,
 }
 
@@ -95,6 +98,15 @@ pub enum Part {
         set: String,
         ipv6: bool,
     },
+    /// The address is in the set.
+    SourceIn {
+        set: String,
+        ipv6: bool,
+    },
+    DestinationIn {
+        set: String,
+        ipv6: bool,
+    },
     From(IpNetwork),
     To(IpNetwork),
     In(String),
@@ -120,6 +132,11 @@ pub enum Part {
     ToPublished {
         ipv6: bool,
     },
+    /// The same of ports that one address of the host's has.
+    ToBound {
+        ipv6: bool,
+    },
+    GoTo(String),
     DnatAmong {
         backends: Vec<IpAddr>,
         port: u16,
@@ -144,6 +161,11 @@ pub enum Part {
 /// The map from protocols and published ports to chains.
 pub fn published(ipv6: bool) -> &'static str {
     if ipv6 { "ports6" } else { "ports4" }
+}
+
+/// The map from addresses, protocols and published ports to chains.
+pub fn bound(ipv6: bool) -> &'static str {
+    if ipv6 { "bound6" } else { "bound4" }
 }
 
 /// The map from virtual addresses to chains.
@@ -197,6 +219,8 @@ impl Part {
             Self::TcpTo(port) => format!("tcp dport {port}"),
             Self::VniIn(set) => format!("vni @{set}"),
             Self::SourceNotIn { set, .. } => format!("saddr != @{set}"),
+            Self::SourceIn { set, .. } => format!("saddr @{set}"),
+            Self::DestinationIn { set, .. } => format!("daddr @{set}"),
             Self::From(net) => format!("saddr {net}"),
             Self::To(net) => format!("daddr {net}"),
             Self::In(device) => format!("iifname {device}"),
@@ -218,6 +242,14 @@ impl Part {
             Self::ToPublished { ipv6 } => {
                 format!("meta l4proto . th dport vmap @{}", published(*ipv6))
             }
+            Self::ToBound { ipv6 } => {
+                let family = if *ipv6 { "ip6" } else { "ip" };
+                format!(
+                    "{family} daddr . meta l4proto . th dport vmap @{}",
+                    bound(*ipv6)
+                )
+            }
+            Self::GoTo(chain) => format!("goto {chain}"),
             Self::DnatAmong { backends, port } => {
                 let family = if backends.iter().any(IpAddr::is_ipv6) {
                     "ip6"
@@ -271,6 +303,7 @@ pub fn host(desired: &Desired) -> Option<Ruleset> {
         let set = |key_type, key_length, elements| Set {
             key_type,
             key_length,
+            counted: false,
             elements,
         };
         rules.sets.insert("vnis".into(), set(4, 3, vnis.collect()));
@@ -320,8 +353,14 @@ pub fn host(desired: &Desired) -> Option<Ruleset> {
         }
     }
     if !forward.is_empty() {
+        // These addresses are let through to our bridges for this host's own programs only.
+        for part in [Part::To(loopback()), Part::From(loopback())] {
+            raw_in.push(vec![Part::InOurs, Part::Ipv4, part, Part::Drop]);
+        }
         // Networks do not reach each other, and nobody outside opens a connection into them.
         forward.push(vec![Part::OutOurs, Part::Established, Part::Accept]);
+        // But to a port that was published.
+        forward.push(vec![Part::OutOurs, Part::Translated, Part::Accept]);
         forward.push(vec![Part::OutOurs, Part::Count, Part::Drop]);
     }
     let chain = |name: &str, kind: &str, hook, priority, rules: Vec<Vec<Part>>| {
@@ -336,7 +375,7 @@ pub fn host(desired: &Desired) -> Option<Ruleset> {
     };
     rules.chains = [
         chain("tunnels", "filter", 1, 0, input),
-        chain("untracked-in", "filter", 0, -300, raw_in),
+        chain("raw-in", "filter", 0, -300, raw_in),
         chain("untracked-out", "filter", 3, -300, raw_out),
         chain("forward", "filter", 2, 0, forward),
         chain("egress", "nat", 4, 100, nat),
@@ -363,6 +402,13 @@ pub fn sandbox() -> Ruleset {
         }],
         ..Ruleset::default()
     }
+}
+
+/// The addresses of the host's own programs.
+pub fn loopback() -> IpNetwork {
+    let address = std::net::Ipv4Addr::new(127, 0, 0, 0);
+    let net = ipnetwork::Ipv4Network::new(address, 8);
+    IpNetwork::V4(net.expect("8 is a prefix length"))
 }
 
 pub fn octets(address: &IpAddr) -> Vec<u8> {

@@ -10,7 +10,7 @@ use std::{
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
-use crate::{balance::Balance, desired::Protocol};
+use crate::{balance::Balance, desired::HostPort};
 
 /// A hardware address; written `02:42:0a:00:00:02`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -46,7 +46,7 @@ pub struct View {
     /// The host's table of published ports.
     pub ingress: Option<Table>,
     /// Ports that are held for publishing, so that no other program takes them.
-    pub ports: BTreeSet<(Protocol, u16)>,
+    pub ports: BTreeSet<HostPort>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -96,6 +96,7 @@ impl Worker {
     pub fn run(mut self) {
         loop {
             self.wait();
+            self.kernel.expire_ports();
             // Events first: an order's own noise is drained with the order.
             self.hear();
             loop {
@@ -112,7 +113,8 @@ impl Worker {
     }
 
     fn wait(&self) {
-        let deadlines = [self.look_at, self.retry_at, Some(self.full_at)];
+        let kept = self.kernel.ports_due();
+        let deadlines = [self.look_at, self.retry_at, Some(self.full_at), kept];
         let next = deadlines.into_iter().flatten().min();
         let now = Instant::now();
         let left = next.map_or(FULL_LOOK, |at| at.saturating_duration_since(now));
@@ -164,6 +166,13 @@ impl Worker {
             }
             Order::Probe(answer) => {
                 let _ = answer.send(self.kernel.probe());
+            }
+            Order::KeepPorts(ports, time, answer) => {
+                let _ = answer.send(self.kernel.keep_ports(&ports, time));
+            }
+            Order::ReleasePorts(ports) => self.kernel.release_ports(&ports),
+            Order::Counters(answer) => {
+                let _ = answer.send(self.kernel.counters());
             }
             Order::Stop => {}
         }
@@ -320,13 +329,28 @@ impl Worker {
         }
         let failures = self.kernel.apply(steps);
         for step in steps {
-            if let Step::SetBalance { sandbox, change } = step
-                && failures.is_empty()
-                && let Some(seen) = self.seen.view.sandboxes.get_mut(sandbox)
-            {
-                // The only steps whose effect is known without a look.
-                seen.balance.get_or_insert_default().apply(change);
-                continue;
+            // Steps whose effect is known without a look.
+            match step {
+                Step::SetBalance { sandbox, change } if failures.is_empty() => {
+                    if let Some(seen) = self.seen.view.sandboxes.get_mut(sandbox) {
+                        seen.balance.get_or_insert_default().apply(change);
+                        continue;
+                    }
+                }
+                Step::SetPorts(change) if failures.is_empty() => {
+                    if let Some(seen) = &mut self.seen.view.ingress {
+                        change.apply(seen);
+                        continue;
+                    }
+                }
+                Step::HoldPort(_) | Step::FreePort(_) => {
+                    self.seen.view.ports = self.kernel.published_ports();
+                    if failures.is_empty() {
+                        continue;
+                    }
+                }
+                Step::CutPublished { .. } => continue,
+                _ => {}
             }
             self.dirty.insert(self.kernel.touches(step));
             if let Step::MakePair(pair) = step {

@@ -12,7 +12,8 @@ use std::{
 use dataplane::{
     Desired, Observed, Step,
     desired::{
-        Dns, Interface, Network, NetworkKind, PeerFacts, Remote, Sandbox, Subnet, Underlay, Vip,
+        Dns, Interface, Network, NetworkKind, PeerFacts, Protocol, Published, Remote, Sandbox,
+        Subnet, Underlay, Vip,
     },
     plan,
     rules::TableName,
@@ -49,6 +50,28 @@ impl Fake {
                 let elements = sets.get_mut(&set).expect("a set");
                 elements.extend(add);
                 elements.retain(|element| !remove.contains(element));
+            }
+            Step::SetPorts(change) => {
+                change.apply(view.ingress.as_mut().expect("a table of published ports"));
+            }
+            Step::HoldPort(port) => {
+                view.ports.insert(port);
+            }
+            Step::FreePort(port) => {
+                view.ports.remove(&port);
+            }
+            Step::CutPublished { .. } => {}
+            Step::MakeGateway { segment, gateway } | Step::SetGateway { segment, gateway } => {
+                let port = gateway.port.clone();
+                let local = dataplane::want::local_port(gateway.mtu, false);
+                let ports = &mut segment_of(view, &segment).ports;
+                ports.insert(port, local);
+                view.gateways.insert(segment, gateway);
+            }
+            Step::DropGateway { segment } => {
+                if let Some(gone) = view.gateways.remove(&segment) {
+                    drop_pair(view, &gone.port);
+                }
             }
             Step::DropSandbox(path) => {
                 view.sandboxes.remove(&path);
@@ -231,7 +254,8 @@ fn table<'a>(view: &'a mut View, place: &Place, name: TableName) -> &'a mut Opti
         (Place::Sandbox(path), TableName::Overnet) => {
             &mut view.sandboxes.get_mut(path).expect("a namespace").table
         }
-        (place, name) => panic!("no published ports are wanted: {name:?} in {place:?}"),
+        (Place::Host, TableName::Ingress) => &mut view.ingress,
+        (place, name) => panic!("no task publishes: {name:?} in {place:?}"),
     }
 }
 
@@ -241,6 +265,7 @@ fn drop_pair(view: &mut View, port: &str) {
         segment.ports.remove(port);
         segment.locals.retain(|_, at| at != port);
     }
+    view.gateways.retain(|_, gateway| gateway.port != port);
     drop_inner(view, |_, _, at| at == port);
 }
 
@@ -384,6 +409,30 @@ fn vip(number: u8) -> impl Strategy<Value = (String, Vip)> {
     })
 }
 
+fn published(number: u8) -> impl Strategy<Value = (String, Published)> {
+    let backends = proptest::collection::btree_set(100..104u8, 0..3);
+    let address = prop_oneof![Just(None), Just(Some(IpAddr::from([192, 0, 2, 1])))];
+    (0..4u8, 0..3u16, address, backends).prop_map(move |(network, port, address, backends)| {
+        let published = Published {
+            network: format!("n{network}"),
+            protocol: Protocol::Tcp,
+            port: 8000 + port,
+            address,
+            target: 80,
+            backends: backends
+                .into_iter()
+                .map(|last| {
+                    (
+                        format!("b{last}"),
+                        vec![IpAddr::from([10, network, 0, last])],
+                    )
+                })
+                .collect(),
+        };
+        (format!("p{number}"), published)
+    })
+}
+
 fn some<T: std::fmt::Debug + 'static, S: Strategy<Value = T> + 'static>(
     number: u8,
     make: impl Fn(u8) -> S,
@@ -402,22 +451,31 @@ fn wish() -> impl Strategy<Value = Desired> {
         some(3, sandbox),
         some(6, remote),
         some(4, vip),
+        some(4, published),
     )
-        .prop_map(|(underlay, networks, sandboxes, remotes, vips)| Desired {
-            underlay: underlay.map(|(own, peers)| Underlay {
-                address: [192, 0, 2, own].into(),
-                port: 4789,
-                peers: peers
-                    .into_iter()
-                    .map(|last| ([192, 0, 2, last].into(), PeerFacts::default()))
-                    .collect(),
-            }),
-            networks: networks.into_iter().collect(),
-            sandboxes: sandboxes.into_iter().collect(),
-            remotes: remotes.into_iter().collect(),
-            vips: vips.into_iter().collect(),
-            published: BTreeMap::new(),
-        })
+        .prop_map(
+            |(underlay, networks, sandboxes, remotes, vips, ports)| Desired {
+                underlay: underlay.map(|(own, peers)| Underlay {
+                    address: [192, 0, 2, own].into(),
+                    port: 4789,
+                    peers: peers
+                        .into_iter()
+                        .map(|last| {
+                            let facts = PeerFacts {
+                                down: last == 3,
+                                ..PeerFacts::default()
+                            };
+                            ([192, 0, 2, last].into(), facts)
+                        })
+                        .collect(),
+                }),
+                networks: networks.into_iter().collect(),
+                sandboxes: sandboxes.into_iter().collect(),
+                remotes: remotes.into_iter().collect(),
+                vips: vips.into_iter().collect(),
+                published: ports.into_iter().collect(),
+            },
+        )
 }
 
 /// What somebody does to a host by hand: which object, and what to it.
@@ -446,6 +504,24 @@ fn damage(view: &mut View, (what, first, second): &Damage) {
         && let Some((_, elements)) = pick(&mut table.sets, *first)
     {
         elements.insert(vec![9, 9, 9, 9]);
+    }
+    let ingress = &mut view.ingress;
+    match what {
+        19 => *ingress = None,
+        20 => {
+            if let Some((_, rules)) = ingress.as_mut().and_then(|t| pick(&mut t.chains, *first)) {
+                rules.push(String::new());
+            }
+        }
+        21 => {
+            if let Some((_, elements)) = ingress.as_mut().and_then(|t| pick(&mut t.sets, *first)) {
+                elements.clear();
+            }
+        }
+        22 => {
+            view.ports.pop_first();
+        }
+        _ => {}
     }
     if (3..8).contains(what)
         && let Some((path, sandbox)) = pick(&mut view.sandboxes, *first)
@@ -535,7 +611,7 @@ fn found() -> impl Strategy<Value = Fake> {
                 .collect(),
             default_mtu: mtu,
         });
-    let damages = vec((0..19u8, any::<Index>(), any::<Index>()), 0..5);
+    let damages = vec((0..23u8, any::<Index>(), any::<Index>()), 0..5);
     (proptest::option::of(wish()), facts, damages).prop_map(|(before, facts, damages)| {
         let mut fake = Fake::default();
         fake.seen.facts = facts;
@@ -567,6 +643,8 @@ proptest! {
         let wanted = want(&desired, &fake.seen.facts);
         prop_assert_eq!(&after.seen.view.segments, &wanted.segments);
         prop_assert_eq!(&after.seen.view.table, &wanted.table);
+        prop_assert_eq!(&after.seen.view.ingress, &wanted.ingress);
+        prop_assert_eq!(&after.seen.view.ports, &wanted.ports);
         for (path, sandbox) in &wanted.sandboxes {
             let found = &after.seen.view.sandboxes[path];
             for (name, interface) in &sandbox.interfaces {
@@ -590,5 +668,6 @@ proptest! {
         after.follow(&Desired::default());
         let view = after.seen.view;
         prop_assert!(view.segments.is_empty() && view.sandboxes.is_empty() && view.table.is_none(), "{view:?}");
+        prop_assert!(view.ingress.is_none() && view.gateways.is_empty() && view.ports.is_empty(), "{view:?}");
     }
 }

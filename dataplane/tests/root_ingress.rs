@@ -50,6 +50,8 @@ fn namespace() -> File {
     std::thread::spawn(|| {
         unshare(CloneFlags::CLONE_NEWNET).unwrap();
         run("ip link set lo up");
+        // Where the module is loaded it would lead a container's own port past the routing.
+        let _ = std::fs::write("/proc/sys/net/bridge/bridge-nf-call-iptables", "0");
         File::open("/proc/thread-self/ns/net").unwrap()
     })
     .join()
@@ -93,7 +95,8 @@ impl Lab {
             _switch: switch,
         };
         for host in &lab.hosts {
-            serve(host);
+            serve(host, "task");
+            serve(host, "bystander");
         }
         lab
     }
@@ -341,6 +344,7 @@ fn published(protocol: Protocol, port: u16, backends: &[u8]) -> Published {
         network: INGRESS.into(),
         protocol,
         port,
+        address: None,
         target: TARGET,
         backends: backends
             .iter()
@@ -351,9 +355,9 @@ fn published(protocol: Protocol, port: u16, backends: &[u8]) -> Published {
 
 /// The task says over TCP and UDP which host it is on and whom it sees; on `L` it sends much
 /// over TCP, after as much has come.
-fn serve(host: &Host) {
+fn serve(host: &Host, sandbox: &str) {
     let number = host.number;
-    let task = File::open(host.netns("task")).unwrap();
+    let task = File::open(host.netns(sandbox)).unwrap();
     let (tcp, udp) = within(&task, || {
         let any: SocketAddr = format!("[::]:{TARGET}").parse().unwrap();
         (
@@ -452,6 +456,7 @@ fn root_ingress_shows_the_task_its_true_client() {
             ("the host itself", &one.namespace, "fd77::1", "fd77::1"),
             ("another host", &one.namespace, "fd77::2", "fd77::1"),
             ("localhost", &one.namespace, "127.0.0.1", "192.168.77.1"),
+            ("localhost", &one.namespace, "::1", "192.168.77.1"),
             ("a container", &bystander, "172.29.0.1", "192.168.77.1"),
             ("a container", &bystander, "192.168.77.1", "192.168.77.1"),
             ("a container", &bystander, "192.168.77.2", "192.168.77.1"),
@@ -492,8 +497,14 @@ fn root_ingress_shows_the_task_its_true_client() {
 fn root_ingress_refuses_and_moves() {
     let mut lab = Lab::new();
     lab.publish(&[]);
-    for to in ["192.168.77.1", "fd77::2"] {
-        let refused = dial(&lab.client, to, PORT).unwrap_err();
+    let local = &lab.hosts[0].namespace;
+    for (from, to) in [
+        (&lab.client, "192.168.77.1"),
+        (&lab.client, "fd77::2"),
+        (local, "127.0.0.1"),
+        (local, "::1"),
+    ] {
+        let refused = dial(from, to, PORT).unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::ConnectionRefused, "{to}");
     }
     lab.publish(&[1, 2]);
@@ -539,7 +550,11 @@ fn root_ingress_refuses_and_moves() {
             .any(|s| s.contains("port 8001/tcp") && s.contains("ss -ltnp")),
         "{sentences:?}"
     );
-    drop(occupant);
+    // What another program has is not led away from it.
+    let theirs = dial(&lab.client, "192.168.77.1", 8001).unwrap();
+    let (_, from) = occupant.accept().unwrap();
+    assert_eq!(from.ip(), IpAddr::from([192, 168, 77, 9]));
+    drop((theirs, occupant));
     let start = Instant::now();
     while !lab.hosts[0].dataplane().status().borrow().failed.is_empty() {
         assert!(
@@ -569,4 +584,163 @@ fn root_ingress_refuses_and_moves() {
     within(&host.namespace, || {
         TcpListener::bind(format!("[::]:{PORT}")).unwrap()
     });
+}
+
+#[test]
+fn root_ingress_answers_in_place_of_a_lost_host() {
+    let mut lab = Lab::new();
+    lab.publish(&[2]);
+    let mut flow = dial(&lab.client, "192.168.77.1", PORT).unwrap();
+    let mut own = dial(&lab.hosts[0].namespace, "192.168.77.1", PORT).unwrap();
+    assert!(tell(&mut flow).starts_with("2 ") && tell(&mut own).starts_with("2 "));
+    // The cable is pulled, and a handshake is under way that nobody will answer.
+    within(&lab.hosts[1].namespace, || run("ip link set wire down"));
+    let client = lab.client.try_clone().unwrap();
+    let late =
+        std::thread::spawn(move || dial(&client, "192.168.77.1", PORT).map(|mut s| tell(&mut s)));
+    let host = &mut lab.hosts[0];
+    let waiting = || {
+        let seen = within(&host.namespace, || run("cat /proc/net/nf_conntrack"));
+        seen.contains("SYN_SENT")
+    };
+    let start = Instant::now();
+    while !waiting() && start.elapsed() < PATIENCE {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let mut underlay = host.desired.underlay.clone().unwrap();
+    underlay
+        .peers
+        .values_mut()
+        .for_each(|peer| peer.down = true);
+    let changes = [(Protocol::Tcp, "tcp"), (Protocol::Udp, "udp")];
+    let changes = changes
+        .map(|(protocol, id)| Change::SetPublished(id.into(), published(protocol, PORT, &[1])));
+    host.change([vec![Change::SetUnderlay(Some(underlay))], changes.into()].concat());
+    host.assert_settled();
+    for (what, stream) in [("forwarded", &mut flow), ("its own", &mut own)] {
+        stream.write_all(b"?").unwrap();
+        let end = stream.read(&mut [0; 8]);
+        assert_eq!(
+            end.unwrap_err().kind(),
+            ErrorKind::ConnectionReset,
+            "{what}"
+        );
+    }
+    let answered = late.join().unwrap().expect("the handshake begins anew");
+    assert!(answered.starts_with("1 "), "{answered}");
+}
+
+#[test]
+fn root_ingress_changes_by_elements_and_counts() {
+    let mut lab = Lab::new();
+    lab.publish(&[1]);
+    let mut kept = dial(&lab.client, "192.168.77.1", PORT).unwrap();
+    assert!(tell(&mut kept).starts_with("1 "));
+    let host = &mut lab.hosts[0];
+    let counted = |host: &Host| {
+        let counters = host.block(host.dataplane().counters()).unwrap();
+        counters[&task(1)[0]]
+    };
+    let frame = |host: &Host| {
+        within(&host.namespace, || {
+            run("nft -a list chain inet overnet-ingress prerouting")
+        })
+    };
+    let (before, handles) = (counted(host), frame(host));
+    assert!(before.connections >= 1, "{before:?}");
+    assert!(
+        before.bytes_in > 100 && before.bytes_out > 100,
+        "{before:?}"
+    );
+    for port in 9000..9050 {
+        let entry = published(Protocol::Tcp, port, &[1, 2]);
+        host.change(vec![Change::SetPublished(format!("p{port}"), entry)]);
+    }
+    host.assert_settled();
+    for port in 9000..9049 {
+        host.change(vec![Change::RemovePublished(format!("p{port}"))]);
+    }
+    host.assert_settled();
+    let after = counted(host);
+    assert!(after.connections >= before.connections, "{after:?}");
+    assert_eq!(frame(host), handles, "the table was made anew");
+    assert!(tell(&mut kept).starts_with("1 "));
+    assert!(counted(host).bytes_in > after.bytes_in);
+}
+
+#[test]
+fn root_ingress_leads_to_local_containers_too() {
+    let mut lab = Lab::new();
+    let host = &mut lab.hosts[0];
+    let entry = |port, address: Option<&str>| Published {
+        network: LOCAL.into(),
+        protocol: Protocol::Tcp,
+        port,
+        address: address.map(|address| address.parse().unwrap()),
+        target: TARGET,
+        backends: [("bystander".to_owned(), vec!["172.29.0.3".parse().unwrap()])].into(),
+    };
+    host.change(vec![
+        Change::SetPublished("all".into(), entry(8100, None)),
+        Change::SetPublished("one".into(), entry(8101, Some("192.168.77.1"))),
+        Change::SetPublished("loopback".into(), entry(8102, Some("127.0.0.1"))),
+    ]);
+    host.assert_settled();
+    let own = File::open(host.netns("bystander")).unwrap();
+    let host = &lab.hosts[0].namespace;
+    for (what, from, to, port, seen) in [
+        (
+            "outside",
+            &lab.client,
+            "192.168.77.1",
+            8100,
+            Some("192.168.77.9"),
+        ),
+        (
+            "outside",
+            &lab.client,
+            "192.168.77.1",
+            8101,
+            Some("192.168.77.9"),
+        ),
+        ("outside", &lab.client, "192.168.77.1", 8102, None),
+        ("localhost", host, "127.0.0.1", 8100, Some("172.29.0.1")),
+        ("localhost", host, "::1", 8100, Some("172.29.0.1")),
+        ("localhost", host, "127.0.0.1", 8101, None),
+        ("localhost", host, "127.0.0.1", 8102, Some("172.29.0.1")),
+        ("itself", &own, "192.168.77.1", 8100, Some("172.29.0.1")),
+    ] {
+        let what = format!("{what} to {to}:{port}");
+        let said = dial(from, to, port).map(|mut stream| tell(&mut stream));
+        match seen {
+            Some(seen) => assert_eq!(said.expect(&what), format!("1 {seen}"), "{what}"),
+            None => assert_eq!(
+                said.expect_err(&what).kind(),
+                ErrorKind::ConnectionRefused,
+                "{what}"
+            ),
+        }
+    }
+    // A port that is kept is no other program's, until its time is over or it is given up.
+    let kept = dataplane::desired::HostPort::any(Protocol::Tcp, 8200);
+    let plane = lab.hosts[0].dataplane();
+    let keep = |time| lab.hosts[0].block(plane.keep_ports(vec![kept], time));
+    let bind = || within(host, || TcpListener::bind("0.0.0.0:8200"));
+    keep(Duration::from_secs(60)).unwrap();
+    assert_eq!(bind().unwrap_err().kind(), ErrorKind::AddrInUse);
+    plane.release_ports(vec![kept]);
+    let start = Instant::now();
+    let theirs = loop {
+        match bind() {
+            Ok(bound) => break bound,
+            Err(error) => assert!(start.elapsed() < PATIENCE, "{error}"),
+        }
+    };
+    let refused = keep(Duration::from_secs(60)).unwrap_err();
+    assert!(refused[0].1.contains("ss -ltnp"), "{refused:?}");
+    drop(theirs);
+    keep(Duration::from_millis(50)).unwrap();
+    while bind().is_err() {
+        assert!(start.elapsed() < PATIENCE, "the port is kept for ever");
+    }
 }

@@ -69,6 +69,9 @@ pub struct Peer {
     pub number: u32,
     /// Its VXLAN tunnel endpoint.
     pub data_path: IpAddr,
+    /// Its heartbeats are missed.
+    #[serde(default)]
+    pub down: bool,
 }
 
 /// A step from one generation to the next.

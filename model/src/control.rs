@@ -6,9 +6,9 @@ use std::{net::IpAddr, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Cluster, ClusterSpec, ContainerId, Endpoint, EndpointId, EndpointState, Generation, Network,
-    NetworkId, NetworkSpec, Node, NodeId, NodeSpec, Payload, PayloadKind, PayloadSpec, Service,
-    ServiceId, ServiceSpec, Task, TaskId, TaskStatus, service::ServiceStatus,
+    Cluster, ClusterSpec, ContainerId, Endpoint, EndpointId, EndpointState, Generation, Id,
+    Network, NetworkId, NetworkSpec, Node, NodeId, NodeSpec, Payload, PayloadKind, PayloadSpec,
+    Service, ServiceId, ServiceSpec, Task, TaskId, TaskStatus, service::ServiceStatus,
 };
 
 /// What can be asked of the leader.
@@ -98,6 +98,12 @@ pub enum Verb {
     },
     /// Tasks with their endpoints and networks, as of one moment: what a list shows.
     TaskSheet(Box<TaskSelection>),
+    /// What a node says of ports that it was asked to keep: those it cannot have, as sentences.
+    PortsKept {
+        node: NodeId,
+        order: Id,
+        refused: Vec<String>,
+    },
     /// What a node says of its tasks; statuses only move forward.
     TaskReport {
         node: NodeId,

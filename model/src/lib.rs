@@ -13,6 +13,7 @@ pub mod name;
 pub mod network;
 pub mod node;
 pub mod payload;
+pub mod publish;
 pub mod refusal;
 pub mod service;
 pub mod task;

@@ -20,7 +20,8 @@ pub const LABEL_REBALANCE: &str = "overnet.rebalance";
 pub const LABEL_REBALANCE_RATE: &str = "overnet.rebalance.max-moves-per-minute";
 /// `NAME[:started|healthy|completed]`, comma separated: services that come first.
 pub const LABEL_DEPENDS_ON: &str = "overnet.depends-on";
-/// Prefix of what a publish option says beside Docker's: `overnet.publish.<port>/<protocol>`.
+/// Prefix of what a publish option says beside Docker's: `overnet.publish.TARGET/PROTOCOL`, see
+/// [`crate::publish`].
 pub const LABEL_PUBLISH: &str = "overnet.publish";
 
 /// Drain time of a task without [`LABEL_DRAIN`].

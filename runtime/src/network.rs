@@ -46,6 +46,29 @@ pub struct ConnectRequest {
     pub dns_search: Vec<String>,
     #[serde(default)]
     pub dns_options: Vec<String>,
+    /// Ports of the host that are to lead to it.
+    #[serde(default)]
+    pub ports: Vec<PortBinding>,
+}
+
+/// A port of the host that leads to a container.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct PortBinding {
+    /// Of the container.
+    pub target: u16,
+    pub protocol: model::service::Protocol,
+    /// The host's first and last port that will do; absent: any free one.
+    pub published: Option<(u16, u16)>,
+    /// The only address of the host that leads there.
+    #[serde(default)]
+    pub address: Option<IpAddr>,
+}
+
+impl PortBinding {
+    /// `8080/tcp`, as Docker writes ports of containers.
+    pub fn target(&self) -> String {
+        format!("{}/{}", self.target, self.protocol.as_str())
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -97,6 +120,9 @@ pub struct Connected {
     /// Lines for /etc/hosts beside localhost's.
     pub hosts: Vec<(IpAddr, String)>,
     pub endpoints: Vec<ConnectedEndpoint>,
+    /// As asked, each with the one port of the host that was chosen.
+    #[serde(default)]
+    pub ports: Vec<PortBinding>,
     /// Hosts that had not confirmed in time; shown in the container's status.
     #[serde(default)]
     pub late: Vec<String>,

@@ -43,6 +43,7 @@ fn passes_from_workers(verb: &Verb) -> bool {
         | Verb::Attach(_)
         | Verb::EndpointAdvance { .. }
         | Verb::Detach { .. }
+        | Verb::PortsKept { .. }
         | Verb::TaskReport { .. } => true,
         Verb::ClusterInspect
         | Verb::ClusterUpdate { .. }

@@ -20,6 +20,7 @@ use super::{
     files::{Folder, Membership},
     ledger::Ledger,
     logs::LogSource,
+    ports::PortKeeper,
     renewal, session,
     stream::Feed,
 };
@@ -40,6 +41,7 @@ pub(super) struct Shared {
     pub(super) reached: watch::Sender<Generation>,
     pub(super) events: broadcast::Sender<ClusterEvent>,
     pub(super) logs: OnceLock<Arc<dyn LogSource>>,
+    pub(super) ports: OnceLock<Arc<dyn PortKeeper>>,
 }
 
 impl Shared {
@@ -52,6 +54,7 @@ impl Shared {
             reached: watch::Sender::default(),
             events: broadcast::channel(EVENT_DEPTH).0,
             logs: OnceLock::new(),
+            ports: OnceLock::new(),
         }
     }
 

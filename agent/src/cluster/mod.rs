@@ -12,6 +12,7 @@ mod leader;
 mod ledger;
 mod logs;
 mod member;
+mod ports;
 mod renewal;
 mod seal;
 mod session;
@@ -41,7 +42,7 @@ use model::{
 use tokio::sync::{Mutex, broadcast, watch};
 
 use self::member::{Member, Shared};
-pub use self::{logs::LogSource, stream::AssignmentStream};
+pub use self::{logs::LogSource, ports::PortKeeper, stream::AssignmentStream};
 
 /// How long init and join wait for the session.
 const SESSION_LIMIT: Duration = Duration::from_secs(20);

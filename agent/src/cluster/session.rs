@@ -18,6 +18,7 @@ use super::{
     ledger::LedgerError,
     logs,
     member::{Member, Shared},
+    ports,
 };
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -207,6 +208,13 @@ async fn receive(
                 // Ends with its reader, or with the session.
                 pushes.spawn(push);
                 while pushes.try_join_next().is_some() {}
+                Ok(())
+            }
+            SessionMessage::Ports(order) => {
+                if let Some(keeper) = shared.ports.get().cloned() {
+                    let node = member.membership().node_id;
+                    pushes.spawn(ports::obey(connection.clone(), node, keeper, *order));
+                }
                 Ok(())
             }
             SessionMessage::Removed => return End::Removed,

@@ -3,7 +3,7 @@
 //! nothing is changed by asking.
 
 use axum::{Router, extract::State, routing::get};
-use dataplane::{Desired, Observed, Status};
+use dataplane::{Counters, Desired, Observed, Status};
 use model::Refusal;
 use serde::{Deserialize, Serialize};
 
@@ -20,6 +20,9 @@ pub struct Sight {
     pub observed: Observed,
     /// Sentences about what this host cannot do; empty when all is well.
     pub obstacles: Vec<String>,
+    /// What published ports have counted, by the tasks' addresses on the ingress network.
+    #[serde(default)]
+    pub counters: Counters,
     /// Drift and failures since the daemon's start; absent without a daemon.
     #[serde(default, skip_serializing_if = "Option::is_none", skip_deserializing)]
     pub status: Option<Status>,

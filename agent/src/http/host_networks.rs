@@ -49,9 +49,11 @@ impl HostNetworks for Networks {
         Box::pin(async move {
             let dataplane = self.dataplane();
             let observed = dataplane.observe().await;
+            let counters = dataplane.counters().await;
             Ok(Sight {
                 desired: self.desired().await,
                 observed: observed.map_err(|error| Refusal::internal(error.to_string()))?,
+                counters: counters.map_err(|error| Refusal::internal(error.to_string()))?,
                 obstacles: dataplane.probe().await,
                 status: Some(dataplane.status().borrow().clone()),
             })

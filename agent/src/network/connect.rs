@@ -13,6 +13,7 @@ use super::{
     Inner, Networks,
     endpoints::endpoints_of,
     local::LocalNetwork,
+    ports,
     record::{GivenEndpoint, SandboxRecord},
     report,
     sandbox::{self, Given},
@@ -148,10 +149,22 @@ impl Networks {
             return Err(refusal);
         }
         let mut inner = self.inner.lock().await;
-        let record = match self.record(&mut inner, request, wishes, &attached) {
-            Ok(record) => record,
+        let ports = match self.choose_ports(&inner, request).await {
+            Ok(ports) => ports,
             Err(refusal) => {
                 drop(inner);
+                self.detach_all(endpoints_of(&attached)).await;
+                return Err(refusal);
+            }
+        };
+        let record = match self.record(&mut inner, request, wishes, &attached) {
+            Ok(mut record) => {
+                record.connected.ports = ports;
+                record
+            }
+            Err(refusal) => {
+                drop(inner);
+                self.give_up(&ports);
                 self.detach_all(endpoints_of(&attached)).await;
                 return Err(refusal);
             }
@@ -212,10 +225,7 @@ impl Networks {
         let has_local = given
             .iter()
             .any(|given| matches!(given, Given::Local { .. }));
-        let wants_egress = attached
-            .iter()
-            .flatten()
-            .any(|attached| !attached.network.spec.internal);
+        let wants_egress = sandbox::wants_egress(attached.iter().flatten());
         if wants_egress && !has_local {
             let network = &self.local.gateway_bridge;
             let address = give(inner, network, None)?;
@@ -253,6 +263,7 @@ impl Networks {
                 resolv_conf: sandbox::resolv_conf(request, &resolvers, !given.is_empty()),
                 hosts,
                 endpoints,
+                ports: Vec::new(),
                 late: attached
                     .iter()
                     .flatten()
@@ -270,6 +281,7 @@ impl Networks {
             .insert(record.request.container.clone(), record.clone());
         let mut steps = self.local_steps(record);
         steps.extend(self.sandbox_step(inner, record));
+        steps.extend(ports::steps(record));
         let report = self.dataplane.change(steps).await;
         match report.failures.first() {
             None => Ok(()),
@@ -296,8 +308,9 @@ impl Networks {
             return;
         };
         if inner.adopted {
-            let step = Step::RemoveSandbox(container.to_string());
-            report("sandbox removal", &self.dataplane.change(vec![step]).await);
+            let mut steps = ports::removals(&record);
+            steps.push(Step::RemoveSandbox(container.to_string()));
+            report("sandbox removal", &self.dataplane.change(steps).await);
         }
         for (network, address) in &record.local {
             inner.addresses.take_back(network, *address);

@@ -1,10 +1,14 @@
-//! Established connections into a container, for whoever waits for them to end.
+//! Established connections into a container, for whoever waits for them to end; ports that are
+//! kept for services to be.
 
+use std::time::Duration;
+
+use dataplane::desired::HostPort;
 use futures_util::future::BoxFuture;
-use model::ContainerId;
+use model::{ContainerId, publish::HeldPort};
 
-use super::Networks;
-use crate::worker::Flows;
+use super::{Networks, published};
+use crate::{cluster::PortKeeper, worker::Flows};
 
 impl Flows for Networks {
     fn established<'a>(&'a self, container: &'a ContainerId) -> BoxFuture<'a, u64> {
@@ -18,5 +22,42 @@ impl Flows for Networks {
                 }
             }
         })
+    }
+}
+
+fn host_port(port: &HeldPort) -> HostPort {
+    HostPort {
+        protocol: published::protocol(port.protocol),
+        port: port.port,
+        address: port.address,
+    }
+}
+
+impl PortKeeper for Networks {
+    fn keep<'a>(&'a self, ports: &'a [HeldPort], time: Duration) -> BoxFuture<'a, Vec<String>> {
+        Box::pin(async move {
+            let ports: Vec<_> = ports.iter().map(host_port).collect();
+            let inner = self.inner.lock().await;
+            let taken: Vec<String> = ports
+                .iter()
+                .filter_map(|port| {
+                    let name = Self::container_with(&inner, port)?;
+                    Some(format!("port {port}: container {name} has published it"))
+                })
+                .collect();
+            if !taken.is_empty() {
+                return taken;
+            }
+            let kept = self.dataplane.keep_ports(ports, time).await;
+            let refused = kept.err().unwrap_or_default().into_iter();
+            refused
+                .map(|(port, why)| format!("port {port}: {why}"))
+                .collect()
+        })
+    }
+
+    fn release(&self, ports: &[HeldPort]) {
+        let ports = ports.iter().map(host_port).collect();
+        self.dataplane.release_ports(ports);
     }
 }

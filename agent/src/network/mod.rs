@@ -13,6 +13,7 @@ mod connect;
 mod endpoints;
 mod flows;
 pub mod local;
+mod ports;
 mod published;
 mod record;
 mod sandbox;

@@ -4,20 +4,25 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use dataplane::desired::{Change as Step, Protocol, Published};
 use model::{
-    Assignments, Change, NetworkId, ServiceId,
+    Assignments, Change, EndpointId, NetworkId, NodeId, ServiceId,
     assignment::ServiceRoute,
+    publish::{PublishOptions, PublishPolicy},
     service::{self, PortConfig, PublishMode},
 };
 
 use super::vips::Backends;
 
 /// All published ports, by their ids in the dataplane.
-pub fn all(assignments: &Assignments, backends: &Backends) -> BTreeMap<String, Published> {
+pub fn all(
+    assignments: &Assignments,
+    backends: &Backends,
+    node: &NodeId,
+) -> BTreeMap<String, Published> {
     let routes = assignments.services.values();
     routes
         .flat_map(|route| ports(route).map(move |port| (route, port)))
         .filter_map(|(route, port)| {
-            let published = published(assignments, backends, route, port)?;
+            let published = published(assignments, backends, node, route, port)?;
             Some((id(&route.id, port), published))
         })
         .collect()
@@ -31,6 +36,7 @@ pub fn follow(
     gone: &BTreeMap<ServiceId, ServiceRoute>,
     assignments: &Assignments,
     backends: &Backends,
+    node: &NodeId,
 ) -> Vec<Step> {
     let network_changed = changes.iter().any(|change| match change {
         // Whether it was the ingress network before is no longer known; networks change rarely.
@@ -38,8 +44,8 @@ pub fn follow(
         _ => false,
     });
     if network_changed {
-        let mut steps = all_steps(assignments, backends, assignments.services.values());
-        steps.extend(all_steps(assignments, backends, gone.values()));
+        let mut steps = all_steps(assignments, backends, node, assignments.services.values());
+        steps.extend(all_steps(assignments, backends, node, gone.values()));
         return steps;
     }
     let mut services: BTreeSet<&ServiceId> = gone.keys().collect();
@@ -61,13 +67,14 @@ pub fn follow(
         })
         .map(|(route, port)| Step::RemovePublished(id(&route.id, port)))
         .collect();
-    steps.extend(all_steps(assignments, backends, now));
+    steps.extend(all_steps(assignments, backends, node, now));
     steps
 }
 
 fn all_steps<'a>(
     assignments: &Assignments,
     backends: &Backends,
+    node: &NodeId,
     routes: impl Iterator<Item = &'a ServiceRoute>,
 ) -> Vec<Step> {
     routes
@@ -76,7 +83,7 @@ fn all_steps<'a>(
             let id = id(&route.id, port);
             let current = assignments.services.get(&route.id);
             let current = current.filter(|now| ports(now).any(|other| other == port));
-            match current.and_then(|route| published(assignments, backends, route, port)) {
+            match current.and_then(|route| published(assignments, backends, node, route, port)) {
                 Some(published) => Step::SetPublished(id, published),
                 None => Step::RemovePublished(id),
             }
@@ -87,22 +94,39 @@ fn all_steps<'a>(
 fn published(
     assignments: &Assignments,
     backends: &Backends,
+    node: &NodeId,
     route: &ServiceRoute,
     port: &PortConfig,
 ) -> Option<Published> {
     let mut networks = assignments.networks.values();
     let ingress = networks.find(|network| network.spec.ingress)?;
+    let options = PublishOptions::of(&route.publish, port);
+    let mut all = backends.named(&route.id, &ingress.id);
+    let here = |id: &String| {
+        let endpoint = assignments.endpoints.get(&EndpointId::new(id.clone()));
+        endpoint.is_some_and(|endpoint| endpoint.node == *node)
+    };
+    match options.policy {
+        PublishPolicy::All => {}
+        PublishPolicy::LocalFirst if !all.keys().any(here) => {}
+        PublishPolicy::LocalFirst | PublishPolicy::Local => all.retain(|id, _| here(id)),
+    }
     Some(Published {
         network: ingress.id.to_string(),
-        protocol: match port.protocol {
-            service::Protocol::Tcp => Protocol::Tcp,
-            service::Protocol::Udp => Protocol::Udp,
-            service::Protocol::Sctp => Protocol::Sctp,
-        },
+        protocol: protocol(port.protocol),
         port: port.published,
+        address: options.host_ip,
         target: port.target,
-        backends: backends.named(&route.id, &ingress.id),
+        backends: all,
     })
+}
+
+pub fn protocol(protocol: service::Protocol) -> Protocol {
+    match protocol {
+        service::Protocol::Tcp => Protocol::Tcp,
+        service::Protocol::Udp => Protocol::Udp,
+        service::Protocol::Sctp => Protocol::Sctp,
+    }
 }
 
 fn ports(route: &ServiceRoute) -> impl Iterator<Item = &PortConfig> {

@@ -97,6 +97,16 @@ pub fn interfaces(container: &ContainerId, given: &[Given]) -> Vec<Interface> {
         .collect()
 }
 
+/// Whether it may reach the outside. Publishing a port gives no leave to.
+pub fn wants_egress<'a>(attached: impl Iterator<Item = &'a Attached>) -> bool {
+    let (ingress, own): (Vec<_>, Vec<_>) =
+        attached.partition(|attached| attached.network.spec.ingress);
+    if own.is_empty() {
+        return !ingress.is_empty();
+    }
+    own.iter().any(|attached| !attached.network.spec.internal)
+}
+
 fn local_endpoint_id(container: &ContainerId, network: &LocalNetwork) -> String {
     format!(
         "{}-{}",
@@ -279,6 +289,7 @@ mod tests {
             dns: vec![],
             dns_search: vec![],
             dns_options: vec![],
+            ports: vec![],
         }
     }
 

@@ -94,6 +94,7 @@ fn underlay(assignments: &Assignments, node: &NodeId) -> Option<Underlay> {
                 let facts = PeerFacts {
                     number: peer.number,
                     hostname: peer.hostname.clone(),
+                    down: peer.down,
                 };
                 (peer.data_path, facts)
             })
@@ -175,6 +176,7 @@ mod tests {
             hostname: "h".into(),
             number: 1,
             data_path: address.parse().unwrap(),
+            down: false,
         }
     }
 

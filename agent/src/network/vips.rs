@@ -7,8 +7,8 @@ use std::{
 
 use dataplane::desired::{Change as Step, Vip};
 use model::{
-    Assignments, Change, Endpoint, EndpointId, EndpointOwner, EndpointState, NetworkId, ServiceId,
-    assignment::ServiceRoute,
+    Assignments, Change, Endpoint, EndpointId, EndpointOwner, EndpointState, NetworkId, NodeId,
+    ServiceId, assignment::ServiceRoute,
 };
 
 use super::published;
@@ -54,6 +54,7 @@ impl Backends {
         changes: &[Change],
         gone: &BTreeMap<ServiceId, ServiceRoute>,
         assignments: &Assignments,
+        node: &NodeId,
     ) -> Vec<Step> {
         let mut touched: BTreeSet<Key> = BTreeSet::new();
         let service = |touched: &mut BTreeSet<Key>, route: &ServiceRoute| {
@@ -94,7 +95,7 @@ impl Backends {
                 }
             })
             .collect();
-        let ports = published::follow(changes, &touched, gone, assignments, self);
+        let ports = published::follow(changes, &touched, gone, assignments, self, node);
         steps.extend(ports);
         steps
     }
@@ -308,7 +309,7 @@ mod tests {
             changes: changes.clone(),
             ..Increment::default()
         });
-        backends.follow(&changes, &gone, assignments)
+        backends.follow(&changes, &gone, assignments, &"n".into())
     }
 
     #[test]
@@ -390,7 +391,7 @@ mod tests {
             let mut assignments = base();
             let mut backends = Backends::of(&assignments);
             let mut vips = backends.all(&assignments);
-            let mut ports = published::all(&assignments, &backends);
+            let mut ports = published::all(&assignments, &backends, &"n".into());
             for changes in batches {
                 for step in stepped(&mut assignments, &mut backends, changes) {
                     match step {
@@ -404,7 +405,7 @@ mod tests {
                 let fresh = Backends::of(&assignments);
                 prop_assert_eq!(&backends, &fresh);
                 prop_assert_eq!(&vips, &fresh.all(&assignments));
-                prop_assert_eq!(&ports, &published::all(&assignments, &fresh));
+                prop_assert_eq!(&ports, &published::all(&assignments, &fresh, &"n".into()));
             }
         }
     }

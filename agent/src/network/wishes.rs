@@ -13,7 +13,7 @@ use runtime::network::{ConnectRequest, NetworkMode};
 use super::{
     Inner, Networks,
     local::LocalNetworks,
-    published,
+    ports, published,
     record::{GivenEndpoint, SandboxRecord},
     report, sandbox, translate,
     vips::{self, Backends},
@@ -75,15 +75,15 @@ impl Networks {
     }
 
     async fn step(&self, increment: &Increment) -> Option<Generation> {
+        let node = self.node();
         let mut inner = self.inner.lock().await;
         let gone = vips::routes_before(&increment.changes, &inner.assignments);
         let inner = &mut *inner;
         inner.assignments.apply(increment);
         let vips = inner
             .backends
-            .follow(&increment.changes, &gone, &inner.assignments);
+            .follow(&increment.changes, &gone, &inner.assignments, &node);
         if inner.adopted {
-            let node = self.node();
             let changes = increment.changes.iter();
             let mut steps: Vec<Step> = changes
                 .flat_map(|change| translate::cluster_change(change, &inner.assignments, &node))
@@ -225,12 +225,15 @@ impl Networks {
     pub(super) fn whole_wish(&self, inner: &Inner) -> Desired {
         let mut wish = translate::cluster_wish(&inner.assignments, &self.node());
         wish.vips = inner.backends.all(&inner.assignments);
-        wish.published = published::all(&inner.assignments, &inner.backends);
+        wish.published = published::all(&inner.assignments, &inner.backends, &self.node());
         for record in inner.sandboxes.values() {
             for step in self.local_steps(record) {
                 wish.apply(step);
             }
             if let Some(step) = self.sandbox_step(inner, record) {
+                wish.apply(step);
+            }
+            for step in ports::steps(record) {
                 wish.apply(step);
             }
         }

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use model::{
     Endpoint, Refusal, Task,
     node::NodeDescription,
+    publish::PublishOptions,
     service::PublishMode,
     task::{self, GenericResource, HealthSpec, Mount, Ulimit},
 };
@@ -13,7 +14,7 @@ use runtime::{
         ContainerSpec, Healthcheck, HostSpec, LogSpec, MountKind, MountSpec, Resources,
         RestartPolicy, Ulimit as Limit,
     },
-    network::{NetworkMode, NetworkWish},
+    network::{NetworkMode, NetworkWish, PortBinding},
 };
 
 use super::{payload::Laid, template::Values};
@@ -38,17 +39,6 @@ pub(super) const LABEL_TASK: &str = "com.docker.swarm.task.id";
 pub(super) fn wish(task: &Task, place: &Place<'_>) -> Result<ContainerSpec, Refusal> {
     let values = Values::of(task, place.node);
     let spec = &task.spec.container;
-    if let Some(port) = task
-        .ports
-        .iter()
-        .find(|port| port.mode == PublishMode::Host)
-    {
-        return Err(Refusal::not_implemented(format!(
-            "port {}/{} cannot be published in host mode on this host yet; publish it in ingress mode or reach the task over its network",
-            port.target,
-            port.protocol.as_str()
-        )));
-    }
     let mut env = Vec::with_capacity(spec.env.len());
     for variable in &spec.env {
         env.push(values.expand("an environment variable", variable)?);
@@ -140,8 +130,22 @@ fn host(task: &Task, mounts: Vec<MountSpec>) -> HostSpec {
             driver: log.name,
             options: log.options,
         },
+        ports: ports(task),
         ..HostSpec::default()
     }
+}
+
+/// Those of host mode; the others lead here by the ingress network.
+fn ports(task: &Task) -> Vec<PortBinding> {
+    let all = task.ports.iter();
+    all.filter(|port| port.mode == PublishMode::Host)
+        .map(|port| PortBinding {
+            target: port.target,
+            protocol: port.protocol,
+            published: (port.published != 0).then_some((port.published, port.published)),
+            address: PublishOptions::of(&task.labels, port).host_ip,
+        })
+        .collect()
 }
 
 fn security(privileges: &task::Privileges) -> Vec<String> {

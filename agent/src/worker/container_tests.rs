@@ -174,18 +174,9 @@ fn what_cannot_be_is_refused_in_a_sentence() {
         }),
         ..task::VolumeOptions::default()
     };
-    let mut published = task(|_| ());
-    published.ports.push(PortConfig {
-        name: String::new(),
-        protocol: Protocol::Tcp,
-        target: 80,
-        published: 8080,
-        mode: PublishMode::Host,
-    });
     for (task, words) in [
         (mount(task::MountKind::Npipe, None), "Npipe"),
         (mount(task::MountKind::Volume, Some(driver)), "nfs"),
-        (published, "host mode"),
         (
             task(|spec| spec.container.env = vec!["A={{.Nothing}}".into()]),
             "{{.Nothing}}",
@@ -210,4 +201,31 @@ fn generic_resources_are_told_by_kind() {
         resource_variables(&[named("a"), discrete(3), named("b")]),
         ["DOCKER_RESOURCE_GPU=a,b", "DOCKER_RESOURCE_SSD=3"]
     );
+}
+
+#[test]
+fn ports_of_host_mode_are_the_containers() {
+    let mut task = task(|_| ());
+    for (target, published, mode) in [
+        (80, 8080, PublishMode::Host),
+        (81, 0, PublishMode::Host),
+        (82, 8082, PublishMode::Ingress),
+    ] {
+        task.ports.push(PortConfig {
+            name: String::new(),
+            protocol: Protocol::Tcp,
+            target,
+            published,
+            mode,
+        });
+    }
+    let label = model::publish::label(80, Protocol::Tcp);
+    task.labels.insert(label, "host_ip=192.0.2.1".into());
+    let ports = made(&task).unwrap().host.ports;
+    let seen: Vec<_> = ports
+        .iter()
+        .map(|port| (port.target, port.published, port.address))
+        .collect();
+    let address = "192.0.2.1".parse().ok();
+    assert_eq!(seen, [(80, Some((8080, 8080)), address), (81, None, None)]);
 }

@@ -4,9 +4,13 @@ use std::{sync::Arc, time::Duration};
 
 use model::{
     Refusal, RefusalKind, Task, TaskId,
+    service::{PortConfig, PublishMode},
     task::{TaskState, TaskStatus},
 };
-use runtime::engine::{ContainerView, HealthStatus, RemoveOptions, Status, StopOptions};
+use runtime::{
+    engine::{ContainerView, HealthStatus, RemoveOptions, Status, StopOptions},
+    network::PortBinding,
+};
 use tokio::sync::{Notify, watch};
 
 use super::{
@@ -131,6 +135,33 @@ impl<'a> Machine<'a> {
         step
     }
 
+    /// The task's ports in host mode, with the host's choices.
+    fn bound_ports(&self, task: &Task) -> Vec<PortConfig> {
+        let host = task.ports.iter().any(|port| port.mode == PublishMode::Host);
+        let view = host.then(|| self.shared.engine.inspect(&task.name()).ok());
+        let bound = view.flatten().map(|view| view.network.ports);
+        let named = |port: &PortBinding| {
+            let mut asked = task.ports.iter();
+            let same = |asked: &&PortConfig| {
+                (asked.target, asked.protocol) == (port.target, port.protocol)
+            };
+            asked
+                .find(same)
+                .map_or_else(String::new, |asked| asked.name.clone())
+        };
+        bound
+            .unwrap_or_default()
+            .iter()
+            .map(|port| PortConfig {
+                name: named(port),
+                protocol: port.protocol,
+                target: port.target,
+                published: port.published.map_or(0, |(number, _)| number),
+                mode: PublishMode::Host,
+            })
+            .collect()
+    }
+
     fn become_(&mut self, task: &Task, next: &Next, seen: Option<&Seen>) {
         self.own.status = TaskStatus {
             state: next.state,
@@ -140,6 +171,9 @@ impl<'a> Machine<'a> {
             container: machine::container_status(seen).or(self.own.status.container.take()),
             ..std::mem::take(&mut self.own.status)
         };
+        if next.state == TaskState::Running {
+            self.own.status.ports = self.bound_ports(task);
+        }
         tracing::debug!(
             task = task.name(),
             state = next.state.as_str(),

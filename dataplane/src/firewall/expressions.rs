@@ -2,7 +2,7 @@
 
 use crate::{
     netlink::Message,
-    rules::{Part, octets, published, vips},
+    rules::{Part, bound, octets, published, vips},
 };
 
 pub const DNAT: u32 = 1;
@@ -171,6 +171,22 @@ pub fn write(list: &mut Message, chain: &str, part: &Part) {
             }
             lookup(list, set, true);
         }
+        Part::SourceIn { set, ipv6 } => {
+            if *ipv6 {
+                payload(list, 1, 8, 16);
+            } else {
+                payload(list, 1, 12, 4);
+            }
+            lookup(list, set, false);
+        }
+        Part::DestinationIn { set, ipv6 } => {
+            if *ipv6 {
+                payload(list, 1, 24, 16);
+            } else {
+                payload(list, 1, 16, 4);
+            }
+            lookup(list, set, false);
+        }
         Part::From(net) => subnet(list, net, true),
         Part::To(net) => subnet(list, net, false),
         Part::In(name) => device(list, 6, name, true, true),
@@ -223,6 +239,28 @@ pub fn write(list: &mut Message, chain: &str, part: &Part) {
                 e.text(1, published(*ipv6)).big(2, 8).big(3, 0);
             });
         }
+        Part::ToBound { ipv6 } => {
+            meta(list, 15);
+            compare(list, true, &[if *ipv6 { 10 } else { 2 }]);
+            let (offset, length) = if *ipv6 { (24, 16) } else { (16, 4) };
+            let next = 8 + length / 4;
+            expression(list, "payload", |e| {
+                e.big(1, 8).big(2, 1).big(3, offset).big(4, length);
+            });
+            expression(list, "meta", |e| {
+                e.big(2, 16).big(1, next);
+            });
+            expression(list, "payload", |e| {
+                e.big(1, next + 1).big(2, 2).big(3, 2).big(4, 2);
+            });
+            expression(list, "lookup", |e| {
+                e.text(1, bound(*ipv6)).big(2, 8).big(3, 0);
+            });
+        }
+        Part::GoTo(to) => expression(list, "immediate", |e| {
+            e.big(1, 0);
+            e.nest(2, |data| super::maps::goto(data, to));
+        }),
         Part::DnatAmong { backends, port } => {
             let ipv6 = backends.iter().any(std::net::IpAddr::is_ipv6);
             dnat_numbered(list, chain, backends.len(), ipv6, Some(*port));

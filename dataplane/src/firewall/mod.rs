@@ -4,6 +4,7 @@
 pub mod expressions;
 pub mod foreign;
 pub mod maps;
+pub mod ports;
 
 use std::{collections::BTreeSet, io};
 
@@ -15,7 +16,7 @@ use crate::{
 
 /// The table whose sets change by elements.
 const TABLE: &str = "overnet";
-const SUBSYSTEM: u16 = 10 << 8;
+pub const SUBSYSTEM: u16 = 10 << 8;
 const INET: u8 = 1;
 pub const NEW_TABLE: u16 = 0;
 pub const DEL_TABLE: u16 = 2;
@@ -59,16 +60,28 @@ pub fn replace(socket: &mut Netlink, rules: &Ruleset) -> io::Result<()> {
     }
     for chain in &rules.chains {
         for rule in &chain.rules {
-            for part in rule {
-                if let Part::DnatAmong { backends, .. } = part {
-                    let id = ids.next().unwrap_or_default();
-                    batch.extend(maps::numbered(name, &chain.name, backends, id));
-                }
-            }
-            batch.push(new_rule(name, &chain.name, rule));
+            batch.extend(rule_with_maps(name, &chain.name, rule, &mut ids));
         }
     }
     socket.transaction(enclose(batch, rules.name))
+}
+
+/// A rule at the chain's end, after the anonymous maps that it has.
+pub fn rule_with_maps(
+    table: &str,
+    chain: &str,
+    rule: &[Part],
+    ids: &mut impl Iterator<Item = u32>,
+) -> Vec<Message> {
+    let mut messages = Vec::new();
+    for part in rule {
+        if let Part::DnatAmong { backends, .. } = part {
+            let id = ids.next().unwrap_or_default();
+            messages.extend(maps::numbered(table, chain, backends, id));
+        }
+    }
+    messages.push(new_rule(table, chain, rule));
+    messages
 }
 
 pub fn remove(socket: &mut Netlink, name: TableName) -> io::Result<()> {
@@ -214,10 +227,16 @@ fn new_set(table: &str, name: &str, set: &Set, id: u32) -> Message {
         .big(4, set.key_type)
         .big(5, set.key_length);
     message.big(10, id);
+    if set.counted {
+        message.nest(17, |expression| {
+            expression.text(1, "counter");
+            expression.nest(2, |_| {});
+        });
+    }
     message
 }
 
-fn elements<'a>(
+pub fn elements<'a>(
     kind: u16,
     flags: u16,
     table: &'a str,

@@ -10,6 +10,8 @@
 //! All hosts' gateways have the same address and each a MAC of its own, so no address, route or
 //! rule is spent per host: only a row of the forwarding table and two map elements.
 
+mod change;
+pub mod relay;
 pub mod rules;
 
 use std::{
@@ -19,8 +21,10 @@ use std::{
 
 use ipnetwork::IpNetwork;
 
+pub use change::{Change, difference, key, port_of};
+
 use crate::{
-    desired::{Desired, Network, NetworkKind, Protocol, Sandbox},
+    desired::{Desired, HostPort, Network, NetworkKind, Published, Sandbox},
     view::{Facts, Interface, Mac, port_name, tag},
     want::mtu,
 };
@@ -38,6 +42,55 @@ pub fn networks(desired: &Desired) -> BTreeSet<&str> {
     let named = ports.chain(publishing);
     named
         .filter(|id| desired.underlay.is_some() && overlay(desired, id).is_some())
+        .collect()
+}
+
+/// Ids of the local bridges that ports of this host lead to.
+pub fn locals(desired: &Desired) -> BTreeSet<&str> {
+    let named = desired.published.values().map(|p| p.network.as_str());
+    let local = |id: &&str| {
+        let network = desired.networks.get(*id);
+        network.is_some_and(|network| matches!(network.kind, NetworkKind::Bridge { .. }))
+    };
+    named.filter(local).collect()
+}
+
+/// Addresses on ingress networks whose hosts are down.
+pub fn gone(desired: &Desired) -> BTreeSet<IpAddr> {
+    let Some(underlay) = &desired.underlay else {
+        return BTreeSet::new();
+    };
+    let mut down = underlay
+        .peers
+        .iter()
+        .filter(|(_, peer)| peer.down)
+        .peekable();
+    if down.peek().is_none() {
+        return BTreeSet::new();
+    }
+    let down: BTreeSet<&IpAddr> = down.map(|(address, _)| address).collect();
+    let networks = networks(desired);
+    let remotes = desired.remotes.values();
+    remotes
+        .filter(|remote| networks.contains(remote.network.as_str()) && down.contains(&remote.vtep))
+        .flat_map(|remote| remote.addresses.iter().copied())
+        .collect()
+}
+
+/// Addresses of this host's containers that publish and have no way out of their own: they answer,
+/// and open no connection.
+pub fn inward(desired: &Desired) -> BTreeSet<IpAddr> {
+    let networks = networks(desired);
+    let local = |id: &str| {
+        let network = desired.networks.get(id);
+        network.is_some_and(|network| matches!(network.kind, NetworkKind::Bridge { .. }))
+    };
+    let sandboxes = desired.sandboxes.values();
+    sandboxes
+        .filter(|sandbox| !sandbox.interfaces.iter().any(|one| local(&one.network)))
+        .flat_map(|sandbox| &sandbox.interfaces)
+        .filter(|one| one.publishes && networks.contains(one.network.as_str()))
+        .flat_map(|one| one.addresses.iter().map(IpNetwork::ip))
         .collect()
 }
 
@@ -114,12 +167,13 @@ pub fn routes(desired: &Desired, sandbox: &Sandbox) -> Option<BTreeSet<(IpAddr, 
 }
 
 /// The ports that this host holds.
-pub fn ports(desired: &Desired) -> BTreeSet<(Protocol, u16)> {
-    let networks = networks(desired);
+pub fn ports(desired: &Desired) -> BTreeSet<HostPort> {
+    let mut networks = networks(desired);
+    networks.extend(locals(desired));
     let published = desired.published.values();
     published
         .filter(|published| networks.contains(published.network.as_str()))
-        .map(|published| (published.protocol, published.port))
+        .map(Published::host_port)
         .collect()
 }
 

@@ -7,12 +7,16 @@ use std::{
 
 use ipnetwork::IpNetwork;
 
-use super::{gateway_mac, hosts, mark, networks, ports};
+use super::{gateway_mac, gone, hosts, inward, key, locals, mark, networks, ports};
 use crate::{
     conntrack::place,
     desired::{Desired, NetworkKind, Published, Sandbox},
-    rules::{Chain, Map, Part, Ruleset, TableName, published as map_name},
-    view::tag,
+    firewall::maps::{IPV4, IPV6},
+    rules::{
+        Chain, Map, Part, Ruleset, Set, TableName, bound as bound_name, loopback, octets,
+        published as map_name,
+    },
+    view::{bridge_name, tag},
 };
 
 /// nftables' numbers of types, and bytes.
@@ -20,89 +24,241 @@ const MAC: (u32, u32) = (9, 6);
 const MARK: (u32, u32) = (19, 4);
 /// A protocol and a port, each filled up to four bytes.
 const PROTOCOL_PORT: (u32, u32) = (0x30d, 8);
+/// The types of an address with these behind.
+const BOUND4: u32 = 7 << 12 | 0x30d;
+const BOUND6: u32 = 8 << 12 | 0x30d;
 
-/// What is sent to a port of one of the host's addresses goes to a task; into an ingress network
-/// goes nothing else.
+/// The addresses that count for tasks: packets to them, from them, and new connections.
+pub const COUNTED: [(&str, &str); 3] = [("to4", "to6"), ("from4", "from6"), ("new4", "new6")];
+
+/// What is sent to a port of one of the host's addresses goes to a container; into an ingress
+/// network goes nothing else.
 pub fn host(desired: &Desired) -> Option<Ruleset> {
-    let underlay = desired.underlay.as_ref()?;
     let networks = networks(desired);
-    if networks.is_empty() {
+    let locals = locals(desired);
+    if networks.is_empty() && locals.is_empty() {
         return None;
     }
-    let mut rules = Ruleset {
-        name: TableName::Ingress,
-        ..Ruleset::default()
-    };
-    let mut chains = Vec::new();
+    let mut leads = Vec::new();
+    let mut maps = BTreeMap::new();
     for ipv6 in [false, true] {
-        let mut elements = BTreeMap::new();
-        for (id, published) in &desired.published {
-            if !networks.contains(published.network.as_str()) {
+        let map = |key| Map {
+            key,
+            ..Map::default()
+        };
+        let (bound_key, address) = if ipv6 { (BOUND6, 16) } else { (BOUND4, 4) };
+        maps.insert(map_name(ipv6).to_owned(), map(PROTOCOL_PORT));
+        let bound_key = (bound_key, address + PROTOCOL_PORT.1);
+        maps.insert(bound_name(ipv6).to_owned(), map(bound_key));
+    }
+    let known = desired.published.iter().filter(|(_, published)| {
+        let network = published.network.as_str();
+        networks.contains(network) || locals.contains(network)
+    });
+    for (id, published) in known {
+        for ipv6 in [false, true] {
+            let address = published.address;
+            if address.is_some_and(|address| address.is_ipv6() != ipv6) {
                 continue;
             }
             let name = format!("port{}-{}", if ipv6 { 6 } else { 4 }, tag(id));
-            // Of two that claim one port the greater id wins.
-            elements.insert(key(published), name.clone().into_bytes());
-            chains.push(chain(&name, "", 0, 0, leads(published, ipv6)));
+            let map = match address {
+                Some(_) => bound_name(ipv6),
+                None => map_name(ipv6),
+            };
+            if let Some(map) = maps.get_mut(map) {
+                // Of two that claim one port the greater id wins.
+                let key = key(&published.host_port());
+                map.elements.insert(key, name.clone().into_bytes());
+            }
+            leads.push(chain(&name, "", 0, 0, ways(published, ipv6)));
         }
-        let map = Map {
-            key: PROTOCOL_PORT,
-            data: None,
-            elements,
-        };
-        rules.maps.insert(map_name(ipv6).into(), map);
     }
-    let entry = || {
-        let lead = |ipv6| vec![Part::ToHost, Part::ToPublished { ipv6 }];
-        vec![lead(false), lead(true)]
+    leads.extend(frame(desired, &networks, &locals));
+    Some(Ruleset {
+        name: TableName::Ingress,
+        sets: sets(desired, &networks),
+        maps,
+        chains: leads,
+    })
+}
+
+/// The sets that rules of the frame look into.
+fn sets(desired: &Desired, networks: &BTreeSet<&str>) -> BTreeMap<String, Set> {
+    if networks.is_empty() {
+        return BTreeMap::new();
+    }
+    let (gone, inward) = (gone(desired), inward(desired));
+    let published = desired.published.values();
+    let tasks: BTreeSet<IpAddr> = published
+        .filter(|published| networks.contains(published.network.as_str()))
+        .flat_map(|published| published.backends.values().flatten().copied())
+        .collect();
+    let mut sets = BTreeMap::new();
+    for ipv6 in [false, true] {
+        let (key_type, key_length) = if ipv6 { IPV6 } else { IPV4 };
+        let set = |addresses: &BTreeSet<IpAddr>, counted| Set {
+            key_type,
+            key_length,
+            counted,
+            elements: addresses
+                .iter()
+                .filter(|address| address.is_ipv6() == ipv6)
+                .map(octets)
+                .collect(),
+        };
+        sets.insert(gone_name(ipv6).to_owned(), set(&gone, false));
+        sets.insert(inward_name(ipv6).to_owned(), set(&inward, false));
+        for (four, six) in COUNTED {
+            let name = if ipv6 { six } else { four };
+            sets.insert(name.to_owned(), set(&tasks, true));
+        }
+    }
+    sets
+}
+
+fn inward_name(ipv6: bool) -> &'static str {
+    if ipv6 { "inward6" } else { "inward4" }
+}
+
+fn gone_name(ipv6: bool) -> &'static str {
+    if ipv6 { "gone6" } else { "gone4" }
+}
+
+/// All chains but those of single ports: the same whoever comes and goes.
+fn frame(desired: &Desired, networks: &BTreeSet<&str>, locals: &BTreeSet<&str>) -> Vec<Chain> {
+    let to = |ipv6| {
+        let family = if ipv6 { Part::Ipv6 } else { Part::Ipv4 };
+        [Part::ToBound { ipv6 }, Part::ToPublished { ipv6 }]
+            .map(|lead| vec![family.clone(), Part::ToHost, lead])
     };
-    let subnets = subnets(desired, &networks);
-    let loopback = IpNetwork::from(IpAddr::from([127, 0, 0, 0]));
-    let loopback = IpNetwork::new(loopback.ip(), 8).ok();
-    // What has an address that is the same on every host, or a way back of its own, is
-    // translated to this host's.
-    let mut egress = Vec::new();
-    let local = desired
-        .networks
-        .values()
+    let entry = || [to(false), to(true)].concat();
+    let family = |ipv6| if ipv6 { Part::Ipv6 } else { Part::Ipv4 };
+    let both = |rule: &dyn Fn(bool) -> Vec<Part>| vec![rule(false), rule(true)];
+    let mut chains = vec![
+        chain("prerouting", "nat", 0, -100, entry()),
+        chain("output", "nat", 3, -100, entry()),
+    ];
+    let (mut raw, mut egress) = (Vec::new(), Vec::new());
+    if !networks.is_empty() {
+        // These addresses are let through to our device for this host's own programs only.
+        for part in [Part::To(loopback()), Part::From(loopback())] {
+            raw.push(vec![Part::InGateway, Part::Ipv4, part, Part::Drop]);
+        }
+        let lost = |ipv6| {
+            let set = gone_name(ipv6).to_owned();
+            vec![
+                family(ipv6),
+                Part::DestinationIn { set, ipv6 },
+                Part::GoTo("gone".into()),
+            ]
+        };
+        let counted = |place: usize, ipv6: bool| {
+            let (four, six) = COUNTED[place];
+            if ipv6 {
+                six.to_owned()
+            } else {
+                four.to_owned()
+            }
+        };
+        let refuse = vec![vec![Part::ResetTcp], vec![Part::Unreachable]];
+        chains.push(chain("gone", "", 0, 0, refuse));
+        chains.push(chain("lost", "filter", 3, 0, both(&lost)));
+        let mut forward = both(&|ipv6| {
+            let set = inward_name(ipv6).to_owned();
+            let opens = [
+                Part::SourceIn { set, ipv6 },
+                Part::New,
+                Part::Count,
+                Part::Drop,
+            ];
+            [vec![Part::InGateway, family(ipv6)], opens.to_vec()].concat()
+        });
+        forward.extend(both(&|ipv6| [vec![Part::OutGateway], lost(ipv6)].concat()));
+        forward.extend([
+            vec![Part::OutGateway, Part::Translated, Part::Accept],
+            vec![Part::OutGateway, Part::Established, Part::Accept],
+            vec![Part::OutGateway, Part::Count, Part::Drop],
+        ]);
+        chains.push(chain("forward", "filter", 2, -1, forward));
+        let to = |ipv6| {
+            let set = counted(0, ipv6);
+            vec![
+                Part::OutGateway,
+                family(ipv6),
+                Part::DestinationIn { set, ipv6 },
+            ]
+        };
+        chains.push(chain("count-to", "filter", 4, 0, both(&to)));
+        let from = |ipv6| {
+            let set = counted(1, ipv6);
+            vec![Part::InGateway, family(ipv6), Part::SourceIn { set, ipv6 }]
+        };
+        chains.push(chain("count-from", "filter", 0, 0, both(&from)));
+        // In a chain of this kind only the first packet of a connection is seen.
+        egress = both(&|ipv6| {
+            let set = counted(2, ipv6);
+            vec![
+                Part::OutGateway,
+                family(ipv6),
+                Part::DestinationIn { set, ipv6 },
+            ]
+        });
+        egress.extend(leaving(desired, networks));
+    }
+    egress.extend(hairpins(desired, locals));
+    if !raw.is_empty() {
+        chains.push(chain("from-outside", "filter", 0, -300, raw));
+    }
+    chains.push(chain("postrouting", "nat", 4, 99, egress));
+    chains
+}
+
+/// What has an address that is the same on every host, or a way back of its own, is translated
+/// to this host's.
+fn leaving(desired: &Desired, networks: &BTreeSet<&str>) -> Vec<Vec<Part>> {
+    let Some(underlay) = &desired.underlay else {
+        return Vec::new();
+    };
+    let subnets = subnets(desired, networks);
+    let local = desired.networks.values();
+    let local = local
         .filter(|network| matches!(network.kind, NetworkKind::Bridge { .. }))
         .flat_map(|network| network.subnets.iter().map(|subnet| subnet.subnet));
-    for net in local.chain(loopback).chain(subnets.iter().copied()) {
+    let inward = local.chain([loopback()]).chain(subnets.iter().copied());
+    let inward = inward.map(|net| {
         let same = net.is_ipv6() == underlay.address.is_ipv6();
         let to = if same {
             Part::SnatTo(underlay.address)
         } else {
             Part::Masquerade
         };
-        egress.push(vec![family(net), Part::From(net), Part::OutGateway, to]);
-    }
-    for net in &subnets {
+        vec![family(net), Part::From(net), Part::OutGateway, to]
+    });
+    let outward = subnets.iter().map(|net| {
         let out = [Part::NotOutGateway, Part::Masquerade];
-        egress.push([vec![family(*net), Part::From(*net)], out.to_vec()].concat());
-    }
-    let mut raw = Vec::new();
-    // These addresses are let through to our device for this host's own programs only.
-    if let Some(net) = loopback {
-        raw.push(vec![Part::InGateway, Part::Ipv4, Part::To(net), Part::Drop]);
-        raw.push(vec![
-            Part::InGateway,
+        [vec![family(*net), Part::From(*net)], out.to_vec()].concat()
+    });
+    inward.chain(outward).collect()
+}
+
+/// A bridge's own containers, and this host's programs at 127.0.0.1, come back through the host.
+fn hairpins(desired: &Desired, locals: &BTreeSet<&str>) -> Vec<Vec<Part>> {
+    let mut rules = Vec::new();
+    for id in locals {
+        let device = || Part::Out(bridge_name(&tag(id)));
+        for net in subnets(desired, &BTreeSet::from([*id])) {
+            let back = [Part::Translated, Part::Masquerade];
+            rules.push([vec![family(net), Part::From(net), device()], back.to_vec()].concat());
+        }
+        rules.push(vec![
             Part::Ipv4,
-            Part::From(net),
-            Part::Drop,
+            Part::From(loopback()),
+            device(),
+            Part::Masquerade,
         ]);
     }
-    let forward = vec![
-        vec![Part::OutGateway, Part::Translated, Part::Accept],
-        vec![Part::OutGateway, Part::Established, Part::Accept],
-        vec![Part::OutGateway, Part::Count, Part::Drop],
-    ];
-    chains.push(chain("from-outside", "filter", 0, -300, raw));
-    chains.push(chain("prerouting", "nat", 0, -100, entry()));
-    chains.push(chain("output", "nat", 3, -100, entry()));
-    chains.push(chain("forward", "filter", 2, -1, forward));
-    chains.push(chain("postrouting", "nat", 4, 99, egress));
-    rules.chains = chains;
-    Some(rules)
+    rules
 }
 
 /// A sandbox's connections remember the host that they came by.
@@ -168,19 +324,21 @@ pub fn back(desired: &Desired, sandbox: &Sandbox) -> Option<Ruleset> {
     })
 }
 
-/// What flows of UDP may go on after a change: by [`place`] their tasks. Flows into
-/// `subnets` that are not among them begin anew.
+/// What flows may go on after a change, of those that can begin anew: by [`place`] their
+/// backends. Into the networks of these subnets no others go on.
 pub fn flows(desired: &Desired) -> (BTreeMap<u32, BTreeSet<IpAddr>>, Vec<IpNetwork>) {
     let networks = networks(desired);
     let held = ports(desired);
     let mut allowed = BTreeMap::<_, BTreeSet<IpAddr>>::new();
     for published in desired.published.values() {
-        if held.contains(&(published.protocol, published.port)) {
+        if held.contains(&published.host_port()) {
             let backends = published.backends.values().flatten().copied();
             let at = place(published.protocol.number(), published.port);
             allowed.entry(at).or_default().extend(backends);
         }
     }
+    let mut networks = networks;
+    networks.extend(locals(desired));
     (allowed, subnets(desired, &networks))
 }
 
@@ -201,21 +359,26 @@ fn subnets(desired: &Desired, networks: &BTreeSet<&str>) -> Vec<IpNetwork> {
         .collect()
 }
 
-fn leads(published: &Published, ipv6: bool) -> Vec<Vec<Part>> {
+/// Where a port leads, over one family.
+fn ways(published: &Published, ipv6: bool) -> Vec<Vec<Part>> {
     let all: BTreeSet<IpAddr> = published.backends.values().flatten().copied().collect();
+    let relayed = ipv6 && published.address.is_none() && all.iter().any(IpAddr::is_ipv4);
     let backends: Vec<_> = all.into_iter().filter(|to| to.is_ipv6() == ipv6).collect();
-    if backends.is_empty() {
-        return vec![vec![Part::ResetTcp], vec![Part::Unreachable]];
+    let mut rules = Vec::new();
+    if relayed {
+        // The socket that holds the port passes it on over IPv4.
+        let own = IpNetwork::from(IpAddr::V6(std::net::Ipv6Addr::LOCALHOST));
+        rules.push(vec![Part::To(own), Part::Accept]);
     }
-    vec![vec![Part::DnatAmong {
-        backends,
-        port: published.target,
-    }]]
-}
-
-fn key(published: &Published) -> Vec<u8> {
-    let [high, low] = published.port.to_be_bytes();
-    vec![published.protocol.number(), 0, 0, 0, high, low, 0, 0]
+    if backends.is_empty() {
+        rules.extend([vec![Part::ResetTcp], vec![Part::Unreachable]]);
+    } else {
+        rules.push(vec![Part::DnatAmong {
+            backends,
+            port: published.target,
+        }]);
+    }
+    rules
 }
 
 fn family(net: IpNetwork) -> Part {

@@ -2,7 +2,7 @@ use std::fmt::Write;
 
 use super::*;
 use crate::{
-    desired::{Interface as Wish, PeerFacts, Published, Subnet, Underlay},
+    desired::{Interface as Wish, PeerFacts, Protocol, Published, Subnet, Underlay},
     rules::{Ruleset, comment},
 };
 
@@ -74,6 +74,7 @@ fn published(network: &str, protocol: Protocol, port: u16, backends: &[&str]) ->
         network: network.into(),
         protocol,
         port,
+        address: None,
         target: 80,
         backends: backends
             .map(|(n, at)| (format!("e{n}"), vec![at.parse().unwrap()]))
@@ -128,47 +129,81 @@ fn the_rules_of_a_host() {
         desired.published.insert(id.into(), entry);
     }
     insta::assert_snapshot!(render(rules::host(&desired)), @r"
+    @ports4 [6, 0, 0, 0, 0, 81, 0, 0] : port4-8a030dbd4a6
     @ports4 [6, 0, 0, 0, 31, 64, 0, 0] : port4-1194877f4ff
     @ports4 [17, 0, 0, 0, 0, 53, 0, 0] : port4-f18f47a317e
     @ports4 [132, 0, 0, 0, 11, 89, 0, 0] : port4-d8f7a7ad565
+    @ports6 [6, 0, 0, 0, 0, 81, 0, 0] : port6-8a030dbd4a6
     @ports6 [6, 0, 0, 0, 31, 64, 0, 0] : port6-1194877f4ff
     @ports6 [17, 0, 0, 0, 0, 53, 0, 0] : port6-f18f47a317e
     @ports6 [132, 0, 0, 0, 11, 89, 0, 0] : port6-d8f7a7ad565
     port4-f18f47a317e  0
       meta l4proto tcp reject with tcp reset
       reject with icmpx port-unreachable
-    port4-d8f7a7ad565  0
-      dnat ip to numgen random mod 1 map { 0 : 10.7.0.9 }:80
-    port4-1194877f4ff  0
-      dnat ip to numgen random mod 2 map { 0 : 10.7.0.8, 1 : 10.7.0.9 }:80
     port6-f18f47a317e  0
       dnat ip6 to numgen random mod 1 map { 0 : fd07::9 }:80
+    port4-8a030dbd4a6  0
+      dnat ip to numgen random mod 1 map { 0 : 172.29.0.9 }:80
+    port6-8a030dbd4a6  0
+      daddr ::1/128 accept
+      meta l4proto tcp reject with tcp reset
+      reject with icmpx port-unreachable
+    port4-d8f7a7ad565  0
+      dnat ip to numgen random mod 1 map { 0 : 10.7.0.9 }:80
     port6-d8f7a7ad565  0
+      daddr ::1/128 accept
       meta l4proto tcp reject with tcp reset
       reject with icmpx port-unreachable
+    port4-1194877f4ff  0
+      dnat ip to numgen random mod 2 map { 0 : 10.7.0.8, 1 : 10.7.0.9 }:80
     port6-1194877f4ff  0
+      daddr ::1/128 accept
       meta l4proto tcp reject with tcp reset
       reject with icmpx port-unreachable
-    from-outside filter -300
-      iifname ovtg* ip daddr 127.0.0.0/8 drop
-      iifname ovtg* ip saddr 127.0.0.0/8 drop
     prerouting nat -100
-      fib daddr type local meta l4proto . th dport vmap @ports4
-      fib daddr type local meta l4proto . th dport vmap @ports6
+      ip fib daddr type local ip daddr . meta l4proto . th dport vmap @bound4
+      ip fib daddr type local meta l4proto . th dport vmap @ports4
+      ip6 fib daddr type local ip6 daddr . meta l4proto . th dport vmap @bound6
+      ip6 fib daddr type local meta l4proto . th dport vmap @ports6
     output nat -100
-      fib daddr type local meta l4proto . th dport vmap @ports4
-      fib daddr type local meta l4proto . th dport vmap @ports6
+      ip fib daddr type local ip daddr . meta l4proto . th dport vmap @bound4
+      ip fib daddr type local meta l4proto . th dport vmap @ports4
+      ip6 fib daddr type local ip6 daddr . meta l4proto . th dport vmap @bound6
+      ip6 fib daddr type local meta l4proto . th dport vmap @ports6
+    gone  0
+      meta l4proto tcp reject with tcp reset
+      reject with icmpx port-unreachable
+    lost filter 0
+      ip daddr @gone4 goto gone
+      ip6 daddr @gone6 goto gone
     forward filter -1
+      iifname ovtg* ip saddr @inward4 ct state new counter drop
+      iifname ovtg* ip6 saddr @inward6 ct state new counter drop
+      oifname ovtg* ip daddr @gone4 goto gone
+      oifname ovtg* ip6 daddr @gone6 goto gone
       oifname ovtg* ct status dnat accept
       oifname ovtg* ct state established,related accept
       oifname ovtg* counter drop
+    count-to filter 0
+      oifname ovtg* ip daddr @to4
+      oifname ovtg* ip6 daddr @to6
+    count-from filter 0
+      iifname ovtg* ip saddr @from4
+      iifname ovtg* ip6 saddr @from6
+    from-outside filter -300
+      iifname ovtg* ip daddr 127.0.0.0/8 drop
+      iifname ovtg* ip saddr 127.0.0.0/8 drop
     postrouting nat 99
+      oifname ovtg* ip daddr @new4
+      oifname ovtg* ip6 daddr @new6
       ip saddr 172.29.0.0/16 oifname ovtg* snat to 192.168.77.1
       ip saddr 127.0.0.0/8 oifname ovtg* snat to 192.168.77.1
       ip saddr 10.7.0.0/16 oifname ovtg* snat to 192.168.77.1
       ip6 saddr fd07::/64 oifname ovtg* masquerade
       ip saddr 10.7.0.0/16 oifname != ovtg* masquerade
       ip6 saddr fd07::/64 oifname != ovtg* masquerade
+      ip saddr 172.29.0.0/16 oifname ovtbfb6f3a4c919 ct status dnat masquerade
+      ip saddr 127.0.0.0/8 oifname ovtbfb6f3a4c919 masquerade
     ");
 }
 

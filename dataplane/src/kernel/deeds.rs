@@ -14,6 +14,7 @@ use crate::{
     netlink::{Netlink, u32_at},
     plan::{Pair, Step},
     report::Failure,
+    rules::TableName,
     view::{Interface, Place, Port, Vxlan, bridge_name, gateway_name, vxlan_name},
 };
 
@@ -81,6 +82,7 @@ impl Linux {
             | Step::MakeGateway { .. }
             | Step::SetGateway { .. }
             | Step::CutPublished { .. }
+            | Step::SetPorts(_)
             | Step::HoldPort(..)
             | Step::FreePort(..) => Place::Host,
         }
@@ -109,12 +111,24 @@ impl Linux {
                 let nft = self.nft(&Place::Host)?;
                 conntrack::cut_published(nft, allowed, subnets).map(drop)
             }
-            Step::HoldPort(protocol, port) => self.hold(*protocol, *port),
-            Step::FreePort(protocol, port) => {
-                self.held.remove(&(*protocol, *port));
+            Step::HoldPort(port) => self.publish(*port),
+            Step::FreePort(port) => {
+                self.ports.free(port);
                 Ok(())
             }
+            Step::SetTable { place, rules } if rules.name == TableName::Ingress => {
+                let mut rules = rules.clone();
+                if *place == Place::Host {
+                    self.only_held(&mut rules);
+                }
+                firewall::replace(self.nft(place)?, &rules)
+            }
             Step::SetTable { place, rules } => firewall::replace(self.nft(place)?, rules),
+            Step::SetPorts(change) => {
+                let mut change = change.clone();
+                change.only(&self.ports.published());
+                firewall::ports::write(self.nft(&Place::Host)?, &change)
+            }
             Step::SetElements { set, add, remove } => {
                 firewall::change_set(self.nft(&Place::Host)?, set, add, remove)
             }
@@ -180,6 +194,10 @@ impl Linux {
                 let route = self.route(place)?;
                 let name = bridge_name(segment);
                 route.request(links::bridge(&name, bridge))?;
+                if *place == Place::Host {
+                    // This host's programs reach its containers' ports at 127.0.0.1.
+                    set(&format!("net/ipv4/conf/{name}/route_localnet"), "1")?;
+                }
                 let index = index(route, &name)?;
                 route.request(links::set_link(index, Some(bridge.mtu), None, None))?;
                 bridge.addresses.iter().try_for_each(|address| {

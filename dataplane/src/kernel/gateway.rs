@@ -1,8 +1,6 @@
-//! The host's own ends on ingress networks, and the ports that lead there.
+//! The host's own ends on ingress networks.
 
-use std::{io, net::Ipv6Addr, os::fd::AsRawFd};
-
-use socket2::{Domain, Socket, Type};
+use std::{io, os::fd::AsRawFd};
 
 use super::{
     deeds::{allow_absent, index},
@@ -11,7 +9,6 @@ use super::{
     place::set,
 };
 use crate::{
-    desired::Protocol,
     view::{Interface, Place, bridge_name, gateway_name},
     want::local_port,
 };
@@ -46,39 +43,5 @@ impl Linux {
         let alias = links::set_alias(device, &gateway.port);
         self.host.route.request(alias)?;
         self.set_interface(&Place::Host, &name, gateway)
-    }
-
-    /// Binds the port of all addresses and does not listen: other programs are told that it is in
-    /// use, and what the rules do not lead away is refused.
-    pub(super) fn hold(&mut self, protocol: Protocol, port: u16) -> io::Result<()> {
-        let kind = match protocol {
-            Protocol::Tcp => Type::STREAM,
-            Protocol::Udp => Type::DGRAM,
-            // Few kernels have its sockets, and few programs take its ports.
-            Protocol::Sctp => return self.note_held(protocol, port, Vec::new()),
-        };
-        let mut sockets = Vec::new();
-        let ipv4 = std::net::Ipv4Addr::UNSPECIFIED;
-        let addresses = [ipv4.into(), Ipv6Addr::UNSPECIFIED.into()];
-        for address in addresses.map(|ip: std::net::IpAddr| std::net::SocketAddr::new(ip, port)) {
-            let domain = Domain::for_address(address);
-            let socket = match Socket::new(domain, kind, None) {
-                // A kernel without IPv6.
-                Err(error) if error.raw_os_error() == Some(libc::EAFNOSUPPORT) => continue,
-                other => other?,
-            };
-            if address.is_ipv6() {
-                socket.set_only_v6(true)?;
-            }
-            socket.bind(&address.into())?;
-            sockets.push(socket);
-        }
-        self.note_held(protocol, port, sockets)
-    }
-
-    #[allow(clippy::unnecessary_wraps)] // the end of `hold`
-    fn note_held(&mut self, protocol: Protocol, port: u16, held: Vec<Socket>) -> io::Result<()> {
-        self.held.insert((protocol, port), held);
-        Ok(())
     }
 }

@@ -10,11 +10,11 @@ use std::{
 
 use super::{
     place::{Sockets, inside, is_namespace},
+    ports::HeldPorts,
     sight,
     tables::Tables,
 };
 use crate::{
-    desired::Protocol,
     firewall,
     report::Error,
     rules::TableName,
@@ -32,8 +32,7 @@ pub struct Linux {
     pub(super) sandboxes: BTreeMap<PathBuf, Space>,
     /// Sandboxes that are bound outside our folder; they are not found again by a scan.
     foreign: BTreeSet<PathBuf>,
-    /// Sockets that hold published ports.
-    pub(super) held: BTreeMap<(Protocol, u16), Vec<socket2::Socket>>,
+    pub(super) ports: HeldPorts,
 }
 
 /// A namespace that is open.
@@ -80,7 +79,7 @@ impl Linux {
             overlays: BTreeMap::new(),
             sandboxes: BTreeMap::new(),
             foreign: BTreeSet::new(),
-            held: BTreeMap::new(),
+            ports: HeldPorts::new(),
         })
     }
 
@@ -178,7 +177,7 @@ impl Linux {
             .into_iter()
             .filter_map(|(name, end)| Some((name.strip_prefix("ovtg")?.to_owned(), end)))
             .collect();
-        view.ports = self.held.keys().copied().collect();
+        view.ports = self.ports.published();
         let on = |name: &str| {
             fs::read_to_string(Path::new("/proc/sys/net").join(name))
                 .is_ok_and(|text| text.trim() != "0")

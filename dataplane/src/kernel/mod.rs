@@ -7,6 +7,7 @@ pub mod links;
 mod linux;
 mod namespaces;
 pub mod place;
+mod ports;
 mod sentences;
 pub mod sight;
 mod tables;

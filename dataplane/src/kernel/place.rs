@@ -13,7 +13,7 @@ use nix::{
 };
 
 use super::links::{AF_BRIDGE, DEL_NEIGHBOUR, NEW_NEIGHBOUR};
-use crate::netlink::Netlink;
+use crate::{firewall, netlink::Netlink};
 
 /// linux/magic.h
 const NSFS_MAGIC: i64 = 0x6e73_6673;
@@ -61,13 +61,15 @@ impl Sockets {
     /// Takes all events; answers whether one may concern us, and whether some were lost.
     pub fn hear(&mut self, host: bool) -> (bool, bool) {
         let (mut heard, mut lost) = (false, false);
+        // What we commit to nftables here we know; of devices the kernel tells more than was asked.
+        let own = self.nft.as_ref().map(Netlink::port);
         for events in &mut self.events {
             let missed = events.hear(|received| {
                 heard |= !host
                     || match received.kind {
                         // The host's own neighbours come and go all the time.
                         NEW_NEIGHBOUR | DEL_NEIGHBOUR => received.body.first() == Some(&AF_BRIDGE),
-                        _ => true,
+                        kind => kind & !0xff != firewall::SUBSYSTEM || Some(received.port) != own,
                     };
             });
             lost |= missed;

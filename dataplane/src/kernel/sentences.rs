@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    desired::Protocol,
+    desired::{HostPort, Protocol},
     plan::Step,
     view::{Place, bridge_name, gateway_name, vxlan_name},
 };
@@ -51,16 +51,9 @@ pub(super) fn scope(step: &Step) -> String {
         Step::SetForwarding(_)
         | Step::SetElements { .. }
         | Step::CutPublished { .. }
+        | Step::SetPorts(_)
         | Step::HoldPort(..)
         | Step::FreePort(..) => "host".to_owned(),
-    }
-}
-
-fn word(protocol: Protocol) -> &'static str {
-    match protocol {
-        Protocol::Tcp => "tcp",
-        Protocol::Udp => "udp",
-        Protocol::Sctp => "sctp",
     }
 }
 
@@ -73,8 +66,9 @@ pub(super) fn what(step: &Step) -> String {
         Step::MakeGateway { segment, .. } => format!("make the gateway {}", gateway_name(segment)),
         Step::SetGateway { segment, .. } => format!("set the gateway {}", gateway_name(segment)),
         Step::CutPublished { .. } => "end flows to tasks that left".into(),
-        Step::HoldPort(protocol, port) => format!("publish port {port}/{}", word(*protocol)),
-        Step::FreePort(protocol, port) => format!("free port {port}/{}", word(*protocol)),
+        Step::SetPorts(_) => "change the table of published ports".into(),
+        Step::HoldPort(port) => format!("publish port {port}"),
+        Step::FreePort(port) => format!("free port {port}"),
         Step::SetElements { set, .. } => format!("change the nftables set {set}"),
         Step::DropSandbox(sandbox) => format!("unbind {}", at(sandbox)),
         Step::MakeSandbox { sandbox, .. } => format!("make the namespace {}", at(sandbox)),
@@ -122,18 +116,24 @@ pub(super) fn reason(step: &Step, error: &io::Error) -> String {
              cluster another data port",
             vxlan.udp_port
         ),
-        (Step::HoldPort(protocol, port), Some(libc::EADDRINUSE)) => {
-            let word = word(*protocol);
-            let flags = if *protocol == Protocol::Udp {
-                "-lunp"
-            } else {
-                "-ltnp"
-            };
-            format!(
-                "it is already in use on this host; find the program with `ss {flags} sport = \
-                 :{port}` and end it, or publish another port than {port}/{word}"
-            )
-        }
+        (Step::HoldPort(port), _) => not_held(port, error),
+        _ => error.to_string(),
+    }
+}
+
+/// Why a port is not ours.
+pub(super) fn not_held(port: &HostPort, error: &io::Error) -> String {
+    let number = port.port;
+    let flags = if port.protocol == Protocol::Udp {
+        "-lunp"
+    } else {
+        "-ltnp"
+    };
+    match error.raw_os_error() {
+        Some(libc::EADDRINUSE) => format!(
+            "it is already in use on this host; find the program with `ss {flags} sport = \
+             :{number}` and end it, or publish another port than {port}"
+        ),
         _ => error.to_string(),
     }
 }

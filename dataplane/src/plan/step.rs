@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     balance,
-    desired::Protocol,
+    desired::HostPort,
+    ingress,
     rules::{Ruleset, TableName},
     view::{Bridge, Forwarding, Interface, Mac, Place, Port, Vxlan},
 };
@@ -123,15 +124,18 @@ pub enum Step {
         segment: String,
         gateway: Interface,
     },
-    /// Ends flows of UDP into `subnets` to tasks that no published port leads to any more; by
-    /// [`crate::conntrack::place`] those that one does lead to.
+    /// Ends flows into `subnets` to tasks that no published port leads to any more, as far as
+    /// they can begin anew; by [`crate::conntrack::place`] the tasks that one does lead to.
     CutPublished {
         allowed: BTreeMap<u32, BTreeSet<IpAddr>>,
         subnets: Vec<IpNetwork>,
     },
+    /// Ports, tasks and hosts that come to the table of published ports or leave it, in one
+    /// transaction. What is not held leads nowhere.
+    SetPorts(Box<ingress::Change>),
     /// Keeps other programs from a published port.
-    HoldPort(Protocol, u16),
-    FreePort(Protocol, u16),
+    HoldPort(HostPort),
+    FreePort(HostPort),
     /// The table of virtual IPs.
     DropBalance(PathBuf),
     /// Virtual IPs of a sandbox, in one transaction.
@@ -190,12 +194,14 @@ impl Step {
             Self::DropVxlan { .. } => 7,
             Self::DropBridge { .. } => 8,
             Self::DropNamespace { .. } => 9,
+            // A port that another program has leads nowhere.
+            Self::HoldPort(..) => 19,
             // The filter stands before the first tunnel.
             Self::SetTable {
                 place: Place::Host, ..
             } => 20,
-            Self::SetElements { .. } | Self::CutPublished { .. } | Self::HoldPort(..) => 21,
-            Self::SetForwarding(_) => 22,
+            Self::SetElements { .. } | Self::SetPorts(_) => 21,
+            Self::CutPublished { .. } | Self::SetForwarding(_) => 22,
             Self::MakeNamespace { .. } => 23,
             Self::MakeBridge { .. } => 24,
             Self::SetBridge { .. } => 25,

@@ -56,7 +56,7 @@ pub fn diff_host(plan: &mut Plan, desired: &Desired, wanted: &View, seen: &View)
     );
 }
 
-/// Gateways, published ports and the sockets that hold them.
+/// Gateways and published ports.
 fn diff_ingress(plan: &mut Plan, desired: &Desired, wanted: &View, seen: &View) {
     for (tag, found) in &seen.gateways {
         let want = wanted.gateways.get(tag);
@@ -91,15 +91,39 @@ fn diff_ingress(plan: &mut Plan, desired: &Desired, wanted: &View, seen: &View) 
             reason,
         );
     }
+    diff_ports(plan, desired, wanted, seen);
+}
+
+/// Published ports and the sockets that hold them.
+pub fn diff_ports(plan: &mut Plan, desired: &Desired, wanted: &View, seen: &View) {
+    let rules = ingress::rules::host(desired);
+    let change = match (&rules, &seen.ingress) {
+        (Some(rules), Some(seen)) => ingress::difference(rules, seen),
+        _ => None,
+    };
     let before = plan.steps.len();
-    diff_table(
-        plan,
-        "host",
-        (Place::Host, TableName::Ingress),
-        wanted.ingress.as_ref(),
-        seen.ingress.as_ref(),
-        || ingress::rules::host(desired).unwrap_or_default(),
-    );
+    match change {
+        // Ports and tasks come and go, and no new table is made for them.
+        Some(change) => {
+            if !change.is_empty() {
+                let reason = format!(
+                    "host: published ports: {} chains, {} elements to remove, {} to add",
+                    change.chains.len(),
+                    change.leave.values().map(Vec::len).sum::<usize>(),
+                    change.enter.values().map(Vec::len).sum::<usize>(),
+                );
+                plan.step(Step::SetPorts(Box::new(change)), reason);
+            }
+        }
+        None => diff_table(
+            plan,
+            "host",
+            (Place::Host, TableName::Ingress),
+            wanted.ingress.as_ref(),
+            seen.ingress.as_ref(),
+            || rules.clone().unwrap_or_default(),
+        ),
+    }
     if plan.steps.len() > before && wanted.ingress.is_some() {
         let (allowed, subnets) = ingress::rules::flows(desired);
         // Part of what the table is for, and no reason of its own.
@@ -110,15 +134,13 @@ fn diff_ingress(plan: &mut Plan, desired: &Desired, wanted: &View, seen: &View) 
         difference(&seen.ports, &wanted.ports),
     );
     for (ports, word) in [(&hold, "held"), (&free, "free")] {
-        for (protocol, port) in ports {
+        for port in ports {
             plan.reasons
-                .push(format!("host: port {port}/{protocol:?} is to be {word}"));
+                .push(format!("host: port {port} is to be {word}"));
         }
     }
-    let each = hold.into_iter().map(|port| Step::HoldPort(port.0, port.1));
-    plan.steps.extend(each);
-    let each = free.into_iter().map(|port| Step::FreePort(port.0, port.1));
-    plan.steps.extend(each);
+    plan.steps.extend(hold.into_iter().map(Step::HoldPort));
+    plan.steps.extend(free.into_iter().map(Step::FreePort));
 }
 
 pub(super) fn diff_table(

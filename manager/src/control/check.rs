@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use model::{
     NetworkId, PayloadKind, Refusal, ServiceId, ServiceSpec,
+    publish::{self, PublishOptions},
     service::{
         EndpointMode, LABEL_DRAIN, LABEL_PROGRESS_DEADLINE, LABEL_REBALANCE, LABEL_REBALANCE_RATE,
         PortConfig, PublishMode, ServiceMode, UpdateConfig,
@@ -128,6 +129,16 @@ fn labels(spec: &ServiceSpec) -> Result<(), Refusal> {
         return invalid(format!(
             "label {LABEL_REBALANCE_RATE}={text}: it is a number of moves a minute"
         ));
+    }
+    for (label, options) in &spec.labels {
+        let Some(target) = publish::labelled(label) else {
+            continue;
+        };
+        target.map_err(Refusal::invalid)?;
+        // Of a port that is not published it says nothing, and may wait for it.
+        if let Err(why) = PublishOptions::parse(options) {
+            return invalid(format!("label {label}={options}: {why}"));
+        }
     }
     depends::parse(spec).map(|_| ())
 }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use model::{
     Assignments, Generation, NetworkId, Node, NodeId, SecretId, Service, Task, TaskState,
     assignment::{Peer, ServiceRoute},
+    node::NodeState,
     service::{LABEL_PUBLISH, PublishMode},
 };
 
@@ -78,6 +79,7 @@ pub(super) fn peer(node: &Node) -> Option<Peer> {
         hostname: node.description.hostname.clone(),
         number: node.number,
         data_path: node.description.data_path?,
+        down: node.status.state == NodeState::Down,
     })
 }
 

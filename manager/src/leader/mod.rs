@@ -30,7 +30,7 @@ use crate::{
     orchestrator::{OrchestratorLoop, handover::HandoverLoop},
     raft::{Consensus, WrappingKey},
     scheduler::SchedulerLoop,
-    server::{self, LogDesk},
+    server::{self, LogDesk, PortDesk},
     store::{Proposer, Store, StoreWriter},
     tls::LiveIdentity,
 };
@@ -64,6 +64,7 @@ pub struct Manager {
     consensus: Arc<Consensus>,
     sessions: Arc<Sessions>,
     log_desk: LogDesk,
+    port_desk: PortDesk,
     identity: Arc<LiveIdentity>,
     listen: SocketAddr,
     events: broadcast::Sender<ClusterEvent>,
@@ -114,6 +115,7 @@ impl Manager {
             consensus,
             sessions: Arc::new(Sessions::new()),
             log_desk: LogDesk::default(),
+            port_desk: PortDesk::default(),
             identity,
             listen,
             events,
@@ -187,6 +189,10 @@ impl Manager {
 
     pub(crate) fn sessions(&self) -> &Sessions {
         &self.sessions
+    }
+
+    pub(crate) fn port_desk(&self) -> &PortDesk {
+        &self.port_desk
     }
 
     pub(crate) fn log_desk(&self) -> &LogDesk {

@@ -109,6 +109,14 @@ impl Manager {
                 &selection,
             )))),
             Verb::ServiceDryRun { spec } => self.dry_run(*spec),
+            Verb::PortsKept {
+                node,
+                order,
+                refused,
+            } => {
+                self.port_desk().answer(&order, node, refused);
+                Ok(Answer::Done)
+            }
             verb @ (Verb::ServiceCreate { .. }
             | Verb::ServiceUpdate { .. }
             | Verb::ServiceList
@@ -220,7 +228,9 @@ fn allowed(caller: &Member, verb: &Verb) -> Result<(), Refusal> {
         | Verb::EndpointAdvance { .. }
         | Verb::Detach { .. } => true,
         Verb::Attach(request) => request.node == caller.node,
-        Verb::NodeEndpoints { node } | Verb::TaskReport { node, .. } => *node == caller.node,
+        Verb::NodeEndpoints { node }
+        | Verb::TaskReport { node, .. }
+        | Verb::PortsKept { node, .. } => *node == caller.node,
         Verb::ClusterInspect
         | Verb::ClusterUpdate { .. }
         | Verb::NodeList

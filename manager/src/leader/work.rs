@@ -25,8 +25,14 @@ impl Manager {
         let view = store.view();
         match verb {
             Verb::ServiceCreate { spec } => {
+                // What is wrong for another reason is told before hosts are asked.
+                control::draft(&view, (*spec).clone(), clock::now())?;
+                let kept = self.keep_ports(&spec, None).await?;
                 let made = store.update(move |tx| control::service_create(tx, *spec));
                 let (id, _) = made.await?;
+                if let Some(kept) = kept {
+                    kept.used();
+                }
                 Ok(written(id))
             }
             Verb::ServiceUpdate {
@@ -36,10 +42,18 @@ impl Manager {
                 credentials,
                 rollback,
             } => {
+                let service = find_service(&view, &reference)?;
+                let previous = service.previous.as_deref().filter(|_| rollback);
+                let kept = self
+                    .keep_ports(previous.unwrap_or(&spec), Some(service))
+                    .await?;
                 let change = move |tx: &mut Transaction| {
                     control::service_update(tx, &reference, version, *spec, credentials, rollback)
                 };
                 let (id, _) = store.update(change).await?;
+                if let Some(kept) = kept {
+                    kept.used();
+                }
                 Ok(written(id))
             }
             Verb::ServiceList => {

@@ -209,6 +209,7 @@ fn messages(
         let session = control::new_id();
         manager.sessions().open(&node, session.clone(), model::Generation::default(), Instant::now());
         let mut orders = manager.log_desk().session(&node);
+        let mut ports = manager.port_desk().session(&node);
         let open = Open { manager: Arc::clone(&manager), node: node.clone(), session: session.clone() };
         let Some(own) = tables.node(&node).cloned() else {
             yield pack(&SessionMessage::Removed);
@@ -227,13 +228,14 @@ fn messages(
         loop {
             let watched = tokio::select! {
                 watched = watch.next() => Ok(watched),
-                Some(order) = orders.recv() => Err(order),
+                Some(order) = orders.recv() => Err(SessionMessage::Logs(Box::new(order))),
+                Some(order) = ports.recv() => Err(SessionMessage::Ports(Box::new(order))),
                 () = manager.ending().cancelled() => break,
             };
             let watched = match watched {
                 Ok(watched) => watched,
                 Err(order) => {
-                    yield pack(&SessionMessage::Logs(Box::new(order)));
+                    yield pack(&order);
                     continue;
                 }
             };

@@ -4,10 +4,11 @@ mod join;
 mod logs;
 mod members;
 pub mod merge;
+mod ports;
 
 use std::{net::SocketAddr, sync::Arc};
 
-pub(crate) use self::logs::LogDesk;
+pub(crate) use self::{logs::LogDesk, ports::PortDesk};
 
 use model::Refusal;
 use tokio::{

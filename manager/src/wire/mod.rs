@@ -6,6 +6,7 @@ use model::{
     Assignments, ClusterId, Generation, Id, Increment, Node, NodeId, Refusal, TaskId,
     log::{LogLine, LogOptions},
     node::{Availability, NodeDescription, Role},
+    publish::HeldPort,
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tonic::Status;
@@ -72,6 +73,8 @@ pub enum SessionMessage {
     HeartbeatPeriod(Duration),
     /// Somebody wants to read logs of this host's tasks.
     Logs(Box<LogOrder>),
+    /// Somebody is about to publish ports.
+    Ports(Box<PortOrder>),
     /// The node was removed from the cluster; there is no coming back under this identity.
     Removed,
 }
@@ -91,6 +94,16 @@ pub struct LogOrder {
     pub subscription: Id,
     pub tasks: Vec<TaskId>,
     pub options: LogOptions,
+}
+
+/// Asks a host to keep ports from other programs until a service that publishes them is there,
+/// or to give them up; the answer to the first is `Verb::PortsKept`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PortOrder {
+    pub order: Id,
+    pub ports: Vec<HeldPort>,
+    /// For how long; absent: they are given up.
+    pub keep: Option<Duration>,
 }
 
 /// The first message of a host's stream of logs; the others are [`LogPush`].

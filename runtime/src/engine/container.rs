@@ -7,7 +7,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard},
 };
 
-use model::{ContainerId, Refusal};
+use model::{ContainerId, Refusal, service::Protocol};
 use tokio::sync::{oneshot, watch};
 
 use super::{
@@ -16,7 +16,7 @@ use super::{
     record::{Record, write_json},
 };
 use crate::{
-    network::{ConnectRequest, NetworkMode},
+    network::{ConnectRequest, NetworkMode, PortBinding},
     oci::attach::Connection,
 };
 
@@ -128,6 +128,7 @@ impl Container {
             dns: record.spec.dns.clone(),
             dns_search: record.spec.dns_search.clone(),
             dns_options: record.spec.dns_options.clone(),
+            ports: ports(&record.spec.host, &record.effective.exposed_ports),
         }
     }
 
@@ -214,4 +215,27 @@ impl Engine {
             other => other,
         })
     }
+}
+
+/// The ports asked for, and the exposed ones that are asked for all together.
+fn ports(host: &super::HostSpec, exposed: &std::collections::BTreeSet<String>) -> Vec<PortBinding> {
+    let mut ports = host.ports.clone();
+    for text in exposed.iter().filter(|_| host.publish_all) {
+        let (port, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+        let protocols = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
+        let protocol = protocols.into_iter().find(|one| one.as_str() == protocol);
+        if let (Ok(target), Some(protocol)) = (port.parse(), protocol)
+            && !ports
+                .iter()
+                .any(|one| one.target == target && one.protocol == protocol)
+        {
+            ports.push(PortBinding {
+                target,
+                protocol,
+                published: None,
+                address: None,
+            });
+        }
+    }
+    ports
 }

@@ -10,7 +10,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::network::NetworkMode;
+use crate::network::{NetworkMode, PortBinding};
 
 /// A container's wish. `ContainerSpec::new(image)` has Docker's defaults.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -103,6 +103,10 @@ pub struct HostSpec {
     pub readonly_paths: Option<Vec<String>>,
     /// Rows and columns of the first terminal.
     pub console_size: Option<(u16, u16)>,
+    /// Ports of the host that lead to the container.
+    pub ports: Vec<PortBinding>,
+    /// Every exposed port gets one, too.
+    pub publish_all: bool,
 }
 
 /// Limits; absent or 0 is no limit.

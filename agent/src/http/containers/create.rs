@@ -2,6 +2,7 @@
 //! taken, refused by name, or named in a warning.
 
 mod host;
+mod ports;
 
 use api::docker::{ContainerCreateBody, HealthConfig, NetworkingConfig};
 use model::{ContainerId, Refusal};

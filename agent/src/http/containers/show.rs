@@ -12,7 +12,7 @@ use api::{
 };
 use runtime::{
     engine::{ContainerView, HealthStatus, Healthcheck, MountPoint, StateView, Status},
-    network::{ConnectedEndpoint, NetworkMode, NetworkWish},
+    network::{ConnectedEndpoint, NetworkMode, NetworkWish, PortBinding},
 };
 
 /// One entry of `/containers/json`. `now` in nanoseconds since the epoch.
@@ -24,13 +24,7 @@ pub(super) fn summary(view: &ContainerView, now: i64) -> Summary {
         image_id: view.image_id.clone(),
         command: command_line(&view.effective.argv),
         created: timestamp::seconds(view.created_at),
-        ports: view
-            .effective
-            .exposed_ports
-            .iter()
-            .filter(|_| view.state.pid != 0)
-            .filter_map(|port| read_port(port))
-            .collect(),
+        ports: ports(view),
         size_rw: None,
         size_root_fs: None,
         labels: labels(view),
@@ -70,12 +64,54 @@ fn command_line(argv: &[String]) -> String {
         .join(" ")
 }
 
+/// Exposed and published ports of a container that runs.
+fn ports(view: &ContainerView) -> Vec<Port> {
+    if view.state.pid == 0 {
+        return Vec::new();
+    }
+    let published = &view.network.ports;
+    let is_published = |text: &&String| published.iter().any(|port| port.target() == **text);
+    let exposed = view.effective.exposed_ports.iter();
+    let exposed = exposed.filter(|text| !is_published(text));
+    let mut ports: Vec<Port> = exposed.filter_map(|port| read_port(port)).collect();
+    for port in published {
+        ports.extend(bindings(port).into_iter().map(|binding| Port {
+            ip: binding.host_ip,
+            private_port: port.target,
+            public_port: binding.host_port.parse().ok(),
+            protocol: port.protocol.as_str().to_owned(),
+        }));
+    }
+    ports
+}
+
+/// Docker's two lines for a port of all addresses, one for that of an address.
+fn bindings(port: &PortBinding) -> Vec<container::PortBinding> {
+    let all = vec!["0.0.0.0".to_owned(), "::".to_owned()];
+    let addresses = port
+        .address
+        .map_or(all, |address| vec![address.to_string()]);
+    let number = match port.published {
+        Some((first, last)) if first != last => format!("{first}-{last}"),
+        Some((only, _)) => only.to_string(),
+        None => String::new(),
+    };
+    addresses
+        .into_iter()
+        .map(|host_ip| container::PortBinding {
+            host_ip,
+            host_port: number.clone(),
+        })
+        .collect()
+}
+
 /// `8080/tcp`.
 fn read_port(text: &str) -> Option<Port> {
     let (port, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
     Some(Port {
         private_port: port.parse().ok()?,
         protocol: protocol.to_owned(),
+        ..Port::default()
     })
 }
 
@@ -370,6 +406,15 @@ fn network_settings(view: &ContainerView, version: ApiVersion) -> NetworkSetting
     let networks = networks(view, version);
     let bridge = networks.get("bridge").cloned().unwrap_or_default();
     let netns = view.network.netns.as_ref().filter(|_| view.state.pid != 0);
+    let mut published = BTreeMap::<String, Vec<container::PortBinding>>::new();
+    if view.state.pid != 0 {
+        for port in &view.network.ports {
+            published
+                .entry(port.target())
+                .or_default()
+                .extend(bindings(port));
+        }
+    }
     NetworkSettings {
         sandbox_id: netns.map(|_| view.id.to_string()).unwrap_or_default(),
         sandbox_key: netns
@@ -381,6 +426,11 @@ fn network_settings(view: &ContainerView, version: ApiVersion) -> NetworkSetting
             .iter()
             .filter(|_| view.state.pid != 0)
             .map(|port| (port.clone(), None))
+            .chain(
+                published
+                    .into_iter()
+                    .map(|(port, places)| (port, Some(places))),
+            )
             .collect(),
         endpoint_id: bridge.endpoint_id,
         gateway: bridge.gateway,
@@ -616,7 +666,8 @@ pub(super) mod tests {
             read_port("53/udp").unwrap(),
             Port {
                 private_port: 53,
-                protocol: "udp".into()
+                protocol: "udp".into(),
+                ..Port::default()
             }
         );
         assert_eq!(read_port("80").unwrap().protocol, "tcp");

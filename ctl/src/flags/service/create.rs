@@ -8,7 +8,7 @@ use super::container::{CONTAINER, ContainerFlags};
 use super::edit::{at, put};
 use super::file::{FileRequest, Kind, references, request};
 use super::policy::PolicyFlags;
-use super::port::{Published, published};
+use super::port::{self, Published, published};
 use super::value::{address, generic, host, label, network, preference, ulimit};
 use crate::flags::mount::mount;
 use crate::flags::variables::environment;
@@ -73,7 +73,7 @@ pub struct CreateFlags {
     /// Spread over the values of a label: spread=node.labels.rack
     #[arg(long, value_name = "PREFERENCE", value_parser = preference)]
     pub placement_pref: Vec<Value>,
-    /// Publish a port on all hosts: `[PUBLISHED:]TARGET[/PROTOCOL]` or published=…,target=…,protocol=…,mode=host
+    /// Publish a port on all hosts: `[PUBLISHED:]TARGET[/PROTOCOL]` or published=…,target=…,protocol=…,mode=host,policy=local,host_ip=…
     #[arg(short, long, value_name = "PORT", value_parser = published)]
     pub publish: Vec<Published>,
     /// Give tasks a secret as a file in /run/secrets: NAME or source=…,target=…,uid=…,gid=…,mode=…
@@ -123,7 +123,10 @@ impl CreateFlags {
         self.container.apply(&mut spec)?;
         self.policy.apply(&mut spec);
         self.fill(&mut spec, arguments, around, references)?;
-        let ports: Vec<Value> = self.publish.iter().flat_map(|p| p.0.clone()).collect();
+        let mut ports: Vec<Value> = self.publish.iter().flat_map(|p| p.0.clone()).collect();
+        for (label, options) in port::labels(&mut ports) {
+            put(&mut spec, &["Labels", &label], json!(options));
+        }
         put(&mut spec, &["EndpointSpec", "Ports"], Value::Array(ports));
         for (path, list) in [
             (

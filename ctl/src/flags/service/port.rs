@@ -4,11 +4,15 @@ use serde_json::{Map, Value, json};
 
 use crate::flags::comma_fields;
 
+/// Where a port carries its options until they become a label.
+const OPTIONS: &str = "overnet";
+
 /// What one `--publish` asks for: the API's port configurations.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Published(pub Vec<Value>);
 
-/// Reads `[PUBLISHED:]TARGET[/PROTOCOL]`, ranges allowed, or `published=…,target=…,protocol=…,mode=…`.
+/// Reads `[PUBLISHED:]TARGET[/PROTOCOL]`, ranges allowed, or
+/// `published=…,target=…,protocol=…,mode=…,policy=…,host_ip=…`.
 pub fn published(text: &str) -> Result<Published, String> {
     if text.contains('=') {
         long(text).map(|port| Published(vec![port]))
@@ -20,6 +24,7 @@ pub fn published(text: &str) -> Result<Published, String> {
 fn long(text: &str) -> Result<Value, String> {
     let (mut protocol, mut mode) = ("tcp".to_owned(), "ingress".to_owned());
     let (mut target, mut public) = (None, None);
+    let mut options = Vec::new();
     for field in comma_fields(text)? {
         let Some((key, value)) = field.split_once('=').filter(|(_, value)| !value.is_empty())
         else {
@@ -35,9 +40,20 @@ fn long(text: &str) -> Result<Value, String> {
             "mode" => mode = known(value, &["ingress", "host"], "publish mode")?,
             "target" => target = Some(number("target")?),
             "published" => public = Some(number("published")?),
+            "policy" => {
+                let policy = known(value, &["all", "local-first", "local"], "publish policy")?;
+                options.push(format!("policy={policy}"));
+            }
+            "host_ip" => {
+                let address: std::net::IpAddr = value
+                    .parse()
+                    .map_err(|_| format!("invalid host_ip value '{value}': it is no address"))?;
+                options.push(format!("host_ip={address}"));
+            }
             other => {
                 return Err(format!(
-                    "invalid field key: {other}: there are published, target, protocol and mode"
+                    "invalid field key: {other}: there are published, target, protocol, mode, policy \
+                     and host_ip"
                 ));
             }
         }
@@ -45,7 +61,11 @@ fn long(text: &str) -> Result<Value, String> {
     let target = target
         .filter(|port| *port > 0)
         .ok_or("missing mandatory field \"target\"")?;
-    Ok(entry(&protocol, target, public.unwrap_or(0), &mode))
+    let mut port = entry(&protocol, target, public.unwrap_or(0), &mode);
+    if !options.is_empty() {
+        port[OPTIONS] = json!(options.join(","));
+    }
+    Ok(port)
 }
 
 fn known(value: &str, allowed: &[&str], what: &str) -> Result<String, String> {
@@ -68,7 +88,8 @@ fn short(text: &str) -> Result<Vec<Value>, String> {
         .map_or((None, rest), |(o, i)| (Some(o), i));
     if outside.is_some_and(|o| o.contains([':', '.'])) {
         return Err(
-            "hostip is not supported: a port of a service is published on all hosts".to_owned(),
+            "hostip is not supported in the short form: write published=…,target=…,host_ip=…"
+                .to_owned(),
         );
     }
     let bad = || format!("{text:?} is no port: write [PUBLISHED:]TARGET[/tcp|udp|sctp]");
@@ -109,6 +130,17 @@ fn entry(protocol: &str, target: u16, published: u16, mode: &str) -> Value {
     }
     port.insert("PublishMode".to_owned(), json!(mode));
     Value::Object(port)
+}
+
+/// What Docker's specification has no field for, taken out of ports: labels of the service.
+pub fn labels(ports: &mut [Value]) -> Vec<(String, String)> {
+    let taken = ports.iter_mut().filter_map(|port| {
+        let options = port.as_object_mut()?.remove(OPTIONS)?;
+        let (target, protocol) = (port["TargetPort"].as_u64()?, port["Protocol"].as_str()?);
+        let label = format!("overnet.publish.{target}/{protocol}");
+        Some((label, options.as_str()?.to_owned()))
+    });
+    taken.collect()
 }
 
 /// The ports after an edit; a removal goes by target port, protocol and mode.
@@ -191,6 +223,20 @@ mod tests {
         ];
         for (text, wanted) in cases {
             assert_eq!(published(text).ok(), wanted.map(Published), "{text}");
+        }
+    }
+
+    #[test]
+    fn options_become_labels() {
+        let text = "published=80,target=8080,policy=local-first,host_ip=192.0.2.1";
+        let mut ports = published(text).unwrap().0;
+        let label = "overnet.publish.8080/tcp".to_owned();
+        let options = "policy=local-first,host_ip=192.0.2.1".to_owned();
+        assert_eq!(labels(&mut ports), [(label, options)]);
+        assert_eq!(ports, [entry("tcp", 8080, 80, "ingress")]);
+        assert!(labels(&mut ports).is_empty());
+        for bad in ["target=1,policy=near", "target=1,host_ip=here"] {
+            assert!(published(bad).is_err(), "{bad}");
         }
     }
 

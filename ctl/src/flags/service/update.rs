@@ -170,7 +170,11 @@ impl UpdateFlags {
         self.edit_task(spec, found)?;
         if !self.publish_add.is_empty() || !self.publish_rm.is_empty() {
             let now = list(spec, &["EndpointSpec", "Ports"]);
-            let ports = port::edited(&now, &self.publish_add, &self.publish_rm);
+            let mut added: Vec<Value> = self.publish_add.iter().flat_map(|p| p.0.clone()).collect();
+            for (label, options) in port::labels(&mut added) {
+                put(spec, &["Labels", &label], json!(options));
+            }
+            let ports = port::edited(&now, &[Published(added)], &self.publish_rm);
             put(spec, &["EndpointSpec", "Ports"], Value::Array(ports));
         }
         if self.force {

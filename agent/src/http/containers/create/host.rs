@@ -9,7 +9,7 @@ use api::docker::{
 use model::Refusal;
 use runtime::engine::{DeviceSpec, HostSpec, LogSpec, Resources, RestartPolicy, Ulimit};
 
-use super::{Lookup, filled, refuse_if, text};
+use super::{Lookup, filled, ports, refuse_if, text};
 use crate::http::containers::{mounts, network};
 
 pub(super) struct ReadHost {
@@ -154,11 +154,6 @@ pub(super) fn host(
         matches!(cgroupns_mode, Some(HostConfigCgroupnsModeEnum::HOST)),
         "HostConfig.CgroupnsMode host (--cgroupns=host)",
     )?;
-    if port_bindings.is_some_and(|map| !map.is_empty()) || publish_all_ports.unwrap_or(false) {
-        return Err(Refusal::not_implemented(
-            "publishing ports (-p, -P) is not there yet; leave it out and reach the container over its network",
-        ));
-    }
     for (given, field) in [
         (cpu_count.unwrap_or(0) != 0, "CpuCount"),
         (cpu_percent.unwrap_or(0) != 0, "CpuPercent"),
@@ -200,6 +195,14 @@ pub(super) fn host(
         endpoints,
         lookup.container,
     )?;
+    let mut published = ports::read(port_bindings.unwrap_or_default())?;
+    let mut publish_all = publish_all_ports.unwrap_or(false);
+    if !matches!(network, runtime::network::NetworkMode::Networks(_)) {
+        if !published.is_empty() || publish_all {
+            warnings.push("Published ports are discarded when using host, none or another container's network".to_owned());
+        }
+        (published, publish_all) = (Vec::new(), false);
+    }
     let of_container = |field: &str, mode: Option<String>| -> Result<String, Refusal> {
         let mode = text(mode);
         match mode.strip_prefix("container:") {
@@ -315,6 +318,8 @@ pub(super) fn host(
                     })
                     .as_deref(),
             ),
+            ports: published,
+            publish_all,
         },
     })
 }

@@ -83,11 +83,20 @@ fn keys_in_any_case_mean_the_same() {
 fn what_is_not_there_is_refused_by_name() {
     for (host, status, words) in [
         (
-            r#""PortBindings":{"80/tcp":[{"HostPort":"8080"}]}"#,
-            501,
-            "publishing ports",
+            r#""PortBindings":{"80/icmp":[{"HostPort":"8080"}]}"#,
+            400,
+            "protocol",
         ),
-        (r#""PublishAllPorts":true"#, 501, "publishing ports"),
+        (
+            r#""PortBindings":{"80/tcp":[{"HostPort":"90-80"}]}"#,
+            400,
+            "90-80",
+        ),
+        (
+            r#""PortBindings":{"80/tcp":[{"HostIp":"::1"}]}"#,
+            501,
+            "[::1]",
+        ),
         (r#""Links":["a:b"]"#, 501, "Links"),
         (r#""VolumesFrom":["a"]"#, 501, "VolumesFrom"),
         (r#""DeviceRequests":[{"Count":-1}]"#, 501, "--gpus"),

@@ -1,19 +1,33 @@
 //! The example server: says `Hello Docker!!` on TCP port 8080, and tells at `/whoami`, and to
 //! any UDP datagram on the same port, who asked and who answered.
 //!
-//! `probe HOST:PORT SECONDS [PER_SECOND]` is the other end: sends datagrams at a steady pace and
-//! counts the answers, so that a single lost packet shows.
+//! It is the other end, too: `probe HOST:PORT SECONDS [PER_SECOND]` sends datagrams at a steady pace
+//! and counts the answers, so that a single lost packet shows; `load HOST:PORT SECONDS PER_SECOND
+//! [keep]` does so with requests; `ask tcp://HOST:PORT udp://HOST:PORT …` prints who each one says
+//! that it sees; `listen PORT` holds a port.
+
+mod load;
+mod probe;
 
 use std::{
     convert::Infallible,
-    net::{IpAddr, SocketAddr, ToSocketAddrs, UdpSocket as StdUdpSocket},
+    net::{IpAddr, SocketAddr},
     process::ExitCode,
-    time::{Duration, Instant},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 
 use anyhow::{Context, Result, bail};
 use http_body_util::Full;
-use hyper::{Request, Response, StatusCode, body::Bytes, service::service_fn};
+use hyper::{
+    Request, Response, StatusCode,
+    body::Bytes,
+    header::{CONNECTION, HeaderValue},
+    service::service_fn,
+};
 use hyper_util::{rt::TokioIo, server::graceful::GracefulShutdown};
 use tokio::{
     net::{TcpListener, UdpSocket},
@@ -22,7 +36,9 @@ use tokio::{
 
 const PORT: u16 = 8080;
 const GREETING: &str = "Hello Docker!!";
-/// How long a SIGTERM waits for answers that are on their way.
+/// How long a SIGTERM lets clients end their connections, which every answer asks for then.
+const LEAVING: Duration = Duration::from_secs(1);
+/// How long it waits for answers that are on their way.
 const GRACE: Duration = Duration::from_secs(5);
 
 fn main() -> ExitCode {
@@ -30,10 +46,15 @@ fn main() -> ExitCode {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let done = match words[..] {
         [] => serve(),
-        ["probe", target, seconds] => probe(target, seconds, "200"),
-        ["probe", target, seconds, rate] => probe(target, seconds, rate),
+        ["probe", target, seconds] => probe::probe(target, seconds, "200"),
+        ["probe", target, seconds, rate] => probe::probe(target, seconds, rate),
+        ["load", target, seconds, rate] => load::load(target, seconds, rate, false),
+        ["load", target, seconds, rate, "keep"] => load::load(target, seconds, rate, true),
+        ["ask", ref targets @ ..] if !targets.is_empty() => load::ask(targets),
+        ["listen", port] => listen(port),
         _ => Err(anyhow::anyhow!(
-            "usage: echo [probe HOST:PORT SECONDS [PER_SECOND]]"
+            "usage: echo [probe HOST:PORT SECONDS [PER_SECOND] | load HOST:PORT SECONDS PER_SECOND \
+             [keep] | ask tcp://HOST:PORT udp://HOST:PORT … | listen PORT]"
         )),
     };
     match done {
@@ -54,6 +75,7 @@ fn serve() -> Result<()> {
         let mut term = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let graceful = GracefulShutdown::new();
+        let leaving = Arc::new(AtomicBool::new(false));
         let host = hostname();
         println!("start server");
         tokio::spawn(answer_datagrams(udp, host.clone()));
@@ -70,9 +92,14 @@ fn serve() -> Result<()> {
                 _ = term.recv() => break,
                 _ = interrupt.recv() => break,
             };
-            let host = host.clone();
+            let (host, leaving) = (host.clone(), Arc::clone(&leaving));
             let service = service_fn(move |request: Request<hyper::body::Incoming>| {
-                let response = answer(request.method().as_str(), request.uri().path(), peer, &host);
+                let path = request.uri().path();
+                let mut response = answer(request.method().as_str(), path, peer, &host);
+                if leaving.load(Ordering::Relaxed) {
+                    let close = HeaderValue::from_static("close");
+                    response.headers_mut().insert(CONNECTION, close);
+                }
                 async move { Ok::<_, Infallible>(response) }
             });
             let connection = hyper::server::conn::http1::Builder::new()
@@ -81,6 +108,12 @@ fn serve() -> Result<()> {
         }
         drop(tcp);
         println!("stop server");
+        // A connection that is cut while a request is on its way to it is a failed request.
+        leaving.store(true, Ordering::Relaxed);
+        let begun = tokio::time::Instant::now();
+        while graceful.count() > 0 && begun.elapsed() < LEAVING {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
         let _ = tokio::time::timeout(GRACE, graceful.shutdown()).await;
         Ok(())
     })
@@ -146,62 +179,13 @@ fn hostname() -> String {
         .to_owned()
 }
 
-/// Prints `sent N answered M longest-gap MS`; fails when an answer is missing.
-fn probe(target: &str, seconds: &str, rate: &str) -> Result<()> {
-    let seconds: f64 = seconds.parse().context("SECONDS is a number")?;
-    let rate: f64 = rate.parse().context("PER_SECOND is a number")?;
-    let peer = target
-        .to_socket_addrs()
-        .with_context(|| format!("cannot resolve {target}"))?
-        .next();
-    let peer = peer.with_context(|| format!("{target} has no address"))?;
-    let any: IpAddr = if peer.is_ipv4() {
-        "0.0.0.0".parse()?
-    } else {
-        "::".parse()?
-    };
-    let socket = StdUdpSocket::bind((any, 0))?;
-    socket.connect(peer)?;
-    let total = (seconds * rate) as u64;
-    let pause = Duration::from_secs_f64(1.0 / rate);
-    let receiver = socket.try_clone()?;
-    receiver.set_read_timeout(Some(Duration::from_secs(2)))?;
-    let counter = std::thread::spawn(move || count_answers(&receiver, total));
-    let start = Instant::now();
-    for number in 0..total {
-        let due = start + pause * number as u32;
-        std::thread::sleep(due.saturating_duration_since(Instant::now()));
-        // An unreachable peer shows as a missing answer.
-        let _ = socket.send(&number.to_be_bytes());
+/// Until it is ended.
+fn listen(port: &str) -> Result<()> {
+    let port: u16 = port.parse().context("PORT is a number")?;
+    let _socket = std::net::TcpListener::bind((std::net::Ipv4Addr::UNSPECIFIED, port))
+        .with_context(|| format!("cannot listen on port {port}"))?;
+    println!("listening");
+    loop {
+        std::thread::park();
     }
-    let (answered, gap) = counter.join().unwrap_or_default();
-    println!(
-        "sent {total} answered {answered} longest-gap {}",
-        gap.as_millis()
-    );
-    if answered < total {
-        bail!("{} of {total} unanswered", total - answered);
-    }
-    Ok(())
-}
-
-/// Reads until all are there or nothing has come for the socket's read timeout.
-fn count_answers(socket: &StdUdpSocket, total: u64) -> (u64, Duration) {
-    let (mut answered, mut gap, mut silent) = (0, Duration::ZERO, 0);
-    let mut last = Instant::now();
-    let mut packet = [0; 512];
-    while answered < total && silent < 3 {
-        match socket.recv(&mut packet) {
-            Ok(_) => {
-                gap = gap.max(last.elapsed());
-                last = Instant::now();
-                answered += 1;
-                silent = 0;
-            }
-            // A refused port is told at once, a lost packet by the timeout.
-            Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {}
-            Err(_) => silent += 1,
-        }
-    }
-    (answered, gap)
 }

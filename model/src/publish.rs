@@ -1,0 +1,141 @@
+//! How ports are published beside what Docker's spec says: labels of the service.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use serde::{Deserialize, Serialize};
+
+use crate::service::{LABEL_PUBLISH, PortConfig, Protocol};
+
+/// Which of a service's tasks a port of a host leads to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PublishPolicy {
+    /// All of the cluster, each with an equal share.
+    #[default]
+    All,
+    /// Those of the host itself; the others while it has none.
+    LocalFirst,
+    /// Those of the host itself; without one the port refuses.
+    Local,
+}
+
+/// What the label of one port says.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PublishOptions {
+    pub policy: PublishPolicy,
+    /// The only address of a host that leads there.
+    pub host_ip: Option<IpAddr>,
+}
+
+/// A port that hosts are to hold, as managers and hosts speak of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct HeldPort {
+    pub protocol: Protocol,
+    pub port: u16,
+    pub address: Option<IpAddr>,
+}
+
+impl PublishOptions {
+    /// Reads `policy=local-first,host_ip=192.0.2.1`.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let mut options = Self::default();
+        for field in text.split(',').filter(|field| !field.is_empty()) {
+            match field.split_once('=') {
+                Some(("policy", value)) => {
+                    options.policy = match value {
+                        "all" => PublishPolicy::All,
+                        "local-first" => PublishPolicy::LocalFirst,
+                        "local" => PublishPolicy::Local,
+                        _ => {
+                            return Err(format!(
+                                "policy {value:?}: there are all, local-first and local"
+                            ));
+                        }
+                    }
+                }
+                Some(("host_ip", value)) => {
+                    let address = value.parse();
+                    let address: IpAddr =
+                        address.map_err(|_| format!("host_ip {value:?} is no address"))?;
+                    options.host_ip = (!address.is_unspecified()).then_some(address);
+                }
+                _ => {
+                    return Err(format!(
+                        "{field:?}: there are policy=all|local-first|local and host_ip=ADDRESS"
+                    ));
+                }
+            }
+        }
+        Ok(options)
+    }
+
+    /// Those of a port among the service's labels; what cannot be read says nothing, for the
+    /// manager has refused it.
+    pub fn of(labels: &BTreeMap<String, String>, port: &PortConfig) -> Self {
+        let label = label(port.target, port.protocol);
+        let text = labels.get(&label).map_or("", String::as_str);
+        Self::parse(text).unwrap_or_default()
+    }
+}
+
+/// The label of the ports that lead to this target.
+pub fn label(target: u16, protocol: Protocol) -> String {
+    format!("{LABEL_PUBLISH}.{target}/{}", protocol.as_str())
+}
+
+/// The target and protocol that a label names; none for labels of others.
+pub fn labelled(label: &str) -> Option<Result<(u16, Protocol), String>> {
+    let rest = label.strip_prefix(LABEL_PUBLISH)?;
+    let read = || {
+        let (target, protocol) = rest.strip_prefix('.')?.split_once('/')?;
+        let all = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
+        let protocol = all.into_iter().find(|one| one.as_str() == protocol)?;
+        let target: u16 = target.parse().ok()?;
+        (target > 0).then_some((target, protocol))
+    };
+    Some(
+        read().ok_or_else(|| {
+            format!("label {label}: write {LABEL_PUBLISH}.TARGET/tcp|udp|sctp=OPTIONS")
+        }),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_are_read() {
+        let host_ip = "192.0.2.1".parse().ok();
+        for (text, policy, host_ip) in [
+            ("", PublishPolicy::All, None),
+            ("policy=all", PublishPolicy::All, None),
+            ("policy=local", PublishPolicy::Local, None),
+            (
+                "host_ip=192.0.2.1,policy=local-first",
+                PublishPolicy::LocalFirst,
+                host_ip,
+            ),
+            ("host_ip=0.0.0.0", PublishPolicy::All, None),
+        ] {
+            let expected = PublishOptions { policy, host_ip };
+            assert_eq!(PublishOptions::parse(text), Ok(expected), "{text}");
+        }
+        for text in ["policy", "policy=near", "host_ip=here", "nodes=a"] {
+            assert!(PublishOptions::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn labels_name_targets() {
+        let udp = label(53, Protocol::Udp);
+        assert_eq!(labelled(&udp), Some(Ok((53, Protocol::Udp))));
+        assert_eq!(labelled("com.example"), None);
+        for text in ["", ".53", ".0/tcp", ".53/icmp", "ed.53/udp"] {
+            let label = format!("{LABEL_PUBLISH}{text}");
+            assert!(
+                labelled(&label).is_some_and(|read| read.is_err()),
+                "{label}"
+            );
+        }
+    }
+}
