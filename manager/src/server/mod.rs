@@ -4,12 +4,13 @@ mod join;
 mod logs;
 mod members;
 pub mod merge;
+mod peers;
 
 use std::{net::SocketAddr, sync::Arc};
 
 pub(crate) use self::logs::LogDesk;
 
-use model::Refusal;
+use model::{Refusal, node::Role};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::mpsc,
@@ -30,7 +31,9 @@ use crate::{
     tls,
     wire::{
         MESSAGE_LIMIT,
-        proto::{join_server::JoinServer, members_server::MembersServer},
+        proto::{
+            join_server::JoinServer, members_server::MembersServer, peers_server::PeersServer,
+        },
     },
 };
 
@@ -51,6 +54,9 @@ pub(crate) fn serve(
     let members = MembersServer::new(members::Members(Arc::clone(&manager)))
         .max_decoding_message_size(MESSAGE_LIMIT)
         .max_encoding_message_size(MESSAGE_LIMIT);
+    let peers = PeersServer::new(peers::Peers(Arc::clone(&manager)))
+        .max_decoding_message_size(MESSAGE_LIMIT)
+        .max_encoding_message_size(MESSAGE_LIMIT);
     Ok(async move {
         let (ready, incoming) = mpsc::channel(HANDSHAKES);
         let ending = manager.ending().clone();
@@ -60,6 +66,7 @@ pub(crate) fn serve(
             .http2_keepalive_interval(Some(std::time::Duration::from_secs(5)))
             .add_service(join)
             .add_service(members)
+            .add_service(peers)
             .serve_with_incoming(ReceiverStream::new(incoming));
         tokio::select! {
             () = accepting => {}
@@ -107,8 +114,8 @@ fn address_of<T>(request: &Request<T>) -> Option<SocketAddr> {
     request.extensions().get::<Info>()?.get_ref().remote_addr()
 }
 
-/// Who calls: a certificate of this cluster whose node still exists.
-fn caller<T>(manager: &Manager, request: &Request<T>) -> Result<Member, Status> {
+/// Who the other end's certificate says it is.
+fn certificate<T>(request: &Request<T>) -> Result<Member, Status> {
     let certificates = request
         .extensions()
         .get::<Info>()
@@ -119,12 +126,29 @@ fn caller<T>(manager: &Manager, request: &Request<T>) -> Result<Member, Status> 
         .ok_or_else(|| {
             Status::unauthenticated("this call needs a certificate of the cluster; join it first")
         })?;
-    let member =
-        member_of(certificate).map_err(|error| Status::unauthenticated(error.to_string()))?;
-    if manager.store().view().node(&member.node).is_none() {
-        return Err(Status::permission_denied(
+    member_of(certificate).map_err(|error| Status::unauthenticated(error.to_string()))
+}
+
+/// Who calls: a certificate of this cluster whose node still exists. A node that was demoted is
+/// a worker at once, whatever its certificate still says.
+fn caller<T>(manager: &Manager, request: &Request<T>) -> Result<Member, Status> {
+    let mut member = certificate(request)?;
+    let view = manager.store().view();
+    let removed = view
+        .cluster()
+        .is_some_and(|record| record.removed.contains_key(&member.node));
+    match view.node(&member.node) {
+        Some(node) => {
+            if node.spec.role == Role::Worker {
+                member.role = Role::Worker;
+            }
+            Ok(member)
+        }
+        None if removed || manager.term().is_some() => Err(Status::permission_denied(
             "this node was removed from the cluster; leave it and join again",
-        ));
+        )),
+        None => Err(Status::unavailable(
+            "this manager has not heard of the node yet; try again in a moment",
+        )),
     }
-    Ok(member)
 }

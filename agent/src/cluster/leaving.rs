@@ -1,0 +1,77 @@
+//! Leaving a cluster, as a worker and as a manager.
+
+use std::{sync::Arc, time::Duration};
+
+use manager::{client::Connection, tls};
+use model::Refusal;
+
+use super::member::Member;
+
+/// How long the other managers may take to agree that this one goes.
+const AGREE: Duration = Duration::from_secs(15);
+/// Docker's words, which its command line shows as they are.
+const ATTEMPT: &str =
+    "You are attempting to leave the swarm on a node that is participating as a manager. ";
+const RESTORE: &str = "The only way to restore a swarm that has lost consensus is to reinitialize it with `--force-new-cluster`. Use `--force` to suppress this message.";
+
+/// Why a manager does not leave without force, and what its leaving would mean.
+pub(super) fn refusal(member: &Member) -> Refusal {
+    let Some(manager) = member.manager() else {
+        return Refusal::unavailable(format!(
+            "{ATTEMPT}Doing so may lose the consensus of your cluster. {RESTORE}"
+        ));
+    };
+    let roster = manager.roster();
+    let own = member.membership().node_id;
+    if roster.survives_without(&own) {
+        return Refusal::unavailable(format!("{ATTEMPT}{RESTORE}"));
+    }
+    if roster.voting() <= 1 {
+        return Refusal::unavailable(format!(
+            "{ATTEMPT}Removing the last manager erases all current state of the swarm. Use `--force` to ignore this message. "
+        ));
+    }
+    Refusal::unavailable(format!(
+        "{ATTEMPT}Removing this node leaves {} managers out of {}. Without a Raft quorum your swarm will be inaccessible. {RESTORE}",
+        roster.reachable().saturating_sub(1),
+        roster.voting()
+    ))
+}
+
+/// Takes this node's manager out of consensus, if the others agree in time.
+pub(super) async fn step_down(member: &Arc<Member>) {
+    let Some(manager) = member.manager() else {
+        return say_goodbye(member).await;
+    };
+    if manager.roster().voting() <= 1 {
+        return;
+    }
+    let caller = member.identity.current().member().clone();
+    match tokio::time::timeout(AGREE, manager.leave(caller)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(refusal)) => tracing::warn!("this manager leaves against advice: {refusal}"),
+        Err(_) => tracing::warn!("this manager leaves without the others' consent"),
+    }
+}
+
+/// Tells a manager that this worker goes, if one is there to be told.
+pub(super) async fn say_goodbye(member: &Arc<Member>) {
+    let goodbye = async {
+        if let Some(connection) = member.connection() {
+            return connection.leave().await?;
+        }
+        let mut last = Refusal::unavailable("no manager is known");
+        for address in member.candidates() {
+            let tls = tls::member(&member.identity)
+                .map_err(|error| Refusal::internal(error.to_string()))?;
+            match Connection::open(address, tls).await {
+                Ok(connection) => return connection.leave().await?,
+                Err(error) => last = error.into(),
+            }
+        }
+        Err(last)
+    };
+    if let Err(refusal) = goodbye.await {
+        tracing::warn!("no manager heard that this node leaves: {refusal}");
+    }
+}
