@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Manager, managers::note_manager};
 use crate::{
-    raft::Roster,
+    raft::{Peer, Roster},
     store::{StoreChange, Tables, Watched},
 };
 
@@ -57,6 +57,14 @@ fn plan(tables: &Tables, roster: &Roster, outdated: &BTreeSet<u64>) -> Plan {
 
 pub(super) async fn run(manager: Arc<Manager>, ending: CancellationToken) {
     let (_, mut watch) = manager.store.view_and_watch();
+    let own = Peer {
+        node: manager.identity.current().member().node.clone(),
+        address: Some(manager.advertise),
+    };
+    let naming = ending.run_until_cancelled(manager.consensus.name_self(own));
+    if let Some(Err(error)) = naming.await {
+        tracing::warn!("{error}");
+    }
     loop {
         let settling = ending.run_until_cancelled(manager.consensus.settle());
         if let Some(Err(error)) = settling.await {
@@ -107,10 +115,7 @@ fn concerns(change: &StoreChange) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        example,
-        raft::{Peer, Voter},
-    };
+    use crate::{example, raft::Voter};
 
     fn voter(id: u64, reachable: bool) -> Voter {
         Voter {

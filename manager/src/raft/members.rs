@@ -103,6 +103,19 @@ impl Consensus {
             .await
     }
 
+    /// Writes down who this manager is and where it is reached; the log of a manager that never
+    /// had company does not say so.
+    pub async fn name_self(&self, peer: Peer) -> Result<(), ConsensusError> {
+        let _turn = self.turn.lock().await;
+        let (own, roster) = (self.raft_id(), self.roster());
+        let known = roster.voters.iter().find(|voter| voter.id == own);
+        if known.is_none_or(|voter| voter.peer == peer) {
+            return Ok(());
+        }
+        let named = ChangeMembers::SetNodes(BTreeMap::from([(own, peer)]));
+        self.change(named, true).await
+    }
+
     /// Takes managers out.
     pub async fn remove(&self, ids: BTreeSet<u64>) -> Result<(), ConsensusError> {
         let _turn = self.turn.lock().await;

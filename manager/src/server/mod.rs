@@ -60,20 +60,29 @@ pub(crate) fn serve(
     Ok(async move {
         let (ready, incoming) = mpsc::channel(HANDSHAKES);
         let ending = manager.ending().clone();
-        let accepting = accept(listener, acceptor, ready);
+        let stop = ending.clone();
+        let accepting = async move {
+            stop.run_until_cancelled(accept(listener, acceptor, ready))
+                .await;
+            std::future::pending::<()>().await;
+        };
         let serving = Server::builder()
             .tcp_nodelay(true)
             .http2_keepalive_interval(Some(std::time::Duration::from_secs(5)))
             .add_service(join)
             .add_service(members)
             .add_service(peers)
-            .serve_with_incoming(ReceiverStream::new(incoming));
+            // Connections end with the manager: another may follow at the same port, in the same
+            // process.
+            .serve_with_incoming_shutdown(
+                ReceiverStream::new(incoming),
+                ending.cancelled_owned(),
+            );
         tokio::select! {
             () = accepting => {}
             served = serving => if let Err(error) = served {
                 tracing::error!(%error, "the manager's port is no longer served");
             },
-            () = ending.cancelled() => {}
         }
     })
 }

@@ -20,6 +20,9 @@ impl Peers {
     /// Who calls: a manager's certificate of this cluster. What this manager knows of the nodes
     /// may be old, or nothing yet, so only those are refused that it knows to be no managers.
     fn manager<T>(&self, request: &Request<T>) -> Result<Member, Status> {
+        if self.0.ending().is_cancelled() {
+            return Err(Status::unavailable("this manager ends"));
+        }
         let member = certificate(request)?;
         let view = self.0.store().view();
         let removed = view
