@@ -318,8 +318,7 @@ fn nothing_acknowledged_is_lost() {
     let end = Instant::now() + Duration::from_secs(seconds);
     let mut acknowledged = BTreeSet::new();
     let mut unknown = BTreeSet::new();
-    let mut kills = 0;
-    std::thread::scope(|scope| {
+    let kills = std::thread::scope(|scope| {
         let killing = scope.spawn(|| {
             let mut kills = 0;
             while Instant::now() < end {
@@ -349,7 +348,7 @@ fn nothing_acknowledged_is_lost() {
                 }
             }
         }
-        kills = killing.join().unwrap();
+        killing.join().unwrap()
     });
     until_all_reachable(&lab);
     for name in MANAGERS {
