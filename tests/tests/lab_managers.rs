@@ -308,6 +308,52 @@ fn roles_change(lab: &Lab) {
     until_written(&one, "two");
 }
 
+#[test]
+fn one_survivor_goes_on_alone() {
+    let lab = lab("managers-alone", 1);
+    until_all_reachable(&lab);
+    let (one, two, three) = (
+        lab.host("manager01"),
+        lab.host("manager02"),
+        lab.host("manager03"),
+    );
+    let words = "service create -d --replicas 2 --constraint node.role==worker --name echo";
+    two.ctl(words.split(' ').chain([ECHO])).ok();
+    let before = wait::until("two replicas run", LIMIT, || {
+        let there = running(&two);
+        if there.len() == 2 {
+            Ok(there)
+        } else {
+            Err(there)
+        }
+    });
+    one.kill().unwrap();
+    three.kill().unwrap();
+    let refused = lab
+        .host("worker01")
+        .ctl(["swarm", "init", "--force-new-cluster"]);
+    assert!(refused.failed().contains("no manager"));
+    two.ctl(["swarm", "init", "--force-new-cluster"]).ok();
+    let took = until_written(&two, "after");
+    eprintln!("alone, a write accepted after {took:?}");
+    // Those who were lost come back with their old state: they give it up and join anew.
+    one.start().unwrap();
+    three.start().unwrap();
+    let begun = Instant::now();
+    let state = ["node", "ls", "--format", "{{.Hostname}} {{.Status}}"];
+    while begun.elapsed() < Duration::from_secs(20) {
+        let listed = two.ctl(state).ok();
+        assert!(!listed.contains("worker01 Down"), "{listed}");
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    until_all_reachable(&lab);
+    assert_eq!(running(&one), before, "no task has moved");
+    for host in [&one, &two, &three] {
+        host.ctl(["network", "inspect", "after"]).ok();
+    }
+    lab.down().unwrap();
+}
+
 /// Managers are killed again and again while a client writes and keeps a record.
 #[test]
 fn nothing_acknowledged_is_lost() {

@@ -3,7 +3,11 @@
 use std::{sync::Arc, time::Duration};
 
 use manager::{client::Connection, tls};
-use model::Refusal;
+use model::{
+    Refusal,
+    control::{Answer, Verb},
+    node::Reachability,
+};
 
 use super::member::Member;
 
@@ -14,28 +18,44 @@ const ATTEMPT: &str =
     "You are attempting to leave the swarm on a node that is participating as a manager. ";
 const RESTORE: &str = "The only way to restore a swarm that has lost consensus is to reinitialize it with `--force-new-cluster`. Use `--force` to suppress this message.";
 
-/// Why a manager does not leave without force, and what its leaving would mean.
-pub(super) fn refusal(member: &Member) -> Refusal {
-    let Some(manager) = member.manager() else {
+/// Why a manager does not leave without force, and what its leaving would mean. The leader is
+/// asked: followers do not hear of each other.
+pub(super) async fn refusal(member: &Member) -> Refusal {
+    let nodes = match member.manager() {
+        Some(manager) => {
+            let caller = member.identity.current().member().clone();
+            manager.call(&caller, Verb::NodeList).await
+        }
+        None => Err(Refusal::unavailable("this node's manager does not run")),
+    };
+    let Ok(Answer::Nodes(nodes)) = nodes else {
         return Refusal::unavailable(format!(
             "{ATTEMPT}Doing so may lose the consensus of your cluster. {RESTORE}"
         ));
     };
-    let roster = manager.roster();
     let own = member.membership().node_id;
-    if roster.survives_without(&own) {
-        return Refusal::unavailable(format!("{ATTEMPT}{RESTORE}"));
-    }
-    if roster.voting() <= 1 {
-        return Refusal::unavailable(format!(
+    let others = nodes.iter().filter(|node| node.id != own);
+    let reachable: Vec<bool> = others
+        .filter_map(|node| Some(node.manager.as_ref()?.reachability == Reachability::Reachable))
+        .collect();
+    Refusal::unavailable(what_leaving_means(&reachable))
+}
+
+/// `others` are the managers that stay, and whether each can be reached.
+fn what_leaving_means(others: &[bool]) -> String {
+    let reachable = others.iter().filter(|reachable| **reachable).count();
+    if others.is_empty() {
+        return format!(
             "{ATTEMPT}Removing the last manager erases all current state of the swarm. Use `--force` to ignore this message. "
-        ));
+        );
     }
-    Refusal::unavailable(format!(
-        "{ATTEMPT}Removing this node leaves {} managers out of {}. Without a Raft quorum your swarm will be inaccessible. {RESTORE}",
-        roster.reachable().saturating_sub(1),
-        roster.voting()
-    ))
+    if reachable * 2 > others.len() {
+        return format!("{ATTEMPT}{RESTORE}");
+    }
+    format!(
+        "{ATTEMPT}Removing this node leaves {reachable} managers out of {}. Without a Raft quorum your swarm will be inaccessible. {RESTORE}",
+        others.len() + 1
+    )
 }
 
 /// Takes this node's manager out of consensus, if the others agree in time.
@@ -73,5 +93,24 @@ pub(super) async fn say_goodbye(member: &Arc<Member>) {
     };
     if let Err(refusal) = goodbye.await {
         tracing::warn!("no manager heard that this node leaves: {refusal}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_lost_is_said() {
+        for (others, words) in [
+            (&[][..], "Removing the last manager"),
+            (&[true, true], "The only way to restore"),
+            (&[true, false], "leaves 1 managers out of 3"),
+            (&[false], "leaves 0 managers out of 2"),
+        ] {
+            let said = what_leaving_means(others);
+            assert!(said.starts_with(ATTEMPT) && said.contains(words), "{said}");
+            assert_eq!(said.contains("quorum"), words.contains("out of"), "{said}");
+        }
     }
 }

@@ -263,7 +263,7 @@ impl ClusterNode {
         };
         let manager = member.membership().role == Role::Manager;
         if manager && !force {
-            return Err(leaving::refusal(&member));
+            return Err(leaving::refusal(&member).await);
         }
         if manager {
             leaving::step_down(&member).await;

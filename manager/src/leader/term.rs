@@ -61,11 +61,9 @@ fn take(manager: &Manager, lead: &Lead) {
 
 async fn reign(manager: &Arc<Manager>, lead: &mut watch::Receiver<Lead>, term: u64) {
     let until = manager.ending.child_token();
-    let alone = manager.roster().voting() == 1;
-    let grace = if alone { Duration::ZERO } else { GRACE };
     let view = manager.store.view();
     let nodes = view.nodes().map(|node| node.id.clone());
-    manager.sessions.begin(nodes, Instant::now(), grace);
+    manager.sessions.begin(nodes, Instant::now(), GRACE);
     let mut tasks = JoinSet::new();
     tasks.spawn(liveness::run(Arc::clone(manager), until.clone()));
     tasks.spawn(roles::run(Arc::clone(manager), until.clone()));
