@@ -372,7 +372,7 @@ fn nothing_acknowledged_is_lost() {
                 host.kill().unwrap();
                 std::thread::sleep(Duration::from_millis(u64::from(rand::random::<u8>()) * 12));
                 host.start().unwrap();
-                std::thread::sleep(Duration::from_millis(1000));
+                std::thread::sleep(Duration::from_secs(1));
                 kills += 1;
             }
             kills
