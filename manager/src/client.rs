@@ -19,6 +19,7 @@ use hyper_util::rt::TokioIo;
 use model::{
     Generation, Id, Refusal,
     control::{Answer, Verb},
+    log::LogItem,
     node::NodeDescription,
 };
 use rustls::{ClientConfig, pki_types::ServerName};
@@ -32,17 +33,23 @@ use tonic::{
 };
 
 use crate::{
+    raft::{RaftCall, RaftSaid},
     tls::MANAGER_NAME,
     wire::{
-        Acknowledge, Beat, BeatReply, IssueReply, IssueRequest, LogOpening, LogPush, MESSAGE_LIMIT,
-        Payload, Register, Reply, RootReply, SessionMessage, pack,
-        proto::{join_client::JoinClient, members_client::MembersClient},
+        Acknowledge, Beat, BeatReply, ForwardReply, IssueReply, IssueRequest, LogOpening, LogPush,
+        MESSAGE_LIMIT, ManagerAsk, Payload, ReadLogs, Register, Reply, RootReply, SessionMessage,
+        pack,
+        proto::{
+            join_client::JoinClient, members_client::MembersClient, peers_client::PeersClient,
+        },
         unpack,
     },
 };
 
 /// Limit for the connection and for calls that do not wait for others.
 pub const CALL_LIMIT: Duration = Duration::from_secs(5);
+/// Limit for the way to another manager's port.
+pub const REACH_LIMIT: Duration = Duration::from_secs(2);
 /// Limit for a verb; attaching may wait for other hosts and for resting addresses.
 pub const VERB_LIMIT: Duration = Duration::from_secs(30);
 
@@ -51,6 +58,12 @@ pub const VERB_LIMIT: Duration = Duration::from_secs(30);
 pub enum ClientError {
     #[error("manager {address} cannot be reached: {reason}")]
     Unreachable { address: SocketAddr, reason: String },
+    /// It may have got the call, and even carried it out.
+    #[error("manager {address} has not answered within {} s", limit.as_secs_f32())]
+    Late {
+        address: SocketAddr,
+        limit: Duration,
+    },
     #[error("manager {address} refused this node: {reason}")]
     Refused { address: SocketAddr, reason: String },
 }
@@ -61,11 +74,21 @@ pub struct Connection {
     address: SocketAddr,
     join: JoinClient<Channel>,
     members: MembersClient<Channel>,
+    peers: PeersClient<Channel>,
 }
 
 impl Connection {
     /// Connects and finishes the handshake.
     pub async fn open(address: SocketAddr, tls: Arc<ClientConfig>) -> Result<Self, ClientError> {
+        Self::open_within(address, tls, CALL_LIMIT).await
+    }
+
+    /// [`Self::open`] with a limit of one's own.
+    pub async fn open_within(
+        address: SocketAddr,
+        tls: Arc<ClientConfig>,
+        limit: Duration,
+    ) -> Result<Self, ClientError> {
         let unreachable = |reason: String| ClientError::Unreachable { address, reason };
         let endpoint = Endpoint::from_shared(format!("http://{address}"))
             .map_err(|error| unreachable(error.to_string()))?
@@ -87,16 +110,19 @@ impl Connection {
             }
         });
         let connecting = endpoint.connect_with_connector(connector);
-        let channel = tokio::time::timeout(CALL_LIMIT, connecting)
+        let channel = tokio::time::timeout(limit, connecting)
             .await
-            .map_err(|_| unreachable(format!("no answer within {} s", CALL_LIMIT.as_secs())))?
+            .map_err(|_| unreachable(format!("no answer within {} s", limit.as_secs())))?
             .map_err(|error| unreachable(root_cause(&error)))?;
         Ok(Self {
             address,
             join: JoinClient::new(channel.clone())
                 .max_decoding_message_size(MESSAGE_LIMIT)
                 .max_encoding_message_size(MESSAGE_LIMIT),
-            members: MembersClient::new(channel)
+            members: MembersClient::new(channel.clone())
+                .max_decoding_message_size(MESSAGE_LIMIT)
+                .max_encoding_message_size(MESSAGE_LIMIT),
+            peers: PeersClient::new(channel)
                 .max_decoding_message_size(MESSAGE_LIMIT)
                 .max_encoding_message_size(MESSAGE_LIMIT),
         })
@@ -182,6 +208,56 @@ impl Connection {
             .await
     }
 
+    /// One manager to another, for consensus. An inner error is a sentence for the log.
+    pub async fn raft(
+        &self,
+        call: &RaftCall,
+        limit: Duration,
+    ) -> Result<Result<RaftSaid, String>, ClientError> {
+        let mut client = self.peers.clone();
+        let payload = pack(call).map_err(|status| self.failed(&status))?;
+        let answer = tokio::time::timeout(limit, client.raft(payload))
+            .await
+            .map_err(|_| self.too_late(limit))?
+            .map_err(|status| self.failed(&status))?;
+        unpack(answer.get_ref()).map_err(|status| self.failed(&status))
+    }
+
+    /// One manager to the leader, on behalf of whoever asked it.
+    pub async fn forward(
+        &self,
+        ask: &ManagerAsk,
+        limit: Duration,
+    ) -> Result<ForwardReply, ClientError> {
+        let mut client = self.peers.clone();
+        let payload = pack(ask).map_err(|status| self.failed(&status))?;
+        let answer = tokio::time::timeout(limit, client.forward(payload))
+            .await
+            .map_err(|_| self.too_late(limit))?
+            .map_err(|status| self.failed(&status))?;
+        unpack(answer.get_ref()).map_err(|status| self.failed(&status))
+    }
+
+    /// Reads logs through the leader; the stream ends when all is said, or the connection does.
+    pub async fn read_logs(
+        &self,
+        ask: &ReadLogs,
+    ) -> Result<BoxStream<'static, LogItem>, ClientError> {
+        let mut client = self.peers.clone();
+        let payload = pack(ask).map_err(|status| self.failed(&status))?;
+        let opened = tokio::time::timeout(CALL_LIMIT, client.read_logs(payload))
+            .await
+            .map_err(|_| self.too_late(CALL_LIMIT))?
+            .map_err(|status| self.failed(&status))?;
+        let items = opened
+            .into_inner()
+            .take_while(|message| std::future::ready(message.is_ok()))
+            .filter_map(|message| {
+                std::future::ready(message.ok().and_then(|payload| unpack(&payload).ok()))
+            });
+        Ok(items.boxed())
+    }
+
     /// Pushes what a manager asked for; returns when all is said, or nobody reads any more.
     /// Without a deadline: whoever follows logs does so for as long as it likes. The stream
     /// takes its share of the connection's flow control, so it has a connection to itself.
@@ -240,9 +316,9 @@ impl Connection {
     }
 
     fn too_late(&self, limit: Duration) -> ClientError {
-        ClientError::Unreachable {
+        ClientError::Late {
             address: self.address,
-            reason: format!("no answer within {} s", limit.as_secs()),
+            limit,
         }
     }
 }

@@ -18,7 +18,14 @@ pub const SECOND: i64 = 1_000_000_000;
 /// One entry of the log.
 pub fn apply(tables: &mut Tables, time: i64, changes: Vec<StoreChange>) {
     let index = tables.index() + 1;
-    tables.apply(index, &Proposal { time, changes });
+    tables.apply(
+        index,
+        &Proposal {
+            time,
+            changes,
+            base: None,
+        },
+    );
 }
 
 pub fn tables(changes: Vec<StoreChange>) -> Tables {

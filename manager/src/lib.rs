@@ -14,6 +14,7 @@ pub mod dispatcher;
 mod example;
 pub mod ipam;
 pub mod leader;
+pub mod lines;
 pub mod orchestrator;
 pub mod raft;
 pub mod scheduler;

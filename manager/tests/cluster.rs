@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod members;
+
 use std::{
     net::SocketAddr,
     sync::Arc,
@@ -9,47 +11,20 @@ use std::{
 };
 
 use manager::{
-    ca::{self, Identity, Member},
+    ca::{Identity, Member},
     client::Connection,
-    leader::{Manager, NewCluster},
+    leader::{Manager, Start},
     tls::{self, LiveIdentity},
-    wire::{IssueRequest, Register, SessionMessage},
+    wire::{Register, SessionMessage},
 };
 use model::{
-    Assignments, ClusterSpec, ContainerId, EndpointState, Generation, NetworkSpec, RefusalKind,
+    Assignments, ContainerId, EndpointState, Generation, NetworkSpec, RefusalKind,
     control::{Answer, AttachRequest, Attached, TokenRotation, Verb},
-    node::{Availability, NodeDescription, NodeState, Role},
+    node::{NodeState, Role},
 };
 use tokio::sync::watch;
 
-const LIMIT: Duration = Duration::from_secs(20);
-
-fn description(name: &str, address: &str) -> NodeDescription {
-    NodeDescription {
-        hostname: name.into(),
-        advertise: Some(address.parse().unwrap()),
-        data_path: Some(address.parse().unwrap()),
-        ..NodeDescription::default()
-    }
-}
-
-fn new_cluster() -> NewCluster {
-    let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
-    NewCluster {
-        description: description("manager01", "192.0.2.1"),
-        spec: ClusterSpec {
-            heartbeat_period: Duration::from_millis(200),
-            ..ClusterSpec::default()
-        },
-        address_pools: Vec::new(),
-        subnet_size: 24,
-        ingress_size: 20,
-        data_path_port: 4789,
-        availability: Availability::Active,
-        listen: any,
-        advertise: any,
-    }
-}
+use self::members::{LIMIT, description, join, new_cluster};
 
 struct Lab {
     folder: tempfile::TempDir,
@@ -116,31 +91,6 @@ impl Lab {
         }
         println!("{name} {state:?}: {:?}", begun.elapsed());
     }
-}
-
-async fn join(
-    address: SocketAddr,
-    token: &str,
-    name: &str,
-    own: &str,
-) -> Result<Arc<LiveIdentity>, model::Refusal> {
-    let stranger = Connection::open(address, tls::stranger().unwrap())
-        .await
-        .unwrap();
-    let root = stranger.root().await.unwrap().unwrap();
-    let newcomer = Connection::open(address, tls::newcomer(&root.root_pem).unwrap())
-        .await
-        .unwrap();
-    let (key, csr_pem) = ca::certificate_request().unwrap();
-    let request = IssueRequest {
-        csr_pem,
-        token: Some(token.to_owned()),
-        description: description(name, own),
-        availability: Availability::Active,
-    };
-    let reply = newcomer.issue(&request).await.unwrap()?;
-    let identity = Identity::new(key, reply.chain_pem, reply.root_pem).unwrap();
-    Ok(LiveIdentity::new(identity).unwrap())
 }
 
 /// A host that acknowledges whatever it is told.
@@ -324,10 +274,6 @@ async fn tokens_are_checked_and_rotate() {
     for (token, words) in [
         ("nonsense", "SWMTKN-1-"),
         (other.worker_token().as_str(), "not valid"),
-        (
-            lab.manager.cluster().unwrap().join_tokens.manager.as_str(),
-            "several managers",
-        ),
     ] {
         let refused = join(address, token, "w", "192.0.2.9").await.unwrap_err();
         assert!(refused.message.contains(words), "{refused}");
@@ -402,9 +348,13 @@ async fn a_manager_goes_on_from_its_disk() {
     let listen = lab.manager.listen_address();
     lab.manager.shutdown().await;
     let live = LiveIdentity::new(lab.identity.clone()).unwrap();
-    let again = Manager::open(lab.folder.path(), live, listen)
-        .await
-        .unwrap();
+    let start = Start {
+        identity: live,
+        listen,
+        advertise: listen,
+        remotes: Vec::new(),
+    };
+    let again = Manager::start(lab.folder.path(), start).await.unwrap();
     assert_eq!(again.call(&member, Verb::NodeList).await.unwrap(), nodes);
     let found = again
         .call(

@@ -133,6 +133,47 @@ pub enum Verb {
     },
 }
 
+impl Verb {
+    /// Whether it changes nothing: such a verb may be asked twice, and answered from what a
+    /// manager without a leader last knew.
+    pub fn is_read(&self) -> bool {
+        match self {
+            Self::ClusterInspect
+            | Self::NodeList
+            | Self::NodeInspect { .. }
+            | Self::NetworkList
+            | Self::NetworkInspect { .. }
+            | Self::EndpointList { .. }
+            | Self::NodeEndpoints { .. }
+            | Self::ServiceDryRun { .. }
+            | Self::ServiceList
+            | Self::ServiceInspect { .. }
+            | Self::TaskList
+            | Self::TaskInspect { .. }
+            | Self::TaskSheet(_)
+            | Self::PayloadList { .. }
+            | Self::PayloadInspect { .. } => true,
+            Self::ClusterUpdate { .. }
+            | Self::NodeUpdate { .. }
+            | Self::NodeRemove { .. }
+            | Self::NetworkCreate { .. }
+            | Self::NetworkRemove { .. }
+            | Self::Attach(_)
+            | Self::EndpointAdvance { .. }
+            | Self::Detach { .. }
+            | Self::ServiceCreate { .. }
+            | Self::ServiceUpdate { .. }
+            | Self::ServiceRemove { .. }
+            | Self::ServiceRebalance { .. }
+            | Self::PortsKept { .. }
+            | Self::TaskReport { .. }
+            | Self::PayloadCreate { .. }
+            | Self::PayloadUpdate { .. }
+            | Self::PayloadRemove { .. } => false,
+        }
+    }
+}
+
 /// Which tasks; what is empty does not choose.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]

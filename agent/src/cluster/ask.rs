@@ -23,12 +23,13 @@ pub(super) async fn call(member: &Arc<Member>, verb: Verb) -> Result<Answer, Ref
     if let Some(manager) = member.manager() {
         return manager.call(member.identity.current().member(), verb).await;
     }
-    if member.membership().role == Role::Manager {
+    if member.membership().role == Role::Manager && member.others().is_empty() {
         return Err(Refusal::unavailable(
             "this node's manager is not running yet; the state's error in `ovnctl info` says why, try again when it is solved",
         ));
     }
-    if !passes_from_workers(&verb) {
+    // A manager that has no vote yet asks the others.
+    if member.membership().role == Role::Worker && !passes_from_workers(&verb) {
         return Err(Refusal::unavailable(WORKER));
     }
     over_the_wire(member, &verb).await
@@ -82,7 +83,7 @@ async fn over_the_wire(member: &Member, verb: &Verb) -> Result<Answer, Refusal> 
             Err(error) => failures.push(error.to_string()),
         }
     }
-    for address in member.candidates() {
+    for address in member.others() {
         let tls =
             tls::member(&member.identity).map_err(|error| Refusal::internal(error.to_string()))?;
         let called = async { Connection::open(address, tls).await?.call(verb).await };

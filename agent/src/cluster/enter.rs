@@ -36,11 +36,6 @@ fn or(size: u8, default: u8) -> u8 {
 
 /// Makes a cluster; its session is not up yet.
 pub(super) async fn init(shared: &Arc<Shared>, ask: InitRequest) -> Result<Arc<Member>, Refusal> {
-    if ask.force_new_cluster {
-        return Err(Refusal::not_implemented(
-            "--force-new-cluster is not supported yet; leave the cluster and make a new one",
-        ));
-    }
     let data_path_port = match ask.data_path_port {
         0 => DEFAULT_DATA_PATH_PORT,
         port @ 1024..=49151 => port,
@@ -92,6 +87,7 @@ pub(super) async fn init(shared: &Arc<Shared>, ask: InitRequest) -> Result<Arc<M
         role: Role::Manager,
         listen: Some(manager.listen_address()),
         advertise: advertise.ip(),
+        advertise_port: Some(manager.advertise_address().port()),
         data_path,
         joined_by: None,
         managers: vec![(identity.member().node.clone(), manager.advertise_address())],
@@ -154,8 +150,8 @@ async fn join_at(
     if let Err(refusal) = clock::check_agreement(clock::now(), root.now) {
         return Ok(Err(refusal));
     }
-    let (advertise, data_path) = match own_addresses(ask, remote, known) {
-        Ok(both) => both,
+    let own = match own_addresses(ask, remote, known) {
+        Ok(own) => own,
         Err(refusal) => return Ok(Err(refusal)),
     };
     let newcomer = Connection::open(remote, tls::newcomer(&root.root_pem).map_err(setup)?).await?;
@@ -168,8 +164,8 @@ async fn join_at(
         token: Some(token.to_string()),
         description: NodeDescription {
             hostname: shared.config.hostname.clone(),
-            advertise: Some(advertise),
-            data_path: Some(data_path),
+            advertise: Some(own.advertise.ip()),
+            data_path: Some(own.data_path),
             ..(shared.config.describe)()
         },
         availability: ask.availability,
@@ -178,7 +174,7 @@ async fn join_at(
         Ok(reply) => reply,
         Err(refusal) => return Ok(Err(refusal)),
     };
-    Ok(admitted(shared, key, reply, remote, advertise, data_path).await)
+    Ok(admitted(shared, key, reply, remote, own).await)
 }
 
 /// The manager has made a node: become it, or undo it.
@@ -187,26 +183,20 @@ async fn admitted(
     key: String,
     reply: IssueReply,
     remote: SocketAddr,
-    advertise: IpAddr,
-    data_path: IpAddr,
+    own: OwnAddresses,
 ) -> Result<Arc<Member>, Refusal> {
     let unusable = internal("the certificate from the manager cannot be used");
     let identity =
         Identity::new(key, reply.chain_pem, reply.root_pem).map_err(|error| unusable(&error))?;
     let live = LiveIdentity::new(identity.clone()).map_err(|error| unusable(&error))?;
-    if reply.role == Role::Manager {
-        take_back(remote, &live).await;
-        return Err(Refusal::not_implemented(
-            "clusters of several managers are not supported yet; join as a worker with the token that `ovnctl swarm join-token worker` shows",
-        ));
-    }
     let membership = Membership {
         node_id: reply.node_id,
         cluster_id: reply.cluster_id,
         role: reply.role,
-        listen: None,
-        advertise,
-        data_path,
+        listen: Some(own.listen),
+        advertise: own.advertise.ip(),
+        advertise_port: Some(own.advertise.port()).filter(|port| *port != 0),
+        data_path: own.data_path,
         joined_by: Some(remote),
         managers: reply.managers,
     };
@@ -295,22 +285,39 @@ fn specified(ip: IpAddr, what: &str) -> Result<IpAddr, Refusal> {
     Ok(ip)
 }
 
-/// Advertised address and tunnel endpoint of a node that joins; unless it says otherwise, those
-/// it reaches the manager with.
+/// Where a node that joins is reached, now or once it is a manager.
+struct OwnAddresses {
+    listen: SocketAddr,
+    /// Port 0: the one it listens at.
+    advertise: SocketAddr,
+    data_path: IpAddr,
+}
+
+/// Advertised address and tunnel endpoint are, unless the user says otherwise, those that the
+/// manager is reached with.
 fn own_addresses(
     ask: &JoinRequest,
     remote: SocketAddr,
     known: &[InterfaceAddress],
-) -> Result<(IpAddr, IpAddr), Refusal> {
-    let advertise = if ask.advertise_addr.is_empty() {
-        address::towards(remote)
-            .map_err(|error| internal("this host's address cannot be found")(&error))?
+) -> Result<OwnAddresses, Refusal> {
+    let listen = listen_address(&ask.listen_addr, known)?;
+    let advertise = if !ask.advertise_addr.is_empty() {
+        let (host, port) = address::parse(&ask.advertise_addr)?;
+        let ip = specified(address::resolve(&host, known)?, "advertise")?;
+        (ip, port.unwrap_or(listen.port())).into()
+    } else if listen.ip().is_unspecified() {
+        let ip = address::towards(remote)
+            .map_err(|error| internal("this host's address cannot be found")(&error))?;
+        (ip, listen.port()).into()
     } else {
-        let (host, _) = address::parse(&ask.advertise_addr)?;
-        specified(address::resolve(&host, known)?, "advertise")?
+        listen
     };
-    let data_path = data_path(&ask.data_path_addr, advertise, known)?;
-    Ok((advertise, data_path))
+    let data_path = data_path(&ask.data_path_addr, advertise.ip(), known)?;
+    Ok(OwnAddresses {
+        listen,
+        advertise,
+        data_path,
+    })
 }
 
 async fn remote_addresses(text: &str) -> Result<Vec<SocketAddr>, Refusal> {

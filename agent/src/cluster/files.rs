@@ -25,9 +25,12 @@ pub(super) struct Membership {
     pub(super) node_id: NodeId,
     pub(super) cluster_id: ClusterId,
     pub(super) role: Role,
-    /// A manager's bound address.
+    /// Where this node's manager listens, when it has one.
     pub(super) listen: Option<SocketAddr>,
     pub(super) advertise: IpAddr,
+    /// Of the manager, where it is not the one it listens at.
+    #[serde(default)]
+    pub(super) advertise_port: Option<u16>,
     pub(super) data_path: IpAddr,
     /// The address this node joined by; tried after the advertised ones.
     pub(super) joined_by: Option<SocketAddr>,
@@ -78,13 +81,15 @@ impl Folder {
                 self.0.display()
             )
         };
-        let membership = serde_json::from_slice(&text)
+        let mut membership: Membership = serde_json::from_slice(&text)
             .with_context(|| format!("{} is damaged; {}", path.display(), way_out()))?;
         let path = self.0.join(IDENTITY);
         let pem = fs::read_to_string(&path)
             .with_context(|| format!("cannot read {}; {}", path.display(), way_out()))?;
         let identity = read_identity(&pem)
             .with_context(|| format!("{} is damaged; {}", path.display(), way_out()))?;
+        // The certificate is written first when the role changes.
+        membership.role = identity.member().role;
         Ok(Some((membership, identity)))
     }
 
@@ -193,6 +198,7 @@ mod tests {
             role: Role::Worker,
             listen: None,
             advertise: [10, 0, 0, 1].into(),
+            advertise_port: None,
             data_path: [10, 0, 0, 1].into(),
             joined_by: Some(([10, 0, 0, 2], 2377).into()),
             managers: vec![("m".into(), ([10, 0, 0, 2], 2377).into())],

@@ -36,7 +36,7 @@ impl ClusterNode {
 
     /// The lines of these tasks from all hosts that have them, in the order of their times;
     /// managers only. A host that is away is named. Dropping the stream ends it everywhere.
-    pub fn logs(
+    pub async fn logs(
         &self,
         selector: &LogSelector,
         options: &LogOptions,
@@ -45,7 +45,7 @@ impl ClusterNode {
             return Err(Refusal::unavailable(ask::NO_MEMBER));
         };
         match member.manager() {
-            Some(manager) => manager.logs(selector, options),
+            Some(manager) => manager.logs(selector, options).await,
             None => Err(Refusal::unavailable(ask::WORKER)),
         }
     }

@@ -3,12 +3,12 @@
 use std::{
     net::SocketAddr,
     sync::{Arc, Mutex, OnceLock, PoisonError},
-    time::Duration,
 };
 
+use arc_swap::ArcSwapOption;
 use manager::{client::Connection, leader::Manager, tls::LiveIdentity};
 use model::{
-    Generation, NodeId,
+    Generation, Node, NodeId,
     control::ClusterEvent,
     node::{NodeDescription, Role},
 };
@@ -20,16 +20,14 @@ use super::{
     files::{Folder, Membership},
     ledger::Ledger,
     logs::LogSource,
+    office,
     ports::PortKeeper,
     renewal, session,
     stream::Feed,
 };
-use crate::clock;
 
 /// Events that a slow listener may be behind.
 const EVENT_DEPTH: usize = 1024;
-/// How often a manager that could not be opened is tried again.
-const OPEN_AGAIN: Duration = Duration::from_secs(2);
 
 /// What outlives memberships.
 pub(super) struct Shared {
@@ -67,6 +65,12 @@ impl Shared {
         });
     }
 
+    /// Something is in the way, and is tried again; what works goes on.
+    pub(super) fn trouble(&self, reason: &str) {
+        tracing::error!("{reason}");
+        self.change(|state| reason.clone_into(&mut state.error));
+    }
+
     pub(super) fn fail(&self, reason: &str) {
         tracing::error!("{reason}");
         self.change(|state| {
@@ -76,13 +80,34 @@ impl Shared {
     }
 }
 
+/// What the leader says of this node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Told {
+    pub(super) role: Role,
+    /// Whether its manager has a part in consensus.
+    pub(super) part: bool,
+}
+
+impl From<&Node> for Told {
+    fn from(node: &Node) -> Self {
+        Self {
+            role: node.spec.role,
+            part: node.manager.is_some(),
+        }
+    }
+}
+
 /// One membership in one cluster.
 pub(super) struct Member {
     pub(super) identity: Arc<LiveIdentity>,
     pub(super) ledger: Ledger,
     pub(super) stop: CancellationToken,
     membership: Mutex<Membership>,
-    manager: OnceLock<Arc<Manager>>,
+    manager: ArcSwapOption<Manager>,
+    /// What the node's certificate says it is.
+    role: watch::Sender<Role>,
+    /// What the leader says it is.
+    told: watch::Sender<Told>,
     connection: Mutex<Option<Connection>>,
     tasks: TaskTracker,
 }
@@ -106,6 +131,7 @@ impl Member {
             managers: membership.managers.clone(),
             cluster_id: Some(membership.cluster_id.clone()),
             root_ca_pem: identity.current().root_pem().to_owned(),
+            serves: manager.is_some(),
         };
         let member = Arc::new(Self {
             ledger: Ledger::open(
@@ -115,8 +141,13 @@ impl Member {
             ),
             identity,
             stop: CancellationToken::new(),
+            role: watch::Sender::new(membership.role),
+            told: watch::Sender::new(Told {
+                role: membership.role,
+                part: true,
+            }),
             membership: Mutex::new(membership),
-            manager: manager.map(OnceLock::from).unwrap_or_default(),
+            manager: ArcSwapOption::from(manager),
             connection: Mutex::default(),
             tasks: TaskTracker::new(),
         });
@@ -134,8 +165,61 @@ impl Member {
         membership.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    pub(super) fn manager(&self) -> Option<&Arc<Manager>> {
-        self.manager.get()
+    /// This node's manager, while it has a vote.
+    pub(super) fn manager(&self) -> Option<Arc<Manager>> {
+        self.manager.load_full()
+    }
+
+    /// Answers the one before.
+    pub(super) fn set_manager(&self, manager: Option<Arc<Manager>>) -> Option<Arc<Manager>> {
+        self.manager.swap(manager)
+    }
+
+    pub(super) fn role(&self) -> watch::Receiver<Role> {
+        self.role.subscribe()
+    }
+
+    pub(super) fn told(&self) -> watch::Receiver<Told> {
+        self.told.subscribe()
+    }
+
+    /// The leader has spoken of this node.
+    pub(super) fn tell(&self, node: &Node) {
+        let told = Told::from(node);
+        self.told.send_if_modified(|before| {
+            let news = *before != told;
+            *before = told;
+            news
+        });
+    }
+
+    /// The certificate says another role from now on.
+    pub(super) fn change_role(&self, shared: &Shared, role: Role) {
+        self.edit(shared, |membership| membership.role = role);
+        shared.change(|state| {
+            state.role = Some(role);
+            state.serves = false;
+        });
+        self.role.send_replace(role);
+    }
+
+    /// The manager's port is bound; it stays the same from now on.
+    pub(super) fn bound(&self, shared: &Shared, listen: SocketAddr) {
+        self.edit(shared, |membership| membership.listen = Some(listen));
+    }
+
+    fn edit(&self, shared: &Shared, change: impl FnOnce(&mut Membership)) {
+        let mut membership = self
+            .membership
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let before = membership.clone();
+        change(&mut membership);
+        if *membership != before
+            && let Err(error) = shared.folder.write_membership(&membership)
+        {
+            tracing::warn!("the membership cannot be kept: {error}");
+        }
     }
 
     /// The connection of the session, while there is one.
@@ -149,17 +233,25 @@ impl Member {
         *connection.unwrap_or_else(PoisonError::into_inner) = new;
     }
 
-    /// Where to look for a manager, best first.
+    /// Where to look for a manager, best first: a manager asks itself first, where the leader is.
     pub(super) fn candidates(&self) -> Vec<SocketAddr> {
         let membership = self.membership();
-        if let Some(listen) = membership
+        let own = membership
             .listen
             .filter(|_| membership.role == Role::Manager)
-        {
-            return vec![address::dialled(listen)];
-        }
+            .map(address::dialled);
+        own.into_iter().chain(self.others()).collect()
+    }
+
+    /// The managers on other hosts.
+    pub(super) fn others(&self) -> Vec<SocketAddr> {
+        let membership = self.membership();
         let mut all: Vec<SocketAddr> = Vec::new();
-        let known = membership.managers.iter().map(|(_, address)| *address);
+        let known = membership
+            .managers
+            .iter()
+            .filter(|(node, _)| *node != membership.node_id)
+            .map(|(_, address)| *address);
         for address in known.chain(membership.joined_by) {
             if !all.contains(&address) {
                 all.push(address);
@@ -169,17 +261,12 @@ impl Member {
     }
 
     pub(super) fn adopt_managers(&self, shared: &Shared, managers: Vec<(NodeId, SocketAddr)>) {
-        let mut membership = self
-            .membership
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if managers.is_empty() || membership.managers == managers {
+        if managers.is_empty() {
             return;
         }
-        membership.managers.clone_from(&managers);
-        if let Err(error) = shared.folder.write_membership(&membership) {
-            tracing::warn!("the managers' addresses cannot be kept: {error}");
-        }
+        self.edit(shared, |membership| {
+            membership.managers.clone_from(&managers);
+        });
         shared.change(|state| state.managers = managers);
     }
 
@@ -201,67 +288,16 @@ impl Member {
         self.tasks.close();
         self.tasks.wait().await;
         self.set_connection(None);
-        if let Some(manager) = self.manager() {
+        if let Some(manager) = self.set_manager(None) {
             manager.shutdown().await;
         }
     }
 }
 
 async fn background(shared: Arc<Shared>, member: Arc<Member>) {
-    if member.membership().role == Role::Manager {
-        let manager = opened(&shared, &member).await;
-        let forwarding = forward(manager.events(), shared.events.clone());
-        tokio::join!(
-            forwarding,
-            renewal::run(Arc::clone(&shared), Arc::clone(&member)),
-            session::run(shared, member),
-        );
-    } else {
-        tokio::join!(
-            renewal::run(Arc::clone(&shared), Arc::clone(&member)),
-            session::run(shared, member),
-        );
-    }
-}
-
-/// The manager of this node; opened again and again if something (a taken port, for example)
-/// is in its way.
-async fn opened(shared: &Shared, member: &Member) -> Arc<Manager> {
-    loop {
-        if let Some(manager) = member.manager() {
-            return Arc::clone(manager);
-        }
-        let listen = member
-            .membership()
-            .listen
-            .unwrap_or_else(|| ([0, 0, 0, 0], model::cluster::DEFAULT_MANAGER_PORT).into());
-        let identity = Arc::clone(&member.identity);
-        match Manager::open(&shared.folder.manager(), identity, listen).await {
-            Ok(manager) => {
-                shared.change(|state| {
-                    state.state = Standing::Pending;
-                    state.error.clear();
-                });
-                return Arc::clone(member.manager.get_or_init(|| manager));
-            }
-            Err(refusal) => shared.fail(&refusal.message),
-        }
-        tokio::time::sleep(OPEN_AGAIN).await;
-    }
-}
-
-async fn forward(mut from: broadcast::Receiver<ClusterEvent>, to: broadcast::Sender<ClusterEvent>) {
-    loop {
-        match from.recv().await {
-            Ok(event) => {
-                // Nobody listening is fine.
-                let _ = to.send(event);
-            }
-            Err(broadcast::error::RecvError::Lagged(missed)) => {
-                tracing::warn!("{missed} events of the cluster were missed");
-                let _ = to.send(ClusterEvent::missed(missed, clock::now_nanos()));
-            }
-            Err(broadcast::error::RecvError::Closed) => return,
-        }
-    }
+    tokio::join!(
+        renewal::run(Arc::clone(&shared), Arc::clone(&member)),
+        office::run(Arc::clone(&shared), Arc::clone(&member)),
+        session::run(shared, member),
+    );
 }

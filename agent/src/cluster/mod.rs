@@ -9,9 +9,11 @@ mod enter;
 mod files;
 mod heartbeat;
 mod leader;
+mod leaving;
 mod ledger;
 mod logs;
 mod member;
+mod office;
 mod ports;
 mod renewal;
 mod seal;
@@ -29,10 +31,7 @@ use std::{
 
 use arc_swap::ArcSwapOption;
 use ipnetwork::IpNetwork;
-use manager::{
-    client::Connection,
-    tls::{self, LiveIdentity},
-};
+use manager::{leader::Manager, tls::LiveIdentity};
 use model::{
     Assignments, ClusterId, ClusterSpec, Generation, Increment, NodeId, Refusal,
     cluster::JoinTokens,
@@ -104,12 +103,14 @@ pub struct LocalState {
     pub cluster_id: Option<ClusterId>,
     /// The cluster's root certificate, PEM; empty when in no cluster.
     pub root_ca_pem: String,
+    /// This node's manager runs, and the other managers have let it in.
+    pub serves: bool,
 }
 
 impl LocalState {
     /// Docker's `ControlAvailable`: this node is a manager that answers verbs itself.
     pub fn control_available(&self) -> bool {
-        self.role == Some(Role::Manager) && self.state == Standing::Active
+        self.role == Some(Role::Manager) && self.state == Standing::Active && self.serves
     }
 }
 
@@ -197,11 +198,35 @@ impl ClusterNode {
     /// Makes a new cluster with this node as its first manager.
     pub async fn init(&self, request: InitRequest) -> Result<NodeId, Refusal> {
         let _turn = self.turn.lock().await;
+        if request.force_new_cluster {
+            return self.go_alone().await;
+        }
         self.refuse_members()?;
         let member = enter::init(&self.shared, request).await?;
         self.member.store(Some(Arc::clone(&member)));
         self.session_up().await?;
         Ok(member.membership().node_id)
+    }
+
+    /// Goes on with this manager's state and without the other managers.
+    async fn go_alone(&self) -> Result<NodeId, Refusal> {
+        let member = self.member.load_full();
+        let Some(member) = member.filter(|m| m.membership().role == Role::Manager) else {
+            return Err(Refusal::unavailable(
+                "this node is no manager, so it has no state that a new cluster could be made of; run the command on a manager that is left, or leave out --force-new-cluster",
+            ));
+        };
+        let membership = member.membership();
+        member.end().await;
+        let advertise = office::advertise(&membership);
+        let (folder, identity) = (self.shared.folder.manager(), Arc::clone(&member.identity));
+        let alone = Manager::go_alone(&folder, &identity, advertise).await;
+        // Whatever came of it, this node goes on with what it has.
+        let again = Member::start(&self.shared, membership, identity, None);
+        self.member.store(Some(Arc::clone(&again)));
+        alone?;
+        self.session_up().await?;
+        Ok(again.membership().node_id)
     }
 
     /// Joins the cluster that one of the remotes belongs to; returns when the session is up
@@ -225,7 +250,10 @@ impl ClusterNode {
 
     async fn session_up(&self) -> Result<(), Refusal> {
         let mut state = self.shared.state.subscribe();
-        let up = state.wait_for(|state| state.state == Standing::Active);
+        let up = state.wait_for(|state| match state.role {
+            Some(Role::Manager) => state.control_available(),
+            _ => state.state == Standing::Active,
+        });
         if tokio::time::timeout(SESSION_LIMIT, up).await.is_ok() {
             return Ok(());
         }
@@ -243,12 +271,12 @@ impl ClusterNode {
         };
         let manager = member.membership().role == Role::Manager;
         if manager && !force {
-            return Err(Refusal::unavailable(
-                "You are attempting to leave the swarm on a node that is participating as a manager. Removing the last manager erases all current state of the swarm. Use `--force` to ignore this message. ",
-            ));
+            return Err(leaving::refusal(&member).await);
         }
-        if !manager {
-            say_goodbye(&member).await;
+        if manager {
+            leaving::step_down(&member).await;
+        } else {
+            leaving::say_goodbye(&member).await;
         }
         member.end().await;
         self.member.store(None);
@@ -305,6 +333,15 @@ impl ClusterNode {
         }
     }
 
+    /// Whether this node is a manager that answers reads without a leader: what it says may be
+    /// old.
+    pub fn is_stale(&self) -> bool {
+        let member = self.member.load_full();
+        member
+            .and_then(|member| member.manager())
+            .is_some_and(|manager| manager.is_stale())
+    }
+
     /// Events of the cluster from now on; silent on workers. Survives init, join and leave.
     pub fn events(&self) -> broadcast::Receiver<ClusterEvent> {
         self.shared.events.subscribe()
@@ -324,27 +361,5 @@ impl Drop for ClusterNode {
         if let Some(member) = self.member.load_full() {
             member.stop.cancel();
         }
-    }
-}
-
-/// Tells a manager that this worker goes, if one is there to be told.
-async fn say_goodbye(member: &Arc<Member>) {
-    let goodbye = async {
-        if let Some(connection) = member.connection() {
-            return connection.leave().await?;
-        }
-        let mut last = Refusal::unavailable("no manager is known");
-        for address in member.candidates() {
-            let tls = tls::member(&member.identity)
-                .map_err(|error| Refusal::internal(error.to_string()))?;
-            match Connection::open(address, tls).await {
-                Ok(connection) => return connection.leave().await?,
-                Err(error) => last = error.into(),
-            }
-        }
-        Err(last)
-    };
-    if let Err(refusal) = goodbye.await {
-        tracing::warn!("no manager heard that this node leaves: {refusal}");
     }
 }

@@ -19,16 +19,26 @@ use super::member::{Member, Shared};
 /// Sleeps are cut to this length, because the wall clock may be set.
 const LOOK_EVERY: Duration = Duration::from_secs(600);
 const RETRY_AFTER: Duration = Duration::from_secs(30);
+/// The same for a certificate of another role, which somebody waits for.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
 /// Renews until the membership stops.
 pub(super) async fn run(shared: Arc<Shared>, member: Arc<Member>) {
     let mut share = rand::rng().random();
+    let mut told = member.told();
     loop {
+        let role = member.identity.current().member().role;
+        let promoted = told.borrow_and_update().role != role;
         let due = member.identity.current().renew_at(share);
         if let Ok(left) = due.duration_since(SystemTime::now())
             && !left.is_zero()
+            && !promoted
         {
-            tokio::time::sleep(left.min(LOOK_EVERY)).await;
+            tokio::select! {
+                () = tokio::time::sleep(left.min(LOOK_EVERY)) => {}
+                // The sender lives in the member.
+                _ = told.changed() => {}
+            }
             continue;
         }
         match renew(&shared, &member).await {
@@ -38,7 +48,8 @@ pub(super) async fn run(shared: Arc<Shared>, member: Arc<Member>) {
             }
             Err(error) => tracing::warn!("this node's certificate is not renewed yet: {error:#}"),
         }
-        tokio::time::sleep(RETRY_AFTER).await;
+        let pause = if promoted { LOOK_AGAIN } else { RETRY_AFTER };
+        tokio::time::sleep(pause).await;
     }
 }
 
@@ -62,7 +73,15 @@ pub(super) async fn renew(shared: &Shared, member: &Member) -> anyhow::Result<()
     member.ledger.expect_key(&key)?;
     shared.folder.write_identity(&identity)?;
     member.ledger.settle_key(&key)?;
+    let (before, role) = (
+        member.identity.current().member().role,
+        identity.member().role,
+    );
     member.identity.replace(identity)?;
+    if before != role {
+        tracing::info!(?role, "this node has another role");
+        member.change_role(shared, role);
+    }
     Ok(())
 }
 

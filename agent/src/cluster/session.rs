@@ -23,6 +23,12 @@ use super::{
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(8);
+/// The longest pause where a manager answers that nobody leads.
+const ELECTION: Duration = Duration::from_millis(500);
+/// Pause before the leader that a manager has named is asked.
+const HOP: Duration = Duration::from_millis(20);
+/// How long the way to a manager may take.
+const REACH: Duration = Duration::from_secs(3);
 const DESCRIBE_EVERY: Duration = Duration::from_secs(20);
 
 /// Why a session ended.
@@ -38,14 +44,19 @@ enum End {
     Lost(String),
     #[error("this node was removed from the cluster; leave it with `ovnctl swarm leave`")]
     Removed,
+    /// The leader is another manager, or is being elected.
+    #[error("the cluster has no leader at the moment")]
+    Elsewhere(Option<SocketAddr>),
 }
 
 /// Keeps a session until the membership stops or the node is removed.
 pub(super) async fn run(shared: Arc<Shared>, member: Arc<Member>) {
     let mut pause = FIRST_PAUSE;
+    let mut leader = None;
     for attempt in 0.. {
         let candidates = member.candidates();
-        let Some(address) = candidates.get(attempt % candidates.len().max(1)).copied() else {
+        let next = candidates.get(attempt % candidates.len().max(1)).copied();
+        let Some(address) = leader.take().or(next) else {
             shared.fail("no manager of the cluster is known");
             return;
         };
@@ -56,6 +67,18 @@ pub(super) async fn run(shared: Arc<Shared>, member: Arc<Member>) {
             shared.fail(&end.to_string());
             member.ledger.close();
             return;
+        }
+        if let End::Elsewhere(Some(other)) = end
+            && other != address
+        {
+            tracing::debug!(%address, leader = %other, "the leader is another manager");
+            leader = Some(other);
+            tokio::time::sleep(HOP).await;
+            continue;
+        }
+        if let End::Elsewhere(_) = end {
+            // An election takes about a second.
+            pause = pause.min(ELECTION);
         }
         tracing::warn!(%address, "no session: {end}");
         shared.change(|state| state.error = end.to_string());
@@ -85,7 +108,7 @@ struct Open {
 
 async fn open(shared: &Shared, member: &Member, address: SocketAddr) -> Result<Open, End> {
     let tls = tls::member(&member.identity).map_err(|error| End::Lost(error.to_string()))?;
-    let connection = Connection::open(address, tls).await?;
+    let connection = Connection::open_within(address, tls, REACH).await?;
     let described = member.description(shared);
     let register = Register {
         description: described.clone(),
@@ -98,6 +121,10 @@ async fn open(shared: &Shared, member: &Member, address: SocketAddr) -> Result<O
     let welcome = match first {
         SessionMessage::Welcome(welcome) => welcome,
         SessionMessage::Removed => return Err(End::Removed),
+        SessionMessage::Elsewhere(elsewhere) => {
+            member.adopt_managers(shared, elsewhere.managers);
+            return Err(End::Elsewhere(elsewhere.leader));
+        }
         _ => {
             return Err(End::Lost(format!(
                 "manager {address} did not begin with a welcome"
@@ -105,6 +132,7 @@ async fn open(shared: &Shared, member: &Member, address: SocketAddr) -> Result<O
         }
     };
     member.adopt_managers(shared, welcome.managers);
+    member.tell(&welcome.node);
     Ok(Open {
         connection,
         stream,
@@ -200,6 +228,7 @@ async fn receive(
             }
             SessionMessage::Node(node) => {
                 tracing::debug!(version = node.meta.version, "this node's object changed");
+                member.tell(&node);
                 Ok(())
             }
             SessionMessage::Logs(order) => {
@@ -218,6 +247,10 @@ async fn receive(
                 Ok(())
             }
             SessionMessage::Removed => return End::Removed,
+            SessionMessage::Elsewhere(elsewhere) => {
+                member.adopt_managers(shared, elsewhere.managers);
+                return End::Elsewhere(elsewhere.leader);
+            }
             SessionMessage::Welcome(_) => {
                 return End::Lost("the manager sent a second welcome".to_owned());
             }

@@ -152,3 +152,99 @@ async fn a_cluster_is_made_joined_resumed_and_left() {
     manager.leave(true).await.expect("left");
     assert!(!one.path().join("swarm").exists());
 }
+
+async fn change_role(by: &ClusterNode, hostname: &str, role: Role) {
+    let reference = hostname.to_owned();
+    let Ok(Answer::Node(node)) = by.call(Verb::NodeInspect { reference }).await else {
+        panic!("{hostname} is not known");
+    };
+    let mut spec = node.spec.clone();
+    spec.role = role;
+    let change = Verb::NodeUpdate {
+        reference: node.id.to_string(),
+        version: node.meta.version,
+        spec,
+    };
+    by.call(change).await.expect("changed");
+}
+
+async fn is_manager(node: &ClusterNode, manager: bool) {
+    let mut state = node.local_state();
+    let reached =
+        state.wait_for(|state| state.role.is_some() && state.control_available() == manager);
+    let reached = tokio::time::timeout(Duration::from_secs(60), reached).await;
+    assert!(reached.is_ok(), "{:?}", node.local_state());
+}
+
+async fn until_answered(node: &ClusterNode) {
+    let begun = std::time::Instant::now();
+    while let Err(refusal) = node.call(Verb::NodeList).await {
+        assert!(begun.elapsed() < Duration::from_secs(60), "{refusal}");
+    }
+    println!("answered after {:?}", begun.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_become_managers_and_workers_again() {
+    let folders: Vec<_> = (0..3)
+        .map(|_| tempfile::tempdir().expect("a folder"))
+        .collect();
+    let one = node(folders[0].path(), "one").await;
+    let init = InitRequest {
+        listen_addr: "127.0.0.1:0".to_owned(),
+        ..InitRequest::default()
+    };
+    one.init(init).await.expect("made");
+    let tokens = one.join_tokens().await.expect("tokens");
+    let address = one.local_state().borrow().managers[0].1;
+    let join = |token: &str| JoinRequest {
+        remotes: vec![address.to_string()],
+        token: token.to_owned(),
+        listen_addr: "127.0.0.1:0".to_owned(),
+        ..JoinRequest::default()
+    };
+    let two = node(folders[1].path(), "two").await;
+    two.join(join(&tokens.worker)).await.expect("joined");
+    is_manager(&two, false).await;
+    change_role(&one, "two", Role::Manager).await;
+    is_manager(&two, true).await;
+    let three = node(folders[2].path(), "three").await;
+    three.join(join(&tokens.manager)).await.expect("joined");
+    // Joining by the manager's token is over when the others have let it in.
+    assert!(three.local_state().borrow().control_available());
+    ready(&three, 3).await;
+
+    // The leader dies; sessions go on with another, and nobody is marked down but it.
+    one.shutdown().await;
+    until_answered(&three).await;
+    until(&two, Standing::Active).await;
+    let again = node(folders[0].path(), "one").await;
+    until(&again, Standing::Active).await;
+    ready(&again, 3).await;
+
+    change_role(&two, "three", Role::Worker).await;
+    is_manager(&three, false).await;
+    let begun = std::time::Instant::now();
+    while folders[2].path().join("swarm/manager").exists() {
+        assert!(begun.elapsed() < Duration::from_secs(30), "state is left");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let refused = three.call(Verb::NodeList).await.expect_err("a worker");
+    assert!(refused.message.contains("Worker nodes"), "{refused}");
+    assert!(three.call(Verb::NetworkList).await.is_ok());
+
+    // One of two is lost for ever.
+    again.shutdown().await;
+    let force = InitRequest {
+        force_new_cluster: true,
+        ..InitRequest::default()
+    };
+    let refused = three.init(force.clone()).await.expect_err("a worker");
+    assert!(refused.message.contains("no manager"), "{refused}");
+    two.init(force).await.expect("alone");
+    until_answered(&two).await;
+    until(&three, Standing::Active).await;
+    for node in [&two, &three] {
+        node.shutdown().await;
+    }
+}

@@ -96,6 +96,10 @@ fn routes() -> Router<AppState> {
         .method_not_allowed_fallback(no_such_page)
 }
 
+/// RFC 7234, 5.5.1: what a manager without a leader says of the cluster.
+const STALE: &str =
+    "110 overnet \"the swarm does not have a leader: what is shown of it may be old\"";
+
 async fn no_such_page(request: Request) -> Failure {
     Failure(Refusal::not_found(format!(
         "page not found: {} {}",
@@ -137,6 +141,9 @@ async fn edge(routes: Router, state: AppState, mut request: Request) -> Response
         &format!("Overnet/{} (linux)", version::SERVER_VERSION),
     );
     put("swarm", &system::swarm_header(&state.local()));
+    if state.cluster.is_stale() {
+        put("warning", STALE);
+    }
     response
 }
 

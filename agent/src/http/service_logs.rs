@@ -48,7 +48,7 @@ async fn of_service(
     let tasks = tasks::sheet(&state, selection).await?.tasks;
     let more = form.options.follow.then_some((service.id, events));
     let tty = service.spec.task.container.tty;
-    answer(&state, form, version, tty, tasks, more)
+    answer(&state, form, version, tty, tasks, more).await
 }
 
 async fn of_task(
@@ -60,7 +60,7 @@ async fn of_task(
     let form = Form::chosen(&query)?;
     let task = tasks::find(&state, &reference).await?;
     let tty = task.spec.container.tty;
-    answer(&state, form, version, tty, vec![task], None)
+    answer(&state, form, version, tty, vec![task], None).await
 }
 
 /// What is asked for, and how lines look.
@@ -95,7 +95,7 @@ impl Form {
     }
 }
 
-fn answer(
+async fn answer(
     state: &AppState,
     form: Form,
     version: ApiVersion,
@@ -118,7 +118,7 @@ fn answer(
         lines.push(stream::pending().boxed());
     }
     if !selector.tasks.is_empty() {
-        lines.push(state.cluster.logs(&selector, &writer.form.options)?);
+        lines.push(state.cluster.logs(&selector, &writer.form.options).await?);
     }
     let state = state.clone();
     let shutdown = state.shutdown.clone();
@@ -193,7 +193,7 @@ async fn joined(
         ..writer.form.options.clone()
     };
     let selector = LogSelector { tasks: vec![id] };
-    state.cluster.logs(&selector, &options).map(Some)
+    state.cluster.logs(&selector, &options).await.map(Some)
 }
 
 /// Turns items into what goes over the wire: one frame a line.

@@ -9,6 +9,8 @@ mod stream;
 
 use std::fmt::Write as _;
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;
@@ -42,6 +44,8 @@ pub struct Client {
     host: Host,
     version: String,
     debug: bool,
+    /// Whether the daemon's warning has been shown.
+    warned: Arc<AtomicBool>,
 }
 
 /// What the daemon said of itself in its answer to a ping.
@@ -62,6 +66,7 @@ impl Client {
             host,
             version: NEWEST.to_owned(),
             debug,
+            warned: Arc::default(),
         };
         if let Some(version) = fixed {
             version
@@ -332,6 +337,14 @@ impl Call<'_> {
         let (call, request) = self.request();
         let response = client.transmit(request).await?;
         let status = response.status();
+        if let Some(warning) = response.headers().get("warning")
+            && let Ok(warning) = warning.to_str()
+            && !client.warned.swap(true, Ordering::Relaxed)
+        {
+            // `110 AGENT "text"` (RFC 7234, 5.5); once a command.
+            let text = warning.split('"').nth(1).unwrap_or(warning);
+            eprintln!("WARNING: {text}");
+        }
         if status.is_success()
             || status == StatusCode::SWITCHING_PROTOCOLS
             || status == StatusCode::NOT_MODIFIED

@@ -85,15 +85,14 @@ pub fn node_update(
 ) -> Result<(), Refusal> {
     let mut node = find_node(tx.tables(), reference)?.clone();
     in_sequence(version, node.meta.version)?;
-    if spec.role != node.spec.role {
-        return Err(match spec.role {
-            Role::Manager => {
-                Refusal::not_implemented("promotion is not there yet: a cluster has one manager")
-            }
-            Role::Worker => Refusal::invalid(
-                "the last manager cannot be demoted: nobody would hold the cluster's state",
-            ),
-        });
+    let managers = tx.tables().nodes();
+    let managers = managers
+        .filter(|node| node.spec.role == Role::Manager)
+        .count();
+    if spec.role == Role::Worker && node.spec.role == Role::Manager && managers == 1 {
+        return Err(Refusal::invalid(
+            "attempting to demote the last manager of the swarm: nobody would hold the cluster's state; promote another node first",
+        ));
     }
     node.spec = spec;
     tx.set_node(node);
@@ -105,7 +104,7 @@ pub fn node_remove(tx: &mut Transaction, reference: &str, force: bool) -> Result
     let node = find_node(tx.tables(), reference)?.clone();
     if node.spec.role == Role::Manager {
         return Err(Refusal::invalid(format!(
-            "node {} is a manager and holds the cluster's state; it cannot be removed",
+            "node {0} is a manager and holds the cluster's state; demote it first with `ovnctl node demote {0}`",
             node.description.hostname
         )));
     }
@@ -135,7 +134,23 @@ pub fn node_remove(tx: &mut Transaction, reference: &str, force: bool) -> Result
         tx.remove_endpoint(&endpoint);
     }
     tx.remove_node(&node.id);
+    bury(tx, &node.id);
     Ok(node)
+}
+
+/// Remembers a removed node until its certificate has ended, and forgets those whose has.
+fn bury(tx: &mut Transaction, node: &NodeId) {
+    let Some(mut record) = tx.tables().cluster().cloned() else {
+        return;
+    };
+    let life = record.public.spec.node_cert_expiry.as_nanos();
+    let end = tx
+        .now()
+        .saturating_add(i64::try_from(life).unwrap_or(i64::MAX));
+    let now = tx.now();
+    record.removed.retain(|_, end| *end > now);
+    record.removed.insert(node.clone(), end);
+    tx.set_cluster(record);
 }
 
 pub fn cluster_update(

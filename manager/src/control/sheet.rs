@@ -173,6 +173,7 @@ mod tests {
             7,
             &Proposal {
                 time: 1,
+                base: None,
                 changes: vec![
                     StoreChange::SetNetwork(Box::new(network)),
                     StoreChange::SetService(Box::new(service("a", "new"))),

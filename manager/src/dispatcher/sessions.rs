@@ -51,6 +51,22 @@ impl Sessions {
         });
     }
 
+    /// A new term: nobody has a session yet, and all have until `grace` has passed beside their
+    /// heartbeats.
+    pub fn begin(&self, nodes: impl Iterator<Item = NodeId>, now: Instant, grace: Duration) {
+        let entry = |node| {
+            let entry = Entry {
+                session: Id::default(),
+                connected: false,
+                beat: now + grace,
+                reached: Generation::default(),
+            };
+            (node, entry)
+        };
+        *self.lock() = nodes.map(entry).collect();
+        self.tell();
+    }
+
     pub fn open(&self, node: &NodeId, session: Id, reached: Generation, now: Instant) {
         self.lock().insert(
             node.clone(),

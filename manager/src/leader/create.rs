@@ -10,11 +10,12 @@ use model::{
 };
 use time::OffsetDateTime;
 
-use super::{LOG, Manager, NewCluster, bind};
+use super::{LOG, Manager, NewCluster, Parts, bind};
 use crate::{
     ca::{self, Authority, Identity, Subject},
     control,
-    raft::{Consensus, WrappingKey},
+    lines::Lines,
+    raft::{Carrier, Consensus, Peer, WrappingKey},
     store::{ClusterRecord, Store},
     tls::LiveIdentity,
 };
@@ -57,10 +58,23 @@ pub(super) async fn create(
     let (store, writer) = Store::new();
     std::fs::create_dir_all(folder).map_err(|error| internal(&error))?;
     let wrapping = WrappingKey::from_node_key(identity.key_pem().as_bytes());
-    let consensus = Consensus::create(&folder.join(LOG), &wrapping, store.clone())
+    let lines = Arc::new(Lines::new(Arc::clone(&live)));
+    let peer = Peer {
+        node: subject.node.clone(),
+        address: Some(advertise),
+    };
+    let carrier = Arc::clone(&lines) as Arc<dyn Carrier>;
+    let consensus = Consensus::create(&folder.join(LOG), &wrapping, store.clone(), carrier, peer)
         .await
         .map_err(|error| internal(&error))?;
-    let manager = Manager::assemble(store, writer, consensus, live, &listener)?;
+    let parts = Parts {
+        store,
+        writer,
+        consensus,
+        lines,
+        identity: live,
+    };
+    let manager = Manager::assemble(parts, &listener, advertise)?;
     let mut description = new.description;
     description.tls = Some(identity.tls_info().clone());
     let ipv6 = description.routes.iter().any(IpNetwork::is_ipv6);
@@ -81,8 +95,8 @@ pub(super) async fn create(
                 address: Some(advertise.ip()),
             };
             node.manager = Some(ManagerStatus {
-                leader: true,
-                reachability: Reachability::Reachable,
+                leader: false,
+                reachability: Reachability::Unknown,
                 address: advertise,
             });
             tx.set_node(node);
@@ -103,6 +117,7 @@ pub(super) async fn create(
         return Err(refusal);
     }
     manager.run(listener)?;
+    manager.await_lead().await?;
     Ok((manager, identity))
 }
 
@@ -171,6 +186,7 @@ fn record(
         },
         ca_key_pem: authority.key_pem().to_owned(),
         epoch: 1,
+        removed: std::collections::BTreeMap::new(),
     })
 }
 

@@ -361,6 +361,7 @@ mod tests {
             let proposal = Proposal {
                 time: 1,
                 changes: changes.clone(),
+                base: None,
             };
             tables.apply(index, &proposal);
             told.extend(

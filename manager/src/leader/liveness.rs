@@ -6,6 +6,7 @@ use std::{
 };
 
 use model::{NodeId, node::NodeState};
+use tokio_util::sync::CancellationToken;
 
 use super::Manager;
 use crate::dispatcher;
@@ -13,14 +14,14 @@ use crate::dispatcher;
 /// Heartbeats that may be missed.
 const MISSED: u32 = 3;
 
-pub(super) async fn run(manager: Arc<Manager>) {
+pub(super) async fn run(manager: Arc<Manager>, ending: CancellationToken) {
     let mut last = Instant::now();
     loop {
         let period = period(&manager);
         let tick = period / 4;
         tokio::select! {
             () = tokio::time::sleep(tick) => {}
-            () = manager.ending().cancelled() => return,
+            () = ending.cancelled() => return,
         }
         let now = Instant::now();
         let lateness = now.saturating_duration_since(last).saturating_sub(tick);

@@ -2,8 +2,12 @@
 
 mod create;
 mod events;
+mod forward;
 mod liveness;
 pub(crate) mod loops;
+mod managers;
+mod roles;
+mod term;
 mod verbs;
 mod work;
 
@@ -20,16 +24,18 @@ use model::{
     control::ClusterEvent,
     node::{Availability, NodeDescription},
 };
-use tokio::{net::TcpListener, sync::broadcast, task::JoinSet};
+use tokio::{
+    net::TcpListener,
+    sync::{broadcast, watch},
+    task::JoinSet,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    allocator::AllocatorLoop,
     ca::Identity,
-    dispatcher::{OrphansLoop, Sessions},
-    orchestrator::{OrchestratorLoop, handover::HandoverLoop},
-    raft::{Consensus, WrappingKey},
-    scheduler::SchedulerLoop,
+    dispatcher::Sessions,
+    lines::Lines,
+    raft::{self, Carrier, Consensus, Peer, Roster, WrappingKey},
     server::{self, LogDesk, PortDesk},
     store::{Proposer, Store, StoreWriter},
     tls::LiveIdentity,
@@ -39,6 +45,8 @@ use crate::{
 const LOG: &str = "raft.redb";
 /// Events that a slow listener may be behind.
 const EVENT_DEPTH: usize = 1024;
+/// How long a sole manager may take to lead.
+const LEAD_WITHIN: Duration = Duration::from_secs(15);
 /// How long the port's calls may go on once the manager ends.
 const GRACE: Duration = Duration::from_secs(3);
 
@@ -58,18 +66,51 @@ pub struct NewCluster {
     pub advertise: SocketAddr,
 }
 
+/// How a manager that is no cluster's first takes up its work.
+pub struct Start {
+    pub identity: Arc<LiveIdentity>,
+    pub listen: SocketAddr,
+    /// What the others are told; port 0: the bound one.
+    pub advertise: SocketAddr,
+    /// Managers that may let it in.
+    pub remotes: Vec<SocketAddr>,
+}
+
+/// Where a manager stands among the managers.
+#[derive(Debug, Clone)]
+pub(crate) enum Place {
+    /// It leads, and its loops run, until the token is cancelled.
+    Leading(CancellationToken),
+    /// The leader's address.
+    Following(SocketAddr),
+    /// Nobody leads, since then.
+    Nobody(Instant),
+}
+
 /// One manager of a cluster.
 pub struct Manager {
     store: Store,
     consensus: Arc<Consensus>,
+    lines: Arc<Lines>,
     sessions: Arc<Sessions>,
     log_desk: LogDesk,
     port_desk: PortDesk,
     identity: Arc<LiveIdentity>,
     listen: SocketAddr,
+    advertise: SocketAddr,
     events: broadcast::Sender<ClusterEvent>,
+    place: watch::Sender<Place>,
     ending: CancellationToken,
     tasks: Mutex<JoinSet<()>>,
+}
+
+/// What [`Manager::assemble`] puts together.
+struct Parts {
+    store: Store,
+    writer: StoreWriter,
+    consensus: Consensus,
+    lines: Arc<Lines>,
+    identity: Arc<LiveIdentity>,
 }
 
 impl Manager {
@@ -78,47 +119,117 @@ impl Manager {
         create::create(folder, new).await
     }
 
-    /// Goes on with what lies in the folder.
-    pub async fn open(
-        folder: &Path,
-        identity: Arc<LiveIdentity>,
-        listen: SocketAddr,
-    ) -> Result<Arc<Self>, Refusal> {
-        let listener = bind(listen).await?;
-        let key = WrappingKey::from_node_key(identity.current().key_pem().as_bytes());
+    /// Goes on with what lies in the folder; without a log there it asks the cluster for one.
+    /// Returns once this manager has a vote.
+    pub async fn start(folder: &Path, start: Start) -> Result<Arc<Self>, Refusal> {
+        let listener = bind(start.listen).await?;
+        let internal = |error: &dyn std::fmt::Display| Refusal::internal(error.to_string());
+        let key = WrappingKey::from_node_key(start.identity.current().key_pem().as_bytes());
         let (store, writer) = Store::new();
-        let consensus = Consensus::open(&folder.join(LOG), &key, store.clone())
-            .await
-            .map_err(|error| Refusal::internal(error.to_string()))?;
-        let manager = Self::assemble(store, writer, consensus, identity, &listener)?;
+        let lines = Arc::new(Lines::new(Arc::clone(&start.identity)));
+        let carrier = Arc::clone(&lines) as Arc<dyn Carrier>;
+        let path = folder.join(LOG);
+        let consensus = if path.exists() {
+            Consensus::open(&path, &key, store.clone(), carrier).await
+        } else {
+            std::fs::create_dir_all(folder).map_err(|error| internal(&error))?;
+            Consensus::join(&path, &key, store.clone(), carrier).await
+        };
+        let parts = Parts {
+            store,
+            writer,
+            consensus: consensus.map_err(|error| internal(&error))?,
+            lines,
+            identity: start.identity,
+        };
+        let manager = Self::assemble(parts, &listener, start.advertise)?;
         manager.run(listener)?;
+        let settled = if manager.consensus.is_voter() {
+            manager.settle().await
+        } else {
+            manager.enter(&start.remotes).await
+        };
+        if let Err(refusal) = settled {
+            manager.shutdown().await;
+            return Err(refusal);
+        }
         Ok(manager)
     }
 
+    /// Makes the state in the folder that of a cluster with this one manager, in a new epoch;
+    /// nothing may have it open.
+    pub async fn go_alone(
+        folder: &Path,
+        identity: &LiveIdentity,
+        advertise: SocketAddr,
+    ) -> Result<(), Refusal> {
+        let identity = identity.current();
+        let key = WrappingKey::from_node_key(identity.key_pem().as_bytes());
+        let own = Peer {
+            node: identity.member().node.clone(),
+            address: Some(advertise),
+        };
+        let path = folder.join(LOG);
+        let begun = Instant::now();
+        // The last handle of a file goes when the tasks of the one that ran have ended.
+        loop {
+            match raft::go_alone(&path, &key, own.clone()).await {
+                Ok(()) => return Ok(()),
+                Err(error) if begun.elapsed() > GRACE => {
+                    return Err(Refusal::internal(error.to_string()));
+                }
+                Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+            }
+        }
+    }
+
+    /// A sole manager leads before anything is asked of it.
+    async fn settle(&self) -> Result<(), Refusal> {
+        if self.roster().voting() == 1 {
+            self.await_lead().await?;
+        }
+        Ok(())
+    }
+
+    async fn await_lead(&self) -> Result<(), Refusal> {
+        let mut place = self.place.subscribe();
+        let leading = place.wait_for(|place| matches!(place, Place::Leading(_)));
+        match tokio::time::timeout(LEAD_WITHIN, leading).await {
+            Ok(Ok(_)) => Ok(()),
+            _ => Err(Refusal::internal(
+                "the only manager of the cluster does not lead it; look at its disk and its log",
+            )),
+        }
+    }
+
     fn assemble(
-        store: Store,
-        writer: StoreWriter,
-        consensus: Consensus,
-        identity: Arc<LiveIdentity>,
+        parts: Parts,
         listener: &TcpListener,
+        mut advertise: SocketAddr,
     ) -> Result<Arc<Self>, Refusal> {
         let listen = listener
             .local_addr()
             .map_err(|error| Refusal::internal(error.to_string()))?;
-        let consensus = Arc::new(consensus);
+        if advertise.port() == 0 {
+            advertise.set_port(listen.port());
+        }
+        let consensus = Arc::new(parts.consensus);
         let (events, _) = broadcast::channel(EVENT_DEPTH);
         let mut tasks = JoinSet::new();
         let proposer = Arc::clone(&consensus) as Arc<dyn Proposer>;
-        tasks.spawn(writer.run(store.clone(), proposer));
+        tasks.spawn(parts.writer.run(parts.store.clone(), proposer));
         Ok(Arc::new(Self {
-            store,
+            store: parts.store,
             consensus,
+            lines: parts.lines,
             sessions: Arc::new(Sessions::new()),
             log_desk: LogDesk::default(),
             port_desk: PortDesk::default(),
-            identity,
+            identity: parts.identity,
             listen,
+            advertise,
             events,
+            place: watch::Sender::new(Place::Nobody(Instant::now())),
             ending: CancellationToken::new(),
             tasks: Mutex::new(tasks),
         }))
@@ -126,33 +237,15 @@ impl Manager {
 
     /// Starts everything that goes on beside the calls.
     fn run(self: &Arc<Self>, listener: TcpListener) -> Result<(), Refusal> {
-        let now = Instant::now();
-        for node in self.store.view().nodes() {
-            self.sessions.expect(&node.id, now);
-        }
         let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
-        tasks.spawn(liveness::run(Arc::clone(self)));
+        tasks.spawn(term::run(Arc::clone(self)));
         tasks.spawn(events::run(
             self.store.clone(),
             self.events.clone(),
             self.ending.clone(),
         ));
         tasks.spawn(server::serve(Arc::clone(self), listener)?);
-        self.run_loop(&mut tasks, OrchestratorLoop::default());
-        self.run_loop(&mut tasks, AllocatorLoop);
-        self.run_loop(&mut tasks, SchedulerLoop::default());
-        self.run_loop(&mut tasks, OrphansLoop);
-        self.run_loop(&mut tasks, HandoverLoop::default());
         Ok(())
-    }
-
-    fn run_loop<L: loops::Loop>(&self, tasks: &mut JoinSet<()>, looped: L) {
-        tasks.spawn(loops::run(
-            looped,
-            self.store.clone(),
-            Arc::clone(&self.sessions),
-            self.ending.clone(),
-        ));
     }
 
     pub fn identity(&self) -> Arc<LiveIdentity> {
@@ -166,9 +259,29 @@ impl Manager {
 
     /// What members are told to connect to.
     pub fn advertise_address(&self) -> SocketAddr {
-        self.managers()
-            .first()
-            .map_or(self.listen, |(_, address)| *address)
+        self.advertise
+    }
+
+    /// All managers, as this one sees them.
+    pub fn roster(&self) -> Roster {
+        self.consensus.roster()
+    }
+
+    /// This manager's consensus, for what is beside the verbs: snapshots, keys, its end.
+    pub fn consensus(&self) -> &Consensus {
+        &self.consensus
+    }
+
+    pub(crate) fn place(&self) -> watch::Receiver<Place> {
+        self.place.subscribe()
+    }
+
+    /// The token of the term in which this manager leads.
+    pub(crate) fn term(&self) -> Option<CancellationToken> {
+        match &*self.place.borrow() {
+            Place::Leading(token) => Some(token.clone()),
+            Place::Following(_) | Place::Nobody(_) => None,
+        }
     }
 
     pub fn cluster(&self) -> Option<Cluster> {

@@ -22,8 +22,8 @@ use crate::{
 const LOOK: Duration = Duration::from_millis(100);
 
 impl Manager {
-    /// Carries out a verb for a member; its role and identity decide what it may.
-    pub async fn call(&self, caller: &Member, verb: Verb) -> Result<Answer, Refusal> {
+    /// Carries out a verb here: on the leader, or, if it is a read, where no leader is.
+    pub(super) async fn act(&self, caller: &Member, verb: Verb) -> Result<Answer, Refusal> {
         allowed(caller, &verb)?;
         let store = self.store();
         let own = (caller.role == Role::Worker).then(|| caller.node.clone());
@@ -45,9 +45,14 @@ impl Manager {
                 store.update(change).await?;
                 Ok(Answer::Done)
             }
-            Verb::NodeList => Ok(Answer::Nodes(store.view().nodes().cloned().collect())),
+            Verb::NodeList => {
+                let view = store.view();
+                Ok(Answer::Nodes(
+                    view.nodes().map(|node| self.shown(node)).collect(),
+                ))
+            }
             Verb::NodeInspect { reference } => {
-                let node = control::find_node(&store.view(), &reference)?.clone();
+                let node = self.shown(control::find_node(&store.view(), &reference)?);
                 Ok(Answer::Node(Box::new(node)))
             }
             Verb::NodeUpdate {
@@ -55,6 +60,11 @@ impl Manager {
                 version,
                 spec,
             } => {
+                let view = store.view();
+                let node = control::find_node(&view, &reference)?;
+                if spec.role == Role::Worker && node.spec.role == Role::Manager {
+                    self.may_lose(node)?;
+                }
                 store
                     .update(move |tx| control::node_update(tx, &reference, version, spec))
                     .await?;

@@ -9,8 +9,8 @@ use openraft::{
 
 use super::{Disk, DiskError, TypeConfig};
 
-const VOTE: &str = "vote";
-const PURGED: &str = "purged";
+pub(super) const VOTE: &str = "vote";
+pub(super) const PURGED: &str = "purged";
 
 /// The log; clones read the same file.
 #[derive(Clone)]

@@ -3,21 +3,21 @@
 use std::{io::Cursor, sync::Arc};
 
 use openraft::{
-    BasicNode, Entry, EntryPayload, LogId, OptionalSend, RaftSnapshotBuilder, Snapshot,
-    SnapshotMeta, StorageError, StorageIOError, StoredMembership, storage::RaftStateMachine,
+    Entry, EntryPayload, LogId, OptionalSend, RaftSnapshotBuilder, Snapshot, SnapshotMeta,
+    StorageError, StorageIOError, StoredMembership, storage::RaftStateMachine,
 };
 use serde::{Deserialize, Serialize};
 
-use super::{Applied, Disk, DiskError, TypeConfig};
+use super::{Applied, Disk, DiskError, Peer, TypeConfig};
 use crate::store::{Store, Tables, TablesImage};
 
-const SNAPSHOT: &str = "snapshot";
+pub(super) const SNAPSHOT: &str = "snapshot";
 
 #[derive(Serialize, Deserialize)]
-struct StoredSnapshot {
-    meta: SnapshotMeta<u64, BasicNode>,
+pub(super) struct StoredSnapshot {
+    pub(super) meta: SnapshotMeta<u64, Peer>,
     /// A [`TablesImage`] as MessagePack.
-    image: Vec<u8>,
+    pub(super) image: Vec<u8>,
 }
 
 /// Applies committed entries to a [`Store`].
@@ -25,7 +25,7 @@ pub struct Machine {
     disk: Disk,
     store: Store,
     applied: Option<LogId<u64>>,
-    membership: StoredMembership<u64, BasicNode>,
+    membership: StoredMembership<u64, Peer>,
 }
 
 impl Machine {
@@ -58,7 +58,7 @@ pub struct SnapshotBuilder {
     disk: Disk,
     tables: Arc<Tables>,
     applied: Option<LogId<u64>>,
-    membership: StoredMembership<u64, BasicNode>,
+    membership: StoredMembership<u64, Peer>,
 }
 
 fn storing(error: DiskError) -> StorageError<u64> {
@@ -98,7 +98,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
 
     async fn applied_state(
         &mut self,
-    ) -> Result<(Option<LogId<u64>>, StoredMembership<u64, BasicNode>), StorageError<u64>> {
+    ) -> Result<(Option<LogId<u64>>, StoredMembership<u64, Peer>), StorageError<u64>> {
         Ok((self.applied, self.membership.clone()))
     }
 
@@ -110,15 +110,16 @@ impl RaftStateMachine<TypeConfig> for Machine {
         let mut answers = Vec::new();
         for entry in entries {
             let index = entry.log_id.index;
+            let mut overtaken = false;
             match entry.payload {
                 EntryPayload::Blank => {}
-                EntryPayload::Normal(proposal) => self.store.apply(index, proposal),
+                EntryPayload::Normal(proposal) => overtaken = !self.store.apply(index, proposal),
                 EntryPayload::Membership(membership) => {
                     self.membership = StoredMembership::new(Some(entry.log_id), membership);
                 }
             }
             self.applied = Some(entry.log_id);
-            answers.push(Applied { index });
+            answers.push(Applied { index, overtaken });
         }
         Ok(answers)
     }
@@ -140,7 +141,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
 
     async fn install_snapshot(
         &mut self,
-        meta: &SnapshotMeta<u64, BasicNode>,
+        meta: &SnapshotMeta<u64, Peer>,
         snapshot: Box<Cursor<Vec<u8>>>,
     ) -> Result<(), StorageError<u64>> {
         let stored = StoredSnapshot {

@@ -1,12 +1,18 @@
 //! Consensus: openraft over an encrypted log in redb, hidden behind [`Consensus`].
 //!
 //! A single manager is a Raft of one voter, with the same log and the same durability as
-//! several: an entry is acknowledged after its fsync.
+//! several: an entry is acknowledged after its fsync, on a majority.
 
+mod alone;
+mod answer;
 mod disk;
+mod election;
 mod log;
 mod machine;
-mod peers;
+mod members;
+mod peer;
+mod pulse;
+mod roster;
 mod seal;
 
 use std::{
@@ -15,16 +21,27 @@ use std::{
 };
 
 use openraft::{
-    BasicNode, Raft, SnapshotPolicy,
+    Raft, ServerState, SnapshotPolicy,
     error::{ClientWriteError, RaftError},
+    storage::RaftLogStorage as _,
 };
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
-pub use disk::{Disk, DiskError};
-pub use log::LogStore;
-pub use machine::Machine;
-pub use seal::{SealError, WrappingKey};
-
+pub use self::{
+    alone::go_alone,
+    disk::{Disk, DiskError},
+    log::LogStore,
+    machine::Machine,
+    peer::{Carrier, CarryError, Peer, RaftAsk, RaftCall, RaftSaid},
+    roster::{Roster, Voter},
+    seal::{SealError, WrappingKey},
+};
+use self::{
+    election::{HEARTBEAT, LEASE},
+    pulse::Pulse,
+};
 use crate::store::{Proposal, ProposeError, Proposer, Store};
 
 openraft::declare_raft_types!(
@@ -33,22 +50,31 @@ openraft::declare_raft_types!(
         D = Proposal,
         R = Applied,
         NodeId = u64,
-        Node = BasicNode,
+        Node = Peer,
 );
 
 /// The state machine's answer to an entry; everything else is read from the store.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub struct Applied {
     pub index: u64,
+    /// The entry was decided on a state that another leader has changed since, and did nothing.
+    #[serde(default)]
+    pub overtaken: bool,
 }
 
 /// Entries after which a snapshot is taken and the log cut, unless the cluster says otherwise.
 const SNAPSHOT_EVERY: u64 = 10_000;
 /// Entries kept behind a snapshot for managers that are a little late.
 const KEEP_BEHIND_SNAPSHOT: u64 = 500;
-/// Milliseconds; the election timeout is drawn between four and eight heartbeats.
-const HEARTBEAT_MS: u64 = 250;
-/// How long a manager waits at its start until it leads; a Raft of one elects itself at once.
+/// Bytes of a snapshot that travel in one message.
+const SNAPSHOT_CHUNK: u64 = 1 << 20;
+/// How long a message with entries may take, the other's fsync included.
+const APPEND_LIMIT: Duration = Duration::from_millis(500);
+/// How long a part of a snapshot may take; the last one includes its fsync.
+const CHUNK_LIMIT: Duration = Duration::from_secs(20);
+/// A leader that no majority has answered for so long does not count as one any more.
+const ABDICATE: Duration = Duration::from_secs(2);
+/// How long a sole manager waits at its start until it leads; it elects itself at once.
 const LEAD_WITHIN: Duration = Duration::from_secs(10);
 
 /// Why consensus could not be started.
@@ -58,12 +84,32 @@ pub enum ConsensusError {
     Disk(#[from] DiskError),
     #[error("consensus could not be started: {0}")]
     Start(String),
+    /// A membership was not changed, or may not have been.
+    #[error("the managers could not be changed: {0}")]
+    Members(String),
+}
+
+/// Who leads, as one manager sees it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Lead {
+    pub term: u64,
+    /// This manager leads, and a majority follows.
+    pub leading: bool,
+    /// The other that leads.
+    pub leader: Option<Peer>,
 }
 
 /// This manager's part in consensus; also the store's [`Proposer`].
 pub struct Consensus {
     raft: Raft<TypeConfig>,
     disk: Disk,
+    log: LogStore,
+    pulse: Arc<Pulse>,
+    lead: watch::Receiver<Lead>,
+    /// Membership changes, one at a time.
+    turn: tokio::sync::Mutex<()>,
+    stop: CancellationToken,
+    _stop: DropGuard,
 }
 
 impl Consensus {
@@ -72,39 +118,64 @@ impl Consensus {
         path: &Path,
         key: &WrappingKey,
         store: Store,
+        carrier: Arc<dyn Carrier>,
+        own: Peer,
     ) -> Result<Self, ConsensusError> {
-        let raft_id = u64::from(rand::random::<u32>()).max(1);
-        let disk = Disk::create(path, key, raft_id).await?;
-        let consensus = Self::start(disk, store).await?;
-        let voters = BTreeMap::from([(raft_id, BasicNode::default())]);
+        let consensus = Self::join(path, key, store, carrier).await?;
+        let voters = BTreeMap::from([(consensus.disk.raft_id(), own)]);
         let initialized = consensus.raft.initialize(voters).await;
         initialized.map_err(|error| ConsensusError::Start(error.to_string()))?;
-        consensus.lead().await?;
+        consensus.await_lead().await?;
         Ok(consensus)
     }
 
-    /// Opens the log and returns once this manager leads and has applied all of it.
+    /// Makes an empty log, to be filled by the leader once it has let this manager in.
+    pub async fn join(
+        path: &Path,
+        key: &WrappingKey,
+        store: Store,
+        carrier: Arc<dyn Carrier>,
+    ) -> Result<Self, ConsensusError> {
+        let raft_id = u64::from(rand::random::<u32>()).max(1);
+        let disk = Disk::create(path, key, raft_id).await?;
+        Self::start(disk, store, carrier).await
+    }
+
+    /// Opens the log. A sole voter leads when this returns, and has applied all of it.
     pub async fn open(
         path: &Path,
         key: &WrappingKey,
         store: Store,
+        carrier: Arc<dyn Carrier>,
     ) -> Result<Self, ConsensusError> {
         let disk = Disk::open(path, key).await?;
-        let consensus = Self::start(disk, store).await?;
-        let elect = consensus.raft.trigger().elect().await;
-        elect.map_err(|error| ConsensusError::Start(error.to_string()))?;
-        consensus.lead().await?;
+        let consensus = Self::start(disk, store, carrier).await?;
+        let roster = consensus.roster();
+        if roster.voting() == 1 && consensus.is_voter() {
+            let elect = consensus.raft.trigger().elect().await;
+            elect.map_err(|error| ConsensusError::Start(error.to_string()))?;
+            consensus.await_lead().await?;
+        }
         Ok(consensus)
     }
 
-    async fn start(disk: Disk, store: Store) -> Result<Self, ConsensusError> {
+    async fn start(
+        disk: Disk,
+        store: Store,
+        carrier: Arc<dyn Carrier>,
+    ) -> Result<Self, ConsensusError> {
+        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let config = openraft::Config {
             cluster_name: "overnet".to_owned(),
-            heartbeat_interval: HEARTBEAT_MS,
-            election_timeout_min: 4 * HEARTBEAT_MS,
-            election_timeout_max: 8 * HEARTBEAT_MS,
+            // The limit of an append at the same time; see `election`.
+            heartbeat_interval: millis(APPEND_LIMIT),
+            election_timeout_min: millis(APPEND_LIMIT) + 1,
+            election_timeout_max: millis(LEASE),
+            enable_elect: false,
             snapshot_policy: SnapshotPolicy::LogsSinceLast(SNAPSHOT_EVERY),
             max_in_snapshot_log_to_keep: KEEP_BEHIND_SNAPSHOT,
+            snapshot_max_chunk_size: SNAPSHOT_CHUNK,
+            install_snapshot_timeout: millis(CHUNK_LIMIT),
             ..openraft::Config::default()
         };
         let config = config
@@ -112,32 +183,76 @@ impl Consensus {
             .map_err(|error| ConsensusError::Start(error.to_string()))?;
         let machine = Machine::load(disk.clone(), store)?;
         let log = LogStore::new(disk.clone());
-        let raft = Raft::new(
-            disk.raft_id(),
-            Arc::new(config),
-            peers::NoPeers,
+        let pulse = Arc::new(Pulse::new(disk.raft_id(), carrier));
+        let network = peer::Network(Arc::clone(&pulse));
+        let (id, config) = (disk.raft_id(), Arc::new(config));
+        let raft = Raft::new(id, config, network, log.clone(), machine)
+            .await
+            .map_err(|error| ConsensusError::Start(error.to_string()))?;
+        // What is on disk is known before anybody asks.
+        let on_disk = log.clone().get_log_state().await;
+        let on_disk = on_disk.map_err(|error| ConsensusError::Start(error.to_string()))?;
+        if on_disk.last_log_id.is_some() {
+            let waiting = raft.wait(Some(LEAD_WITHIN));
+            let known = |state: &openraft::RaftMetrics<u64, Peer>| {
+                state.membership_config.nodes().next().is_some()
+            };
+            waiting
+                .metrics(known, "the managers on disk")
+                .await
+                .map_err(|error| ConsensusError::Start(error.to_string()))?;
+        }
+        let stop = CancellationToken::new();
+        let (tell, lead) = watch::channel(Lead::default());
+        let tending = election::tend(raft.clone(), Arc::clone(&pulse), log.clone(), stop.clone());
+        tokio::spawn(tending);
+        let watching = watch_lead(raft.clone(), Arc::clone(&pulse), tell);
+        tokio::spawn(stop.clone().run_until_cancelled_owned(watching));
+        Ok(Self {
+            raft,
+            disk,
             log,
-            machine,
-        )
-        .await
-        .map_err(|error| ConsensusError::Start(error.to_string()))?;
-        Ok(Self { raft, disk })
+            pulse,
+            lead,
+            turn: tokio::sync::Mutex::default(),
+            _stop: stop.clone().drop_guard(),
+            stop,
+        })
     }
 
-    async fn lead(&self) -> Result<(), ConsensusError> {
-        let own = self.disk.raft_id();
-        let failed = |error: String| ConsensusError::Start(format!("no leader: {error}"));
-        self.raft
-            .wait(Some(LEAD_WITHIN))
-            .metrics(|state| state.current_leader == Some(own), "to lead")
-            .await
-            .map_err(|error| failed(error.to_string()))?;
-        // Also waits until everything that was committed before is applied.
-        self.raft
-            .ensure_linearizable()
-            .await
-            .map_err(|error| failed(error.to_string()))?;
-        Ok(())
+    async fn await_lead(&self) -> Result<(), ConsensusError> {
+        let mut lead = self.lead.clone();
+        let leading = async { lead.wait_for(|lead| lead.leading).await.is_ok() };
+        if tokio::time::timeout(LEAD_WITHIN, leading).await == Ok(true) {
+            return self.barrier().await;
+        }
+        Err(ConsensusError::Start(format!(
+            "no leader within {} s",
+            LEAD_WITHIN.as_secs()
+        )))
+    }
+
+    /// Returns once everything that was committed before this call is applied here; fails
+    /// unless this manager leads at this moment.
+    pub async fn barrier(&self) -> Result<(), ConsensusError> {
+        let passed = tokio::time::timeout(ABDICATE, self.raft.ensure_linearizable()).await;
+        let no_leader =
+            |error: &dyn std::fmt::Display| ConsensusError::Start(format!("no leader: {error}"));
+        match passed {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => Err(no_leader(&error)),
+            Err(late) => Err(no_leader(&late)),
+        }
+    }
+
+    /// Who leads, now and from now on.
+    pub fn lead(&self) -> watch::Receiver<Lead> {
+        self.lead.clone()
+    }
+
+    /// This manager's number among the voters.
+    pub fn raft_id(&self) -> u64 {
+        self.disk.raft_id()
     }
 
     /// Makes the log readable under another node key as well; the old one works until
@@ -159,10 +274,48 @@ impl Consensus {
 
     /// Stops; the log is complete on disk at any moment anyway.
     pub async fn shutdown(&self) {
+        self.stop.cancel();
         if let Err(error) = self.raft.shutdown().await {
             tracing::warn!("consensus did not stop cleanly: {error}");
         }
         self.disk.close();
+    }
+}
+
+/// Tells who leads, whenever that changes.
+async fn watch_lead(raft: Raft<TypeConfig>, pulse: Arc<Pulse>, tell: watch::Sender<Lead>) {
+    let mut metrics = raft.metrics();
+    loop {
+        let lead = {
+            let state = metrics.borrow_and_update();
+            let membership = state.membership_config.membership();
+            let sole = membership.voter_ids().count() == 1;
+            let acked = state.millis_since_quorum_ack.map(Duration::from_millis);
+            let leading = state.state == ServerState::Leader
+                && (sole || acked.is_some_and(|since| since < ABDICATE));
+            let other = state.current_leader.filter(|id| *id != state.id);
+            let heard = pulse.silence() < ABDICATE;
+            Lead {
+                term: state.current_term,
+                leading,
+                leader: other
+                    .filter(|_| heard)
+                    .and_then(|id| membership.get_node(&id).cloned()),
+            }
+        };
+        tell.send_if_modified(|told| {
+            let news = *told != lead;
+            if news && lead.leading && told.term != lead.term {
+                pulse.new_term();
+            }
+            *told = lead;
+            news
+        });
+        // Silence makes no event.
+        match tokio::time::timeout(HEARTBEAT, metrics.changed()).await {
+            Ok(Ok(())) | Err(_) => {}
+            Ok(Err(_)) => return,
+        }
     }
 }
 
@@ -172,10 +325,25 @@ impl Proposer for Consensus {
         proposal: Proposal,
     ) -> Pin<Box<dyn Future<Output = Result<(), ProposeError>> + Send + '_>> {
         Box::pin(async move {
-            match self.raft.client_write(proposal).await {
+            let mut lead = self.lead.clone();
+            let term = {
+                let now = lead.borrow_and_update();
+                if !now.leading {
+                    return Err(ProposeError::NotLeader);
+                }
+                now.term
+            };
+            let lost = lead.wait_for(|lead| !lead.leading || lead.term != term);
+            let written = tokio::select! {
+                written = self.raft.client_write(proposal) => written,
+                _ = lost => return Err(ProposeError::Unknown),
+            };
+            match written {
+                Ok(response) if response.data.overtaken => Err(ProposeError::Overtaken),
                 Ok(_) => Ok(()),
-                Err(RaftError::APIError(ClientWriteError::ForwardToLeader(forward))) => {
-                    Err(ProposeError::NotLeader(forward.to_string()))
+                // Not taken, or cut off again by another leader: either way it was not done.
+                Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_))) => {
+                    Err(ProposeError::NotLeader)
                 }
                 Err(error) => Err(ProposeError::Fatal(error.to_string())),
             }

@@ -1,6 +1,6 @@
 //! For those who are not members yet.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use model::{
     Refusal,
@@ -15,7 +15,8 @@ use crate::{
     clock, control,
     leader::Manager,
     wire::{
-        IssueReply, IssueRequest, Payload, Reply, RootReply, pack, proto::join_server::Join, unpack,
+        IssueReply, IssueRequest, ManagerAsk, Payload, Reply, RootReply, pack,
+        proto::join_server::Join, unpack,
     },
 };
 
@@ -34,47 +35,75 @@ impl Join for Newcomers {
 
     async fn issue(&self, request: Request<Payload>) -> Result<Response<Payload>, Status> {
         let asked: IssueRequest = unpack(request.get_ref())?;
-        let reply: Reply<IssueReply> = if let Some(token) = &asked.token {
-            match self.role_of(token) {
-                Ok(role) => self.admit(&asked, role, super::address_of(&request)).await,
-                Err(refusal) => Err(refusal),
-            }
-        } else {
-            let member = caller(&self.0, &request)?;
-            self.renew(&asked, &member)
+        let caller = match &asked.token {
+            Some(_) => None,
+            None => Some(caller(&self.0, &request)?),
         };
+        let from = super::address_of(&request).map(|from| from.ip());
+        let reply: Reply<IssueReply> = self
+            .0
+            .issue(ManagerAsk::Issue {
+                caller,
+                request: Box::new(asked),
+                from,
+            })
+            .await;
         Ok(Response::new(pack(&reply)?))
     }
 }
 
-impl Newcomers {
+impl Manager {
+    /// The leader's side of a request for a certificate.
+    pub(crate) async fn issue_here(
+        &self,
+        caller: Option<Member>,
+        asked: &IssueRequest,
+        from: Option<IpAddr>,
+    ) -> Result<IssueReply, Refusal> {
+        if let Some(member) = caller {
+            let view = self.store().view();
+            let node = view.node(&member.node).ok_or_else(|| {
+                Refusal::forbidden(
+                    "this node was removed from the cluster; leave it and join again",
+                )
+            })?;
+            // The next certificate says what the node is now.
+            let member = Member {
+                role: node.spec.role,
+                ..member
+            };
+            return self.renew(asked, &member);
+        }
+        let token = asked.token.as_deref().unwrap_or_default();
+        let role = self.role_of(token)?;
+        self.admit_node(asked, role, from).await
+    }
+
     fn role_of(&self, token: &str) -> Result<Role, Refusal> {
         let token = Token::parse(token)?;
-        let cluster = self.0.cluster().ok_or_else(not_ready)?;
+        let cluster = self.cluster().ok_or_else(not_ready)?;
         if token.equals(&cluster.join_tokens.worker) {
             return Ok(Role::Worker);
         }
         if token.equals(&cluster.join_tokens.manager) {
-            return Err(Refusal::not_implemented(
-                "several managers are not there yet; join with the worker token (`ovnctl swarm join-token worker`)",
-            ));
+            return Ok(Role::Manager);
         }
         Err(Refusal::invalid(
             "the join token is not valid (any more): it may have been rotated; ask a manager for the present one with `ovnctl swarm join-token worker`",
         ))
     }
 
-    async fn admit(
+    async fn admit_node(
         &self,
         asked: &IssueRequest,
         role: Role,
-        from: Option<std::net::SocketAddr>,
+        from: Option<IpAddr>,
     ) -> Result<IssueReply, Refusal> {
         let id = control::new_id();
         let mut description: NodeDescription = asked.description.clone();
-        description.advertise = description.advertise.or(from.map(|from| from.ip()));
+        description.advertise = description.advertise.or(from);
         description.data_path = description.data_path.or(description.advertise);
-        let cluster = self.0.cluster().ok_or_else(not_ready)?;
+        let cluster = self.cluster().ok_or_else(not_ready)?;
         let member = Member {
             node: id.clone(),
             role,
@@ -82,21 +111,19 @@ impl Newcomers {
         };
         let reply = self.renew(asked, &member)?;
         let availability = asked.availability;
-        self.0
-            .store()
+        self.store()
             .update(move |tx| {
                 control::admit(tx, id, role, description, availability);
                 Ok(())
             })
             .await?;
-        self.0
-            .sessions()
+        self.sessions()
             .expect(&member.node, std::time::Instant::now());
         Ok(reply)
     }
 
     fn renew(&self, asked: &IssueRequest, member: &Member) -> Result<IssueReply, Refusal> {
-        let view = self.0.store().view();
+        let view = self.store().view();
         let record = view.cluster().ok_or_else(not_ready)?;
         let internal = |error: crate::ca::CaError| Refusal::internal(error.to_string());
         let authority = Authority::from_pem(&record.public.root_ca_pem, &record.ca_key_pem)
@@ -118,7 +145,7 @@ impl Newcomers {
             role: subject.role,
             chain_pem,
             root_pem: record.public.root_ca_pem.clone(),
-            managers: self.0.managers(),
+            managers: self.managers(),
             data_path_port: record.public.data_path_port,
             now: clock::now(),
         })

@@ -20,9 +20,11 @@ use tonic::{Status, Streaming};
 
 use super::merge::{Merge, Said, WINDOW};
 use crate::{
+    client::Connection,
     control,
-    leader::Manager,
-    wire::{LogOpening, LogOrder, LogPush, Payload, unpack},
+    leader::{Manager, Place},
+    tls,
+    wire::{LogOpening, LogOrder, LogPush, Payload, ReadLogs, unpack},
 };
 
 /// Batches of a host that wait for the reader.
@@ -114,7 +116,30 @@ impl Manager {
     /// The lines of these tasks from all hosts that have them, in the order of their times. A
     /// host that is away is named, and the others' lines come all the same. Dropping the stream
     /// ends it everywhere. Unknown task: 404.
-    pub fn logs(
+    pub async fn logs(
+        self: &Arc<Self>,
+        selector: &LogSelector,
+        options: &LogOptions,
+    ) -> Result<BoxStream<'static, LogItem>, Refusal> {
+        let place = self.place().borrow().clone();
+        let leader = match place {
+            Place::Leading(_) => return self.logs_here(selector, options),
+            Place::Following(leader) => leader,
+            Place::Nobody(_) => return Err(self.no_leader()),
+        };
+        let ask = ReadLogs {
+            selector: selector.clone(),
+            options: options.clone(),
+        };
+        // A connection of its own: who reads slowly must not hold up consensus.
+        let tls =
+            tls::member(&self.identity()).map_err(|error| Refusal::internal(error.to_string()))?;
+        let connection = Connection::open(leader, tls).await?;
+        Ok(connection.read_logs(&ask).await?)
+    }
+
+    /// [`Self::logs`] on the leader, which has the hosts' sessions.
+    pub(crate) fn logs_here(
         self: &Arc<Self>,
         selector: &LogSelector,
         options: &LogOptions,

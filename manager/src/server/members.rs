@@ -6,19 +6,20 @@ use futures_util::Stream;
 use model::{
     Id, NodeId, Refusal,
     control::{Answer, Verb},
-    node::{NodeDescription, NodeState, Role},
+    node::{NodeDescription, NodeState},
 };
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{address_of, caller};
 use crate::{
     control,
     dispatcher::{self, assignments, increment},
-    leader::Manager,
+    leader::{Manager, Place},
     store::{StoreChange, Watched},
     wire::{
-        Acknowledge, Beat, BeatReply, Payload, Register, Reply, SessionMessage, Welcome, pack,
-        proto::members_server::Members as Service, unpack,
+        Acknowledge, Beat, BeatReply, Elsewhere, Payload, Register, Reply, SessionMessage, Welcome,
+        pack, proto::members_server::Members as Service, unpack,
     },
 };
 
@@ -41,6 +42,11 @@ impl Service for Members {
     ) -> Result<Response<Self::SessionStream>, Status> {
         let member = caller(&self.0, &request)?;
         let register: Register = unpack(request.get_ref())?;
+        let Some(term) = self.0.term() else {
+            let elsewhere = pack(&elsewhere(&self.0))?;
+            let only = futures_util::stream::once(std::future::ready(Ok(elsewhere)));
+            return Ok(Response::new(Box::pin(only)));
+        };
         let from = address_of(&request).map(|address| address.ip());
         self.set_description(
             &member.node,
@@ -52,6 +58,7 @@ impl Service for Members {
         Ok(Response::new(Box::pin(messages(
             Arc::clone(&self.0),
             member.node,
+            term,
         ))))
     }
 
@@ -106,7 +113,7 @@ impl Service for Members {
 
     async fn leave(&self, request: Request<Payload>) -> Result<Response<Payload>, Status> {
         let member = caller(&self.0, &request)?;
-        let reply: Reply<()> = self.part(member.node, member.role).await;
+        let reply: Reply<()> = self.0.leave(member).await;
         Ok(Response::new(pack(&reply)?))
     }
 }
@@ -154,36 +161,6 @@ impl Members {
         });
         set.await.map(|_| ())
     }
-
-    /// A node that left holds nothing any more; it stays listed as down until it is removed.
-    async fn part(&self, id: NodeId, role: Role) -> Result<(), Refusal> {
-        if role == Role::Manager {
-            return Err(Refusal::invalid(
-                "a manager leaves by `swarm leave --force`",
-            ));
-        }
-        let node = id.clone();
-        let parted = self.0.store().update(move |tx| {
-            let held: Vec<_> = tx
-                .tables()
-                .endpoints_at(&id)
-                .map(|e| e.id.clone())
-                .collect();
-            for endpoint in held {
-                tx.remove_endpoint(&endpoint);
-            }
-            if let Some(node) = tx.tables().node(&id) {
-                let mut node = node.clone();
-                node.status.state = NodeState::Down;
-                "the node has left".clone_into(&mut node.status.message);
-                tx.set_node(node);
-            }
-            Ok(())
-        });
-        parted.await?;
-        self.0.sessions().forget(&node);
-        Ok(())
-    }
 }
 
 /// Ends the session when the stream is dropped, however that comes about.
@@ -199,10 +176,23 @@ impl Drop for Open {
     }
 }
 
-/// What a session says: welcome, full set, increments.
+/// Where a session is to be had instead.
+fn elsewhere(manager: &Manager) -> SessionMessage {
+    let leader = match &*manager.place().borrow() {
+        Place::Following(address) => Some(*address),
+        Place::Leading(_) | Place::Nobody(_) => None,
+    };
+    SessionMessage::Elsewhere(Box::new(Elsewhere {
+        leader,
+        managers: manager.managers(),
+    }))
+}
+
+/// What a session says: welcome, full set, increments; for as long as the manager leads.
 fn messages(
     manager: Arc<Manager>,
     node: NodeId,
+    term: CancellationToken,
 ) -> impl Stream<Item = Result<Payload, Status>> + Send {
     async_stream::stream! {
         let (mut tables, mut watch) = manager.store().view_and_watch();
@@ -216,10 +206,11 @@ fn messages(
             return;
         };
         let mut period = heartbeat(&tables);
+        let mut managers = manager.managers();
         yield pack(&SessionMessage::Welcome(Box::new(Welcome {
             session,
             heartbeat_period: period,
-            managers: manager.managers(),
+            managers: managers.clone(),
             node: own,
             data_path_port: tables.cluster().map_or(0, |record| record.public.data_path_port),
         })));
@@ -230,7 +221,10 @@ fn messages(
                 watched = watch.next() => Ok(watched),
                 Some(order) = orders.recv() => Err(SessionMessage::Logs(Box::new(order))),
                 Some(order) = ports.recv() => Err(SessionMessage::Ports(Box::new(order))),
-                () = manager.ending().cancelled() => break,
+                () = term.cancelled() => {
+                    yield pack(&elsewhere(&manager));
+                    break;
+                }
             };
             let watched = match watched {
                 Ok(watched) => watched,
@@ -258,6 +252,13 @@ fn messages(
                         if let StoreChange::SetNode(changed) = change && changed.id == node
                             && let Some(stored) = tables.node(&node) {
                             yield pack(&SessionMessage::Node(Box::new(stored.clone())));
+                        }
+                    }
+                    if commit.changes.iter().any(|change| matches!(change, StoreChange::SetNode(_) | StoreChange::RemoveNode(_))) {
+                        let now = manager.managers();
+                        if now != managers {
+                            managers = now;
+                            yield pack(&SessionMessage::Managers(managers.clone()));
                         }
                     }
                     let now = heartbeat(&tables);

@@ -4,13 +4,14 @@ mod join;
 mod logs;
 mod members;
 pub mod merge;
+mod peers;
 mod ports;
 
 use std::{net::SocketAddr, sync::Arc};
 
 pub(crate) use self::{logs::LogDesk, ports::PortDesk};
 
-use model::Refusal;
+use model::{Refusal, node::Role};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::mpsc,
@@ -31,7 +32,9 @@ use crate::{
     tls,
     wire::{
         MESSAGE_LIMIT,
-        proto::{join_server::JoinServer, members_server::MembersServer},
+        proto::{
+            join_server::JoinServer, members_server::MembersServer, peers_server::PeersServer,
+        },
     },
 };
 
@@ -52,22 +55,35 @@ pub(crate) fn serve(
     let members = MembersServer::new(members::Members(Arc::clone(&manager)))
         .max_decoding_message_size(MESSAGE_LIMIT)
         .max_encoding_message_size(MESSAGE_LIMIT);
+    let peers = PeersServer::new(peers::Peers(Arc::clone(&manager)))
+        .max_decoding_message_size(MESSAGE_LIMIT)
+        .max_encoding_message_size(MESSAGE_LIMIT);
     Ok(async move {
         let (ready, incoming) = mpsc::channel(HANDSHAKES);
         let ending = manager.ending().clone();
-        let accepting = accept(listener, acceptor, ready);
+        let stop = ending.clone();
+        let accepting = async move {
+            stop.run_until_cancelled(accept(listener, acceptor, ready))
+                .await;
+            std::future::pending::<()>().await;
+        };
         let serving = Server::builder()
             .tcp_nodelay(true)
             .http2_keepalive_interval(Some(std::time::Duration::from_secs(5)))
             .add_service(join)
             .add_service(members)
-            .serve_with_incoming(ReceiverStream::new(incoming));
+            .add_service(peers)
+            // Connections end with the manager: another may follow at the same port, in the same
+            // process.
+            .serve_with_incoming_shutdown(
+                ReceiverStream::new(incoming),
+                ending.cancelled_owned(),
+            );
         tokio::select! {
             () = accepting => {}
             served = serving => if let Err(error) = served {
                 tracing::error!(%error, "the manager's port is no longer served");
             },
-            () = ending.cancelled() => {}
         }
     })
 }
@@ -108,8 +124,8 @@ fn address_of<T>(request: &Request<T>) -> Option<SocketAddr> {
     request.extensions().get::<Info>()?.get_ref().remote_addr()
 }
 
-/// Who calls: a certificate of this cluster whose node still exists.
-fn caller<T>(manager: &Manager, request: &Request<T>) -> Result<Member, Status> {
+/// Who the other end's certificate says it is.
+fn certificate<T>(request: &Request<T>) -> Result<Member, Status> {
     let certificates = request
         .extensions()
         .get::<Info>()
@@ -120,12 +136,29 @@ fn caller<T>(manager: &Manager, request: &Request<T>) -> Result<Member, Status> 
         .ok_or_else(|| {
             Status::unauthenticated("this call needs a certificate of the cluster; join it first")
         })?;
-    let member =
-        member_of(certificate).map_err(|error| Status::unauthenticated(error.to_string()))?;
-    if manager.store().view().node(&member.node).is_none() {
-        return Err(Status::permission_denied(
+    member_of(certificate).map_err(|error| Status::unauthenticated(error.to_string()))
+}
+
+/// Who calls: a certificate of this cluster whose node still exists. A node that was demoted is
+/// a worker at once, whatever its certificate still says.
+fn caller<T>(manager: &Manager, request: &Request<T>) -> Result<Member, Status> {
+    let mut member = certificate(request)?;
+    let view = manager.store().view();
+    let removed = view
+        .cluster()
+        .is_some_and(|record| record.removed.contains_key(&member.node));
+    match view.node(&member.node) {
+        Some(node) => {
+            if node.spec.role == Role::Worker {
+                member.role = Role::Worker;
+            }
+            Ok(member)
+        }
+        None if removed || manager.term().is_some() => Err(Status::permission_denied(
             "this node was removed from the cluster; leave it and join again",
-        ));
+        )),
+        None => Err(Status::unavailable(
+            "this manager has not heard of the node yet; try again in a moment",
+        )),
     }
-    Ok(member)
 }

@@ -222,6 +222,7 @@ impl World {
         let proposal = Proposal {
             time: self.now,
             changes,
+            base: None,
         };
         self.tables.apply(before.index() + 1, &proposal);
         for one in &mut self.loops {

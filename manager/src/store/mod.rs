@@ -29,6 +29,10 @@ pub struct Proposal {
     /// The leader's clock, nanoseconds since the Unix epoch.
     pub time: i64,
     pub changes: Vec<StoreChange>,
+    /// The state that the changes were decided on: a leader that has lost its place, and got it
+    /// back, must not write over what another has written between.
+    #[serde(default)]
+    pub base: Option<u64>,
 }
 
 /// Handle to the tables; clones share them.
@@ -82,9 +86,14 @@ impl Store {
         writer::submit(&self.inner.jobs, decide).await
     }
 
-    /// Applies a committed entry; called by Raft's state machine alone, in log order.
-    pub fn apply(&self, index: u64, proposal: Proposal) {
+    /// Applies a committed entry; called by Raft's state machine alone, in log order. Answers
+    /// whether it counted: all managers leave out the same entries, those decided on a state
+    /// that was no longer the last one.
+    pub fn apply(&self, index: u64, proposal: Proposal) -> bool {
         let mut current = self.lock();
+        if proposal.base.is_some_and(|base| base != current.index()) {
+            return false;
+        }
         let mut next = Tables::clone(&current);
         next.apply(index, &proposal);
         let next = Arc::new(next);
@@ -92,6 +101,7 @@ impl Store {
         let commit = Commit::new(index, proposal.changes, next);
         // No watcher is no error.
         let _ = self.inner.commits.send(Arc::new(commit));
+        true
     }
 
     /// Replaces everything by a snapshot; watchers are told to start over.

@@ -1,6 +1,6 @@
 //! The tables and their indexes; persistent maps, so a snapshot is one reference.
 
-use std::{net::IpAddr, ops::Bound, sync::Arc};
+use std::{collections::BTreeMap, net::IpAddr, ops::Bound, sync::Arc};
 
 use imbl::{OrdMap, OrdSet};
 use ipnetwork::IpNetwork;
@@ -23,6 +23,10 @@ pub struct ClusterRecord {
     pub ca_key_pem: String,
     /// See [`model::Generation`].
     pub epoch: u64,
+    /// Nodes that were removed, until their certificates have ended (nanoseconds since the Unix
+    /// epoch).
+    #[serde(default)]
+    pub removed: BTreeMap<NodeId, i64>,
 }
 
 impl std::fmt::Debug for ClusterRecord {
@@ -277,6 +281,15 @@ impl Tables {
     /// The last address that was given automatically from the subnet.
     pub fn cursor(&self, network: &NetworkId, subnet: IpNetwork) -> Option<IpAddr> {
         self.cursors.get(&(network.clone(), subnet)).copied()
+    }
+
+    /// What comes from now on is newer than all that was said before, whatever its index.
+    pub fn begin_epoch(&mut self) {
+        if let Some(record) = &self.cluster {
+            let mut record = ClusterRecord::clone(record);
+            record.epoch += 1;
+            self.cluster = Some(Arc::new(record));
+        }
     }
 
     /// Carries out one entry.

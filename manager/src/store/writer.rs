@@ -26,9 +26,17 @@ pub trait Proposer: Send + Sync + 'static {
 /// Why an entry was not committed, or may not have been.
 #[derive(Debug, thiserror::Error)]
 pub enum ProposeError {
-    /// Another manager leads, or none does.
-    #[error("this manager does not lead the cluster: {0}")]
-    NotLeader(String),
+    /// Another manager leads, or none does; nothing was done.
+    #[error("this manager does not lead the cluster (any more)")]
+    NotLeader,
+    /// The lead was lost while the entry was under way.
+    #[error(
+        "the cluster's leader changed while this was being done, and it is not known whether it was"
+    )]
+    Unknown,
+    /// Another leader has changed the state that this was decided on; nothing was done.
+    #[error("the cluster's state was changed by another leader meanwhile")]
+    Overtaken,
     /// Raft or its storage has stopped.
     #[error("the cluster's log cannot be written: {0}")]
     Fatal(String),
@@ -37,8 +45,11 @@ pub enum ProposeError {
 impl From<&ProposeError> for Refusal {
     fn from(error: &ProposeError) -> Self {
         match error {
-            ProposeError::NotLeader(_) => Refusal::unavailable(format!(
-                "{error}; try again in a moment, and look at the managers' logs if it stays so"
+            ProposeError::NotLeader | ProposeError::Overtaken => {
+                Refusal::unavailable(format!("{error}; nothing was done, try again in a moment"))
+            }
+            ProposeError::Unknown => Refusal::unavailable(format!(
+                "{error}; look whether it took effect before trying again"
             )),
             ProposeError::Fatal(_) => Refusal::internal(format!(
                 "{error}; look at the disk and at the log of ovnd on this manager"
@@ -183,7 +194,9 @@ pub(super) async fn run(
 ) {
     let mut group = Vec::with_capacity(GROUP);
     while queue.recv_many(&mut group, GROUP).await > 0 {
-        let mut transaction = Transaction::on(&store.view(), crate::clock::now());
+        let view = store.view();
+        let base = view.index();
+        let mut transaction = Transaction::on(&view, crate::clock::now());
         let done: Vec<Done> = group
             .drain(..)
             .map(|Job(decide)| decide(&mut transaction))
@@ -194,6 +207,7 @@ pub(super) async fn run(
             let proposal = Proposal {
                 time: transaction.now,
                 changes: transaction.changes,
+                base: Some(base),
             };
             proposer.propose(proposal).await
         };

@@ -1,15 +1,21 @@
 //! What travels between members and managers: gRPC calls whose one field is MessagePack.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use model::{
     Assignments, ClusterId, Generation, Id, Increment, Node, NodeId, Refusal, TaskId,
-    log::{LogLine, LogOptions},
+    control::{Answer, Verb},
+    log::{LogLine, LogOptions, LogSelector},
     node::{Availability, NodeDescription, Role},
     publish::HeldPort,
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tonic::Status;
+
+use crate::ca::Member;
 
 /// The generated services.
 #[allow(clippy::pedantic, unused_qualifications)]
@@ -68,6 +74,8 @@ pub enum SessionMessage {
     Full(Box<Assignments>),
     Increment(Increment),
     Managers(Vec<(NodeId, SocketAddr)>),
+    /// Another manager leads, or nobody does: the session is over, or does not begin.
+    Elsewhere(Box<Elsewhere>),
     /// The node's own object changed.
     Node(Box<Node>),
     HeartbeatPeriod(Duration),
@@ -86,6 +94,60 @@ pub struct Welcome {
     pub managers: Vec<(NodeId, SocketAddr)>,
     pub node: Node,
     pub data_path_port: u16,
+}
+
+/// Where to ask for a session instead.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Elsewhere {
+    pub leader: Option<SocketAddr>,
+    pub managers: Vec<(NodeId, SocketAddr)>,
+}
+
+/// What a manager asks of the leader, on behalf of whoever asked it.
+#[derive(Clone, Serialize, Deserialize)]
+pub enum ManagerAsk {
+    Verb {
+        caller: Member,
+        verb: Box<Verb>,
+    },
+    Issue {
+        /// Absent for newcomers, who have a token instead.
+        caller: Option<Member>,
+        request: Box<IssueRequest>,
+        from: Option<IpAddr>,
+    },
+    /// The caller leaves the cluster.
+    Leave {
+        caller: Member,
+    },
+    /// The asking manager wants a part in consensus.
+    Enter {
+        raft_id: u64,
+        address: SocketAddr,
+    },
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum ManagerAnswer {
+    Verb(Box<Answer>),
+    Issue(Box<IssueReply>),
+    Done,
+}
+
+/// How a manager answers another.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum ForwardReply {
+    Answer(ManagerAnswer),
+    Refused(Refusal),
+    /// It does not lead (any more); nothing was done.
+    NotLeader,
+}
+
+/// A manager reads logs through the leader.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ReadLogs {
+    pub selector: LogSelector,
+    pub options: LogOptions,
 }
 
 /// Asks a host for logs; it answers by a stream that begins with [`LogOpening`].

@@ -97,7 +97,14 @@ fn main() {
 
 fn apply(tables: &mut Tables, changes: Vec<StoreChange>) {
     let index = tables.index() + 1;
-    tables.apply(index, &Proposal { time: 1, changes });
+    tables.apply(
+        index,
+        &Proposal {
+            time: 1,
+            changes,
+            base: None,
+        },
+    );
 }
 
 /// Resident memory in bytes, as the kernel counts it.

@@ -69,6 +69,7 @@ impl World {
             },
             ca_key_pem: String::new(),
             epoch: 1,
+            removed: BTreeMap::new(),
         };
         world.apply(vec![
             StoreChange::SetCluster(Box::new(cluster)),
@@ -215,6 +216,7 @@ impl World {
         let proposal = Proposal {
             time: self.now,
             changes,
+            base: None,
         };
         self.tables.apply(self.tables.index() + 1, &proposal);
         self.check(&before);

@@ -1,9 +1,29 @@
+mod mesh;
+
 use openraft::{
     StorageError,
     testing::{StoreBuilder, Suite},
 };
 
 use super::*;
+
+/// There is nobody else.
+struct Nobody;
+
+impl Carrier for Nobody {
+    fn carry<'a>(
+        &'a self,
+        _peer: &'a Peer,
+        _call: RaftCall,
+        _limit: Duration,
+    ) -> futures_util::future::BoxFuture<'a, Result<RaftSaid, CarryError>> {
+        Box::pin(async { Err(CarryError::Unreachable("there is nobody".to_owned())) })
+    }
+}
+
+fn nobody() -> Arc<dyn Carrier> {
+    Arc::new(Nobody)
+}
 
 struct OnDisk;
 
@@ -65,7 +85,7 @@ async fn what_was_answered_survives_a_restart_with_and_without_snapshot() {
     let path = folder.path().join("raft.redb");
     let begin = std::time::Instant::now();
     let (store, writer) = Store::new();
-    let consensus = Consensus::create(&path, &key(), store.clone())
+    let consensus = Consensus::create(&path, &key(), store.clone(), nobody(), Peer::default())
         .await
         .expect("a new cluster");
     println!("Raft of one made in {:?}", begin.elapsed());
@@ -109,7 +129,7 @@ async fn open_when_released(
     let deadline = std::time::Instant::now() + Duration::from_secs(10);
     loop {
         let (store, writer) = Store::new();
-        match Consensus::open(path, key, store.clone()).await {
+        match Consensus::open(path, key, store.clone(), nobody()).await {
             Ok(consensus) => return ((consensus, store), writer),
             Err(error) => assert!(std::time::Instant::now() < deadline, "{error}"),
         }
@@ -121,7 +141,8 @@ async fn open_when_released(
 async fn transactions_that_wait_become_one_entry() {
     let folder = tempfile::tempdir().expect("a folder");
     let (store, writer) = Store::new();
-    let consensus = Consensus::create(&folder.path().join("raft.redb"), &key(), store.clone())
+    let path = folder.path().join("raft.redb");
+    let consensus = Consensus::create(&path, &key(), store.clone(), nobody(), Peer::default())
         .await
         .expect("a new cluster");
     let _consensus = run(consensus, &store, writer);

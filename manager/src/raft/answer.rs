@@ -1,0 +1,71 @@
+//! What other managers ask of this one.
+
+use openraft::{
+    Vote,
+    error::{Fatal, RaftError},
+    storage::RaftLogStorage as _,
+};
+
+use super::{Consensus, RaftAsk, RaftCall, RaftSaid, election::would_vote};
+
+impl Consensus {
+    /// Answers a call that came over the managers' port; the caller's certificate has been
+    /// checked. An error is a sentence for the other's log.
+    pub async fn answer(&self, call: RaftCall) -> Result<RaftSaid, String> {
+        if call.to != self.raft_id() {
+            return Err(format!(
+                "manager number {} is meant, and this is number {}: it has joined anew",
+                call.to,
+                self.raft_id()
+            ));
+        }
+        self.pulse.heard_of(call.from);
+        match call.ask {
+            RaftAsk::Append(request) => {
+                self.hear_leader(call.from, &request.vote);
+                let answer = self.raft.append_entries(request).await;
+                answer.map(RaftSaid::Append).map_err(|e| e.to_string())
+            }
+            RaftAsk::Snapshot(request) => {
+                self.hear_leader(call.from, &request.vote);
+                match self.raft.install_snapshot(request).await {
+                    Ok(answer) => Ok(RaftSaid::Snapshot(Ok(answer))),
+                    Err(RaftError::APIError(error)) => Ok(RaftSaid::Snapshot(Err(error))),
+                    Err(RaftError::Fatal(error)) => Err(error.to_string()),
+                }
+            }
+            RaftAsk::Vote(request) => {
+                let answer = self.raft.vote(request).await;
+                answer.map(RaftSaid::Vote).map_err(|e| e.to_string())
+            }
+            RaftAsk::WouldVote(candidate) => {
+                let mut log = self.log.clone();
+                let own = log.get_log_state().await.map_err(|e| e.to_string())?;
+                let leading = self.lead.borrow().leading;
+                Ok(RaftSaid::WouldVote(would_vote(
+                    candidate,
+                    own.last_log_id,
+                    leading,
+                    self.pulse.silence(),
+                )))
+            }
+        }
+    }
+
+    /// Whether consensus has stopped for good, and why: a disk that failed, mostly.
+    pub fn stopped(&self) -> Option<String> {
+        let state = self.raft.metrics().borrow().running_state.clone();
+        match state {
+            Err(Fatal::Stopped) | Ok(()) => None,
+            Err(error) => Some(error.to_string()),
+        }
+    }
+
+    /// Counts as heard before it is dealt with: an fsync may take its time.
+    fn hear_leader(&self, from: u64, vote: &Vote<u64>) {
+        let known = self.raft.metrics().borrow().vote;
+        if *vote >= known {
+            self.pulse.heard_leader(from);
+        }
+    }
+}

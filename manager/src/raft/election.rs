@@ -1,0 +1,190 @@
+//! Elections that do not disturb: whoever misses the leader asks the others first, and those who
+//! still hear it say no. Also the leader's heartbeats.
+//!
+//! openraft's own timer is off. Its append timeout is its heartbeat interval, which has to leave
+//! room for an fsync, so heartbeats are sent from here, more often than that.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use futures_util::{StreamExt as _, stream::FuturesUnordered};
+use openraft::{LogId, Raft, ServerState, storage::RaftLogStorage as _};
+use rand::Rng as _;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    LogStore, TypeConfig,
+    peer::{RaftAsk, RaftSaid},
+    pulse::Pulse,
+};
+
+/// How often a leader is heard of.
+pub(super) const HEARTBEAT: Duration = Duration::from_millis(150);
+/// While a leader was heard of so recently nobody votes for another; also openraft's lease.
+pub(super) const LEASE: Duration = Duration::from_millis(750);
+/// Silence after which a manager asks for an election: drawn between the two.
+const PATIENCE: (Duration, Duration) = (Duration::from_millis(800), Duration::from_millis(1300));
+/// Pause between two attempts: drawn between the two.
+const AGAIN: (Duration, Duration) = (Duration::from_millis(200), Duration::from_millis(600));
+const LOOK: Duration = Duration::from_millis(50);
+/// How long the others may take to say whether they would vote.
+const ASK: Duration = Duration::from_millis(400);
+
+/// Whether one would vote for a candidate, without any promise.
+pub(super) fn would_vote(
+    candidate: Option<LogId<u64>>,
+    own: Option<LogId<u64>>,
+    leading: bool,
+    silence: Duration,
+) -> bool {
+    !leading && silence >= LEASE && candidate >= own
+}
+
+/// Whether `granted` are a majority in each of the joint configurations.
+pub(super) fn is_majority(configs: &[BTreeSet<u64>], granted: &BTreeSet<u64>) -> bool {
+    configs
+        .iter()
+        .all(|voters| voters.intersection(granted).count() * 2 > voters.len())
+}
+
+fn draw((least, most): (Duration, Duration)) -> Duration {
+    rand::rng().random_range(least..most)
+}
+
+/// Sends heartbeats while this manager leads, and asks for elections while nobody does.
+pub(super) async fn tend(
+    raft: Raft<TypeConfig>,
+    pulse: Arc<Pulse>,
+    mut log: LogStore,
+    stop: CancellationToken,
+) {
+    let metrics = raft.metrics();
+    let mut limit = draw(PATIENCE);
+    let mut failed = false;
+    loop {
+        let (leading, voter, sole) = {
+            let state = metrics.borrow();
+            let voters: BTreeSet<u64> = state.membership_config.membership().voter_ids().collect();
+            let voter = voters.contains(&state.id);
+            (
+                state.state == ServerState::Leader,
+                voter,
+                voter && voters.len() == 1,
+            )
+        };
+        let pause = if leading { HEARTBEAT } else { LOOK };
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = stop.cancelled() => return,
+        }
+        let outcome = if leading {
+            (limit, failed) = (draw(PATIENCE), false);
+            if sole {
+                continue;
+            }
+            raft.trigger().heartbeat().await
+        } else if !voter {
+            continue;
+        } else if sole {
+            raft.trigger().elect().await
+        } else {
+            let silence = pulse.silence();
+            if failed && silence < LEASE {
+                (limit, failed) = (draw(PATIENCE), false);
+            }
+            if silence < limit {
+                continue;
+            }
+            let majority = ask_others(&raft, &pulse, &mut log).await;
+            (limit, failed) = (pulse.silence() + draw(AGAIN), true);
+            if !majority {
+                continue;
+            }
+            raft.trigger().elect().await
+        };
+        if let Err(error) = outcome {
+            tracing::error!(%error, "consensus has stopped");
+            return;
+        }
+    }
+}
+
+/// Whether a majority would vote for this manager.
+async fn ask_others(raft: &Raft<TypeConfig>, pulse: &Pulse, log: &mut LogStore) -> bool {
+    let Ok(own) = log.get_log_state().await.map(|state| state.last_log_id) else {
+        return false;
+    };
+    let (id, membership) = {
+        let metrics = raft.metrics();
+        let state = metrics.borrow();
+        (state.id, state.membership_config.membership().clone())
+    };
+    let mut asking: FuturesUnordered<_> = membership
+        .voter_ids()
+        .filter(|voter| *voter != id)
+        .filter_map(|voter| Some((voter, membership.get_node(&voter)?)))
+        .map(|(voter, peer)| async move {
+            let said = pulse.ask(voter, peer, RaftAsk::WouldVote(own), ASK).await;
+            (voter, matches!(said, Ok(RaftSaid::WouldVote(true))))
+        })
+        .collect();
+    let mut granted = BTreeSet::from([id]);
+    // All are asked to the end: who answers counts as reachable, whatever it says.
+    while let Some((voter, yes)) = asking.next().await {
+        if yes {
+            granted.insert(voter);
+        }
+    }
+    is_majority(membership.get_joint_config(), &granted)
+}
+
+#[cfg(test)]
+mod tests {
+    use openraft::CommittedLeaderId;
+
+    use super::*;
+
+    fn at(term: u64, index: u64) -> Option<LogId<u64>> {
+        Some(LogId::new(CommittedLeaderId::new(term, 1), index))
+    }
+
+    #[test]
+    fn who_hears_the_leader_votes_for_nobody() {
+        let (short, long) = (LEASE / 2, LEASE * 2);
+        for (candidate, own, leading, silence, expected) in [
+            (at(2, 5), at(2, 5), false, long, true),
+            (at(2, 6), at(2, 5), false, long, true),
+            (at(3, 1), at(2, 5), false, long, true),
+            (at(2, 4), at(2, 5), false, long, false),
+            (at(1, 9), at(2, 5), false, long, false),
+            (None, at(1, 1), false, long, false),
+            (None, None, false, long, true),
+            (at(2, 5), at(2, 5), false, short, false),
+            (at(2, 5), at(2, 5), true, long, false),
+        ] {
+            assert_eq!(
+                would_vote(candidate, own, leading, silence),
+                expected,
+                "{candidate:?} {own:?} {leading} {silence:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_majority_is_one_in_every_configuration() {
+        let set = |ids: &[u64]| ids.iter().copied().collect::<BTreeSet<u64>>();
+        for (configs, granted, expected) in [
+            (vec![set(&[1])], set(&[1]), true),
+            (vec![set(&[1, 2])], set(&[1]), false),
+            (vec![set(&[1, 2, 3])], set(&[1, 3]), true),
+            (vec![set(&[1, 2, 3, 4])], set(&[1, 3]), false),
+            (vec![set(&[1, 2, 3]), set(&[3, 4, 5])], set(&[1, 3]), false),
+            (vec![set(&[1, 2, 3]), set(&[1, 3])], set(&[1, 3]), true),
+        ] {
+            assert_eq!(
+                is_majority(&configs, &granted),
+                expected,
+                "{configs:?} {granted:?}"
+            );
+        }
+    }
+}
