@@ -57,10 +57,12 @@ impl<'a> Apply<'a> {
         stack: &Stack,
         wanted: &[Wanted<'_>],
     ) -> Result<Vec<Deployed>, Failure> {
+        let mut known = Known::of(self.observed);
         for network in decide::networks(stack, &self.observed.networks) {
-            self.network(network).await?;
+            let id = self.network(network).await?;
+            known.networks.insert(network.name.clone(), id);
         }
-        let known = self.objects(wanted).await?;
+        self.objects(wanted, &mut known).await?;
         let mut changed = Vec::new();
         for service in &stack.services {
             changed.extend(self.service(service, &known).await?);
@@ -68,7 +70,8 @@ impl<'a> Apply<'a> {
         Ok(changed)
     }
 
-    async fn network(&mut self, network: &Network) -> Result<(), Failure> {
+    /// Makes it and gives its id.
+    async fn network(&mut self, network: &Network) -> Result<String, Failure> {
         self.session
             .line(&format!("Creating network {}", network.name))?;
         let call = self
@@ -77,16 +80,16 @@ impl<'a> Apply<'a> {
             .await?
             .post("/networks/create")
             .json(&network.body);
-        match call.done().await.map_err(Failure::from) {
-            Ok(()) => self.done.push(format!("network {}", network.name)),
-            Err(failure) => return Err(failed("create network", &network.name, &failure)),
-        }
-        Ok(())
+        let answer = call
+            .value()
+            .await
+            .map_err(|e| failed("create network", &network.name, &e.into()))?;
+        self.done.push(format!("network {}", network.name));
+        Ok(text(&answer, "/Id").to_owned())
     }
 
-    /// Makes the secrets and configs that are missing; tells what names mean then.
-    async fn objects(&mut self, wanted: &[Wanted<'_>]) -> Result<Known, Failure> {
-        let mut known = Known::of(self.observed);
+    /// Makes the secrets and configs that are missing, and adds what their names mean then.
+    async fn objects(&mut self, wanted: &[Wanted<'_>], known: &mut Known) -> Result<(), Failure> {
         let there = &self.observed.objects;
         for wanted in wanted {
             let kind = wanted.object.kind;
@@ -115,7 +118,7 @@ impl<'a> Apply<'a> {
                 .objects
                 .insert((kind, wanted.object.name.clone()), (id, name));
         }
-        Ok(known)
+        Ok(())
     }
 
     async fn create(&mut self, wanted: &Wanted<'_>, name: &str) -> Result<String, Failure> {

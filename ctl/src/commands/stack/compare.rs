@@ -117,10 +117,11 @@ const FIVE_SECONDS: i64 = 5_000_000_000;
 fn implied(path: &str, value: &Value) -> bool {
     match path {
         "/UpdateConfig/FailureAction" | "/RollbackConfig/FailureAction" => value == "pause",
-        "/UpdateConfig/Monitor" | "/RollbackConfig/Monitor" => value == FIVE_SECONDS,
+        "/UpdateConfig/Monitor"
+        | "/RollbackConfig/Monitor"
+        | "/TaskTemplate/RestartPolicy/Delay" => value == FIVE_SECONDS,
         "/UpdateConfig/Order" | "/RollbackConfig/Order" => value == "stop-first",
         "/TaskTemplate/RestartPolicy/Condition" => value == "any",
-        "/TaskTemplate/RestartPolicy/Delay" => value == FIVE_SECONDS,
         "/TaskTemplate/Runtime" => value == "container",
         "/TaskTemplate/ContainerSpec/Isolation" => value == "default",
         "/EndpointSpec/Mode" => value == "vip",
