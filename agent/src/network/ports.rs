@@ -3,6 +3,7 @@
 use std::{net::IpAddr, time::Duration};
 
 use dataplane::desired::{Change as Step, HostPort, Published};
+use ipnetwork::IpNetwork;
 use model::Refusal;
 use runtime::network::{ConnectRequest, PortBinding};
 
@@ -141,7 +142,7 @@ fn published(record: &SandboxRecord, port: &PortBinding) -> Option<Published> {
         let mut interfaces = record.interfaces.iter();
         interfaces.find(|interface| local(&interface.network))
     })?;
-    let addresses: Vec<IpAddr> = through.addresses.iter().map(|net| net.ip()).collect();
+    let addresses: Vec<IpAddr> = through.addresses.iter().map(IpNetwork::ip).collect();
     Some(Published {
         network: through.network.clone(),
         protocol: protocol(port.protocol),

@@ -7,7 +7,7 @@ use super::{
     edge, get, maps, maps::inner, message, rule_with_maps,
 };
 use crate::{
-    ingress::Change,
+    ingress::{Change, Entry},
     netlink::{CREATE, Message, Netlink, attributes},
     rules::TableName,
 };
@@ -53,12 +53,7 @@ fn flush(chain: &str) -> Message {
     message
 }
 
-fn elements(
-    kind: u16,
-    flags: u16,
-    set: &str,
-    entries: &[(Vec<u8>, Option<String>)],
-) -> Vec<Message> {
+fn elements(kind: u16, flags: u16, set: &str, entries: &[Entry]) -> Vec<Message> {
     let chunks = entries.chunks(ELEMENTS_PER_MESSAGE);
     let messages = chunks.map(|chunk| {
         let mut message = message(kind, flags);

@@ -19,8 +19,11 @@ pub struct Change {
     /// Keys by set or map.
     pub leave: BTreeMap<String, Vec<Vec<u8>>>,
     /// Keys by set or map, of a map with the chains that they lead to.
-    pub enter: BTreeMap<String, Vec<(Vec<u8>, Option<String>)>>,
+    pub enter: BTreeMap<String, Vec<Entry>>,
 }
+
+/// A key, and of a map the chain that it leads to.
+pub type Entry = (Vec<u8>, Option<String>);
 
 /// Whether the chain is one port's.
 fn is_lead(chain: &str) -> bool {

@@ -21,7 +21,7 @@ use std::{
 
 use ipnetwork::IpNetwork;
 
-pub use change::{Change, difference, key, port_of};
+pub use change::{Change, Entry, difference, key, port_of};
 
 use crate::{
     desired::{Desired, HostPort, Network, NetworkKind, Published, Sandbox},

@@ -150,6 +150,8 @@ fn frame(desired: &Desired, networks: &BTreeSet<&str>, locals: &BTreeSet<&str>) 
             vec![
                 family(ipv6),
                 Part::DestinationIn { set, ipv6 },
+                // A handshake that nobody answered begins anew with another task.
+                Part::Established,
                 Part::GoTo("gone".into()),
             ]
         };

@@ -174,13 +174,13 @@ fn the_rules_of_a_host() {
       meta l4proto tcp reject with tcp reset
       reject with icmpx port-unreachable
     lost filter 0
-      ip daddr @gone4 goto gone
-      ip6 daddr @gone6 goto gone
+      ip daddr @gone4 ct state established,related goto gone
+      ip6 daddr @gone6 ct state established,related goto gone
     forward filter -1
       iifname ovtg* ip saddr @inward4 ct state new counter drop
       iifname ovtg* ip6 saddr @inward6 ct state new counter drop
-      oifname ovtg* ip daddr @gone4 goto gone
-      oifname ovtg* ip6 daddr @gone6 goto gone
+      oifname ovtg* ip daddr @gone4 ct state established,related goto gone
+      oifname ovtg* ip6 daddr @gone6 ct state established,related goto gone
       oifname ovtg* ct status dnat accept
       oifname ovtg* ct state established,related accept
       oifname ovtg* counter drop

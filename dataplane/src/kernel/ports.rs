@@ -96,7 +96,9 @@ impl Linux {
         if refused.is_empty() {
             return Ok(());
         }
-        taken.iter().for_each(|port| self.ports.free(port));
+        for port in &taken {
+            self.ports.free(port);
+        }
         Err(refused)
     }
 

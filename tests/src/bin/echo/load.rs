@@ -62,7 +62,9 @@ pub fn load(target: &str, seconds: &str, rate: &str, keep: bool) -> Result<()> {
         failures.len(),
         slowest.load(Ordering::Relaxed)
     );
-    failures.iter().for_each(|line| println!("{line}"));
+    for line in &failures {
+        println!("{line}");
+    }
     Ok(())
 }
 
