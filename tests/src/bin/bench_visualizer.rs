@@ -37,9 +37,15 @@ fn main() -> Result<()> {
     let browser = Browser::start(None, (1920, 1080), None)?;
     opened(&browser, &cluster, "100 hosts, 5,000 tasks", TASKS - 100)?;
     drop(browser);
-    println!("\n| {RATE} tasks change a second | frames/s | work per frame p50 | p95 | max | longest task | waiting included, p95 |\n|---|---|---|---|---|---|---|");
+    println!(
+        "\n| {RATE} tasks change a second | frames/s | work per frame p50 | p95 | max | longest task | waiting included, p95 |\n|---|---|---|---|---|---|---|"
+    );
     let hosts = measured(&cluster, "hosts, 1920×1080", None)?;
-    let page = measured(&cluster, "with a service's page and its logs", Some("[data-service]"))?;
+    let page = measured(
+        &cluster,
+        "with a service's page and its logs",
+        Some("[data-service]"),
+    )?;
     let worst = hosts.max(page);
     ensure!(
         worst <= GOAL,
@@ -117,7 +123,11 @@ fn measured(cluster: &Cluster, what: &str, open: Option<&str>) -> Result<f64> {
     if let Some(selector) = open {
         browser.click(selector)?;
     }
-    browser.picture(&output_folder("visualizer")?.join(if open.is_some() { "bench-service.png" } else { "bench-hosts.png" }))?;
+    browser.picture(&output_folder("visualizer")?.join(if open.is_some() {
+        "bench-service.png"
+    } else {
+        "bench-hosts.png"
+    }))?;
     std::thread::sleep(MEASURED);
     let events = browser.trace()?;
     let main = main_thread(&events).context("the trace has no main thread")?;
