@@ -27,7 +27,15 @@ fn level(host: &Host, check: &str) -> String {
 fn what_is_wrong_is_found_and_what_is_well_is_not() {
     let lab = Lab::up(Options::for_test("doctor")).unwrap();
     let (manager, worker) = (lab.host("manager01"), lab.host("worker01"));
-    for check in ["kernel", "file systems", "membership", "certificate", "ports", "firewall", "registry registry:5000"] {
+    for check in [
+        "kernel",
+        "file systems",
+        "membership",
+        "certificate",
+        "ports",
+        "firewall",
+        "registry registry:5000",
+    ] {
         assert_eq!(level(&manager, check), "ok", "{check}");
     }
     wait::until("all nodes are well", LIMIT, || {
@@ -42,12 +50,18 @@ fn what_is_wrong_is_found_and_what_is_well_is_not() {
     // Somebody else's firewall.
     worker.exec(["nft", "add table inet other"]).ok();
     worker
-        .exec(["nft", "add chain inet other forward { type filter hook forward priority 0; policy drop; }"])
+        .exec([
+            "nft",
+            "add chain inet other forward { type filter hook forward priority 0; policy drop; }",
+        ])
         .ok();
     let found = findings(&worker, "firewall");
     assert_eq!(found[0]["Level"], "warning", "{found:#?}");
     assert!(
-        found[0]["Mend"].as_str().unwrap().starts_with("nft insert rule inet other forward "),
+        found[0]["Mend"]
+            .as_str()
+            .unwrap()
+            .starts_with("nft insert rule inet other forward "),
         "{found:#?}"
     );
     // The command that it names is one that works.
@@ -59,27 +73,36 @@ fn what_is_wrong_is_found_and_what_is_well_is_not() {
 
     // A daemon that is gone: seen on its host, and by the manager.
     worker.kill().unwrap();
-    wait::until("the manager sees that worker01 is gone", LIMIT, || {
-        match level(&manager, "node worker01").as_str() {
+    wait::until(
+        "the manager sees that worker01 is gone",
+        LIMIT,
+        || match level(&manager, "node worker01").as_str() {
             "error" => Ok(()),
             other => Err(other.to_owned()),
-        }
-    });
+        },
+    );
     let said = manager.ctl(["doctor", "--quiet"]);
     assert_eq!(said.status, 1, "{said:?}");
-    assert!(said.stdout.contains("node worker01: down"), "{}", said.stdout);
+    assert!(
+        said.stdout.contains("node worker01: down"),
+        "{}",
+        said.stdout
+    );
     worker.start().unwrap();
 
     let metrics = manager.api("GET", "/metrics", b"").unwrap().text();
     assert!(metrics.contains("\novernet_session_up 1\n"), "{metrics}");
     wait::until("the metrics count four nodes", LIMIT, || {
         let metrics = manager.api("GET", "/metrics", b"").unwrap().text();
-        match metrics.contains("overnet_nodes{state=\"ready\"} 4\n") {
-            true => Ok(()),
-            false => Err(metrics),
-        }
+        metrics
+            .contains("overnet_nodes{state=\"ready\"} 4\n")
+            .then_some(())
+            .ok_or(metrics)
     });
     let health = manager.api("GET", "/health", b"").unwrap();
-    assert_eq!((health.status, health.text().trim()), (200, r#"{"Status":"ok","Problems":[]}"#));
+    assert_eq!(
+        (health.status, health.text().trim()),
+        (200, r#"{"Status":"ok","Problems":[]}"#)
+    );
     lab.down().unwrap();
 }

@@ -47,22 +47,26 @@ pub(super) fn problems(settings: &Settings) -> Vec<Problem> {
     ];
     for (key, path) in paths.into_iter().chain(sockets) {
         if !path.is_absolute() {
-            say(key, format!("{path:?} must be an absolute path"));
+            say(key, format!("{} must be an absolute path", path.display()));
         }
     }
     if settings.root.starts_with(&settings.run) {
         say(
             "root",
             format!(
-                "{:?} lies in `run` ({:?}), which ends with the boot; keep them apart",
-                settings.root, settings.run
+                "{} lies in `run` ({}), which ends with the boot; keep them apart",
+                settings.root.display(),
+                settings.run.display()
             ),
         );
     }
     let mut seen = BTreeSet::<&Path>::new();
     for path in &settings.sockets {
         if !seen.insert(path) {
-            say("socket", format!("{path:?} is given twice; once is enough"));
+            say(
+                "socket",
+                format!("{} is given twice; once is enough", path.display()),
+            );
         }
     }
     let parent = &settings.cgroup_parent;

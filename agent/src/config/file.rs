@@ -150,16 +150,14 @@ fn stranger(key: &str) -> String {
                 .find(|(known, _)| *known == dashes)
                 .map(|(known, _)| (*known).to_owned())
         });
-    match slip {
-        Some(meant) => format!("there is no setting {key:?}; did you mean {meant:?}?"),
-        None => {
-            let known: Vec<&str> = KEYS.iter().map(|(known, _)| *known).collect();
-            format!(
-                "there is no setting {key:?}; there are {}",
-                known.join(", ")
-            )
-        }
+    if let Some(meant) = slip {
+        return format!("there is no setting {key:?}; did you mean {meant:?}?");
     }
+    let known: Vec<&str> = KEYS.iter().map(|(known, _)| *known).collect();
+    format!(
+        "there is no setting {key:?}; there are {}",
+        known.join(", ")
+    )
 }
 
 #[cfg(test)]

@@ -191,7 +191,7 @@ mod tests {
             meta: Meta::default(),
             spec: NodeSpec {
                 name: None,
-                labels: Default::default(),
+                labels: std::collections::BTreeMap::new(),
                 role: if manager { Role::Manager } else { Role::Worker },
                 availability: Availability::Active,
             },

@@ -232,17 +232,15 @@ fn clock(synchronised: Option<bool>) -> Finding {
 
 fn program(program: &Program) -> Finding {
     let check = format!("program {}", program.name);
-    match &program.version {
-        Some(version) => Finding::fine(check, version.clone()),
-        None => {
-            let found = "not there".to_owned();
-            let mend = format!("apt-get install {}", program.package);
-            if program.needed {
-                Finding::error(&check, found, &program.purpose, mend)
-            } else {
-                Finding::warning(&check, found, &program.purpose, mend)
-            }
-        }
+    if let Some(version) = &program.version {
+        return Finding::fine(check, version.clone());
+    }
+    let found = "not there".to_owned();
+    let mend = format!("apt-get install {}", program.package);
+    if program.needed {
+        Finding::error(&check, found, &program.purpose, mend)
+    } else {
+        Finding::warning(&check, found, &program.purpose, mend)
     }
 }
 

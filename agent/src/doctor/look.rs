@@ -55,12 +55,8 @@ pub async fn host(settings: &Settings, data_path: Option<IpAddr>) -> HostSight {
         cgroups: cgroups(),
         underlay: underlay(data_path),
         dropping,
-        tunnel_port_taken: ["udp", "udp6"]
-            .iter()
-            .any(|table| held(&text(&format!("/proc/net/{table}")), OPEN, TUNNEL_PORT)),
-        manager_port_taken: ["tcp", "tcp6"]
-            .iter()
-            .any(|table| held(&text(&format!("/proc/net/{table}")), LISTENS, MANAGER_PORT)),
+        tunnel_port_taken: taken(["udp", "udp6"], OPEN, TUNNEL_PORT),
+        manager_port_taken: taken(["tcp", "tcp6"], LISTENS, MANAGER_PORT),
         clock_synchronised: synchronised(),
         disk: disk(&root),
         registries,
@@ -215,16 +211,37 @@ fn default_device(table: &str) -> Option<String> {
     })
 }
 
-/// Whether a program (not the kernel, whose sockets have no inode) holds the port in a table of
-/// /proc/net.
-fn held(table: &str, state: &str, port: u16) -> bool {
+/// Whether a program has the port. Tunnels are sockets of the kernel's own: they are in the same
+/// tables, and no process has them open.
+fn taken(tables: [&str; 2], state: &str, port: u16) -> bool {
+    tables
+        .iter()
+        .flat_map(|table| sockets(&text(&format!("/proc/net/{table}")), state, port))
+        .any(|inode| is_open(&inode))
+}
+
+/// Inodes of the sockets at a port, in a table of /proc/net.
+fn sockets(table: &str, state: &str, port: u16) -> Vec<String> {
     let port = format!(":{port:04X}");
-    table.lines().skip(1).any(|line| {
-        let fields: Vec<&str> = line.split_whitespace().collect();
-        fields.get(1).is_some_and(|local| local.ends_with(&port))
-            && fields.get(3) == Some(&state)
-            && fields.get(9).is_some_and(|inode| *inode != "0")
-    })
+    table
+        .lines()
+        .skip(1)
+        .filter_map(|line| {
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            let here = fields.get(1)?.ends_with(&port) && *fields.get(3)? == state;
+            here.then(|| fields.get(9).map(|inode| (*inode).to_owned()))?
+        })
+        .collect()
+}
+
+/// Whether any process has the socket open.
+fn is_open(inode: &str) -> bool {
+    let wanted = PathBuf::from(format!("socket:[{inode}]"));
+    let folders = fs::read_dir("/proc").into_iter().flatten().flatten();
+    folders
+        .filter_map(|process| fs::read_dir(process.path().join("fd")).ok())
+        .flat_map(Iterator::flatten)
+        .any(|file| fs::read_link(file.path()).is_ok_and(|target| target == wanted))
 }
 
 fn synchronised() -> Option<bool> {
@@ -293,18 +310,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sockets_of_programs_are_told_from_the_kernels() {
-        let title = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n";
-        let line = |port: &str, state: &str, inode: &str| {
-            format!(
-                "{title}   0: 00000000:{port} 00000000:0000 {state} 00000000:00000000 00:00000000 00000000     0        0 {inode} 2 0 0\n"
-            )
-        };
-        assert!(held(&line("12B5", "07", "4711"), OPEN, 4789));
-        assert!(!held(&line("12B5", "07", "0"), OPEN, 4789));
-        assert!(!held(&line("12B6", "07", "4711"), OPEN, 4789));
-        assert!(held(&line("0949", "0A", "4711"), LISTENS, 2377));
-        assert!(!held(&line("0949", "01", "4711"), LISTENS, 2377));
+    fn sockets_are_found_by_port_and_state() {
+        let table = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n   \
+            0: 00000000:12B5 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 4711 2 0 0\n";
+        assert_eq!(sockets(table, OPEN, 4789), ["4711"]);
+        assert_eq!(sockets(table, OPEN, 4790), [] as [&str; 0]);
+        assert_eq!(sockets(table, LISTENS, 4789), [] as [&str; 0]);
+    }
+
+    #[test]
+    fn a_programs_socket_is_told_from_one_that_nobody_has_open() {
+        use std::os::fd::AsRawFd;
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let link = fs::read_link(format!("/proc/self/fd/{}", socket.as_raw_fd())).unwrap();
+        let link = link.display().to_string();
+        let inode = link.trim_start_matches("socket:[").trim_end_matches(']');
+        assert!(is_open(inode));
+        assert!(!is_open("0"));
     }
 
     #[test]

@@ -29,13 +29,14 @@ async fn examine(State(state): State<AppState>) -> Answer {
         Ok(seen) => sight.obstacles = seen.obstacles,
         Err(refusal) => sight.obstacles.push(refusal.message),
     }
-    let nodes = match local.control_available() {
-        true => match state.call(Verb::NodeList).await {
+    let nodes = if local.control_available() {
+        match state.call(Verb::NodeList).await {
             Ok(Reply::Nodes(nodes)) => Some(Ok(nodes)),
             Ok(_) => None,
             Err(refusal) => Some(Err(refusal.message)),
-        },
-        false => None,
+        }
+    } else {
+        None
     };
     let mut findings = host::examine(&sight);
     if local.state != Standing::Inactive {

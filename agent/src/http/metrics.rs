@@ -251,9 +251,10 @@ fn render(families: &[Family]) -> String {
         // Writing to a string does not fail.
         let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
         for (labels, value) in values {
-            let _ = match labels.is_empty() {
-                true => writeln!(text, "{name} {value}"),
-                false => writeln!(text, "{name}{{{labels}}} {value}"),
+            let _ = if labels.is_empty() {
+                writeln!(text, "{name} {value}")
+            } else {
+                writeln!(text, "{name}{{{labels}}} {value}")
             };
         }
     }
@@ -277,9 +278,10 @@ async fn health(State(state): State<AppState>) -> Response {
             "{failed} steps of networks fail; ovnd dataplane plan shows them"
         ));
     }
-    let (status, word) = match problems.is_empty() {
-        true => (StatusCode::OK, "ok"),
-        false => (StatusCode::SERVICE_UNAVAILABLE, "degraded"),
+    let (status, word) = if problems.is_empty() {
+        (StatusCode::OK, "ok")
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "degraded")
     };
     json_with(status, &json!({"Status": word, "Problems": problems}))
 }
