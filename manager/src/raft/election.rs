@@ -143,23 +143,23 @@ mod tests {
 
     use super::*;
 
-    fn at(term: u64, index: u64) -> Option<LogId<u64>> {
-        Some(LogId::new(CommittedLeaderId::new(term, 1), index))
+    fn at(term: u64, index: u64) -> LogId<u64> {
+        LogId::new(CommittedLeaderId::new(term, 1), index)
     }
 
     #[test]
     fn who_hears_the_leader_votes_for_nobody() {
         let (short, long) = (LEASE / 2, LEASE * 2);
         for (candidate, own, leading, silence, expected) in [
-            (at(2, 5), at(2, 5), false, long, true),
-            (at(2, 6), at(2, 5), false, long, true),
-            (at(3, 1), at(2, 5), false, long, true),
-            (at(2, 4), at(2, 5), false, long, false),
-            (at(1, 9), at(2, 5), false, long, false),
-            (None, at(1, 1), false, long, false),
+            (Some(at(2, 5)), Some(at(2, 5)), false, long, true),
+            (Some(at(2, 6)), Some(at(2, 5)), false, long, true),
+            (Some(at(3, 1)), Some(at(2, 5)), false, long, true),
+            (Some(at(2, 4)), Some(at(2, 5)), false, long, false),
+            (Some(at(1, 9)), Some(at(2, 5)), false, long, false),
+            (None, Some(at(1, 1)), false, long, false),
             (None, None, false, long, true),
-            (at(2, 5), at(2, 5), false, short, false),
-            (at(2, 5), at(2, 5), true, long, false),
+            (Some(at(2, 5)), Some(at(2, 5)), false, short, false),
+            (Some(at(2, 5)), Some(at(2, 5)), true, long, false),
         ] {
             assert_eq!(
                 would_vote(candidate, own, leading, silence),

@@ -72,7 +72,7 @@ impl Seat {
             tx.set_node(node(number));
             Ok(())
         });
-        write.await.map(|(_, tables)| tables)
+        write.await.map(|((), tables)| tables)
     }
 
     fn has(&self, number: u32) -> bool {
