@@ -244,19 +244,19 @@ mod tests {
         let cases: [(&str, Level, Spoil); 9] = [
             ("membership", Level::Error, |s| s.standing = Standing::Error),
             ("membership", Level::Error, |s| {
-                s.standing = Standing::Locked
+                s.standing = Standing::Locked;
             }),
             ("certificate", Level::Error, |s| {
-                s.now = UNIX_EPOCH + DAY * 91
+                s.now = UNIX_EPOCH + DAY * 91;
             }),
             ("certificate", Level::Warning, |s| {
-                s.now = UNIX_EPOCH + DAY * 80
+                s.now = UNIX_EPOCH + DAY * 80;
             }),
             ("certificate", Level::Error, |s| {
-                s.certificate = Some((s.now + DAY, s.now + DAY * 90))
+                s.certificate = Some((s.now + DAY, s.now + DAY * 90));
             }),
             ("managers", Level::Error, |s| {
-                s.nodes = Some(Err("no leader".to_owned()))
+                s.nodes = Some(Err("no leader".to_owned()));
             }),
             ("managers", Level::Warning, |s| {
                 s.nodes = Some(Ok(vec![node("a", true), node("b", true)]));

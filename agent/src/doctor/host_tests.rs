@@ -83,60 +83,60 @@ fn each_fault_is_one_finding() {
         s.features.as_mut().unwrap()[0].error = Some("not supported".to_owned());
     });
     spoiled("kernel", Error, "as root", |s| {
-        s.features = Err("EPERM".to_owned())
+        s.features = Err("EPERM".to_owned());
     });
     spoiled("file systems", Error, "modprobe overlay", |s| {
-        s.filesystems.clear()
+        s.filesystems.clear();
     });
     spoiled("program conmon", Error, "apt-get install conmon", |s| {
-        s.programs[0].version = None
+        s.programs[0].version = None;
     });
     spoiled("program conmon", Warning, "apt-get install conmon", |s| {
         s.programs[0].version = None;
         s.programs[0].needed = false;
     });
     spoiled("forwarding", Warning, "ip_forward=1", |s| {
-        s.ip_forward = Some(false)
+        s.ip_forward = Some(false);
     });
     spoiled("limits", Warning, "LimitNOFILE", |s| s.open_files = 1024);
     spoiled("limits", Warning, "max_user_instances", |s| {
-        s.inotify_instances = Some(128)
+        s.inotify_instances = Some(128);
     });
     spoiled("control groups", Error, "mount", |s| {
-        s.cgroups.mounted = false
+        s.cgroups.mounted = false;
     });
     spoiled("control groups", Warning, "cgroup_enable", |s| {
         s.cgroups.controllers.retain(|c| c != "memory");
     });
     spoiled("MTU", Warning, "ip link set eth1", |s| {
-        s.underlay = Some(("eth1".to_owned(), 1450))
+        s.underlay = Some(("eth1".to_owned(), 1450));
     });
     spoiled("port 4789/udp", Error, "ss -ulpn", |s| {
-        s.tunnel_port_taken = true
+        s.tunnel_port_taken = true;
     });
     spoiled("port 2377/tcp", Warning, "docker swarm leave", |s| {
-        s.manager_port_taken = true
+        s.manager_port_taken = true;
     });
     spoiled("clock", Warning, "timesyncd", |s| {
-        s.clock_synchronised = Some(false)
+        s.clock_synchronised = Some(false);
     });
     spoiled("disk", Error, "prune", |s| {
-        s.disk.as_mut().unwrap().free = GIB / 8
+        s.disk.as_mut().unwrap().free = GIB / 8;
     });
     spoiled("disk", Warning, "prune", |s| {
-        s.disk.as_mut().unwrap().free = 3 * GIB
+        s.disk.as_mut().unwrap().free = 3 * GIB;
     });
     spoiled("disk", Warning, "prune", |s| {
-        s.disk.as_mut().unwrap().free_inodes = 3
+        s.disk.as_mut().unwrap().free_inodes = 3;
     });
     spoiled("disk", Error, "local disk", |s| {
-        s.disk.as_mut().unwrap().kind = "nfs".to_owned()
+        s.disk.as_mut().unwrap().kind = "nfs".to_owned();
     });
     spoiled("registry registry:5000", Warning, "curl", |s| {
         s.registries[0].1 = Some("connection refused".to_owned());
     });
     spoiled("networks", Error, "dataplane plan", |s| {
-        s.obstacles.push("a device".to_owned())
+        s.obstacles.push("a device".to_owned());
     });
 }
 
