@@ -50,7 +50,11 @@ pub fn request<S: Read + Write>(
     }
     let _ = write!(head, "Content-Length: {}\r\n\r\n", body.len());
     stream.write_all(head.as_bytes())?;
-    stream.write_all(body)?;
+    match stream.write_all(body) {
+        // A body that is refused half way: the answer is there all the same.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+        written => written?,
+    }
     stream.flush()?;
     read_response(BufReader::new(stream), method == "HEAD")
 }

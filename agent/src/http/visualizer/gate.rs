@@ -187,7 +187,10 @@ impl Gate {
 }
 
 fn is_question(path: &str) -> bool {
-    let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
+    let Some(rest) = path.strip_prefix('/') else {
+        return false;
+    };
+    let parts: Vec<&str> = rest.split('/').collect();
     QUESTIONS.iter().any(|question| {
         question.len() == parts.len()
             && question
