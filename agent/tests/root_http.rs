@@ -266,7 +266,6 @@ fn the_stock_client_understands_us() {
             false,
             "No such image: absent",
         ),
-        (&["run", "-p", "80:80", "absent"], false, "publishing ports"),
     ] {
         let (found, text) = daemon.docker(arguments);
         assert_eq!(found, success, "{arguments:?}: {text}");

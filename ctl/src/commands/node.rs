@@ -4,6 +4,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 
 use super::{ListFlags, capitalised, natural_key, text};
+use crate::client::ClientError;
 use crate::failure::Failure;
 use crate::flags::Filters;
 use crate::output::Listing;
@@ -302,31 +303,44 @@ async fn rm(session: &Session, args: RmArgs) -> Result<(), Failure> {
         .await
 }
 
+/// How often an edit is begun anew because the node has changed since it was read.
+const EDITS: u32 = 5;
+
 /// Reads a node, edits its specification and sends it whole; false when the edit changed nothing.
+/// A node changes by itself, most of all when its manager has just been started, so what was
+/// read may be old when it is sent: then it is read again.
 async fn edit(
     session: &Session,
     name: &str,
-    change: impl FnOnce(&mut Value) -> Result<(), Failure>,
+    change: impl Fn(&mut Value) -> Result<(), Failure>,
 ) -> Result<bool, Failure> {
     let client = session.client().await?;
     let id = resolve(session, name).await?;
-    let node = client.get(format!("/nodes/{id}")).value().await?;
-    let mut spec = node["Spec"].clone();
-    change(&mut spec)?;
-    if spec == node["Spec"] {
-        return Ok(false);
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        let node = client.get(format!("/nodes/{id}")).value().await?;
+        let mut spec = node["Spec"].clone();
+        change(&mut spec)?;
+        if spec == node["Spec"] {
+            return Ok(false);
+        }
+        let version = node
+            .pointer("/Version/Index")
+            .and_then(Value::as_u64)
+            .unwrap_or(0);
+        let sent = client
+            .post(format!("/nodes/{}/update", text(&node, "/ID")))
+            .query("version", version)
+            .json(&spec)
+            .done()
+            .await;
+        match sent {
+            Err(ClientError::Refused { message, .. })
+                if message.contains("out of sequence") && tries < EDITS => {}
+            sent => return sent.map(|()| true).map_err(Failure::from),
+        }
     }
-    let version = node
-        .pointer("/Version/Index")
-        .and_then(Value::as_u64)
-        .unwrap_or(0);
-    client
-        .post(format!("/nodes/{}/update", text(&node, "/ID")))
-        .query("version", version)
-        .json(&spec)
-        .done()
-        .await?;
-    Ok(true)
 }
 
 async fn change_role(session: &Session, nodes: &[String], role: &str) -> Result<(), Failure> {
