@@ -23,7 +23,7 @@ fn main() -> Result<()> {
         .context("namespaces (are you root?)")?;
     let none = None::<&str>;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
-    let script = "ip link set lo up && ip link add under type dummy && \
+    let script = "ip link set lo up && ip link add under type veth peer name far && ip link set far up && \
                   ip addr add 192.0.2.1/24 dev under && ip link set under up";
     let laid = Command::new("sh").args(["-c", script]).status()?;
     ensure!(laid.success(), "the underlay could not be laid");

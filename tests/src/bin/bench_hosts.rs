@@ -17,6 +17,8 @@ const ECHO: &str = "registry:5000/example/echo:latest";
 const TOOLBOX: &str = "registry:5000/example/toolbox";
 const RUNS: u8 = 50;
 const CONTAINERS: usize = 50;
+/// What fifty starts leave to do is done by then.
+const SETTLED: Duration = Duration::from_secs(45);
 /// Two of the rounds in which the dataplane looks at everything.
 const IDLE: Duration = Duration::from_secs(60);
 
@@ -150,6 +152,7 @@ fn with_containers(one: &Host) -> Result<()> {
 
 fn weigh(host: &Host, what: &str) -> Result<()> {
     let pid = host.daemon_pid()?;
+    std::thread::sleep(SETTLED);
     let (before, start) = (processor(pid)?, Instant::now());
     std::thread::sleep(IDLE);
     let used = (processor(pid)? - before) / start.elapsed().as_secs_f64();

@@ -14,6 +14,10 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
+use nix::{
+    libc::linger,
+    sys::socket::{setsockopt, sockopt},
+};
 use tests::{Host, Lab, Options};
 
 const TOOLBOX: &str = "registry:5000/example/toolbox";
@@ -370,8 +374,15 @@ fn requests(address: SocketAddr) -> Result<()> {
 }
 
 fn connections(address: SocketAddr) -> Result<()> {
+    let at_once = linger {
+        l_onoff: 1,
+        l_linger: 0,
+    };
     count(|| {
         let mut stream = TcpStream::connect(address)?;
+        // Closed by a reset: some thousands of sockets a second in TIME_WAIT would use up the
+        // ports, and what is measured then is the search for a free one.
+        setsockopt(&stream, sockopt::Linger, &at_once)?;
         stream.write_all(&[1])?;
         stream.read_exact(&mut [0])?;
         Ok(())
