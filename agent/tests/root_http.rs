@@ -71,22 +71,6 @@ impl Daemon {
         let status = head.split(' ').nth(1).unwrap().parse().unwrap();
         (status, head.to_ascii_lowercase(), body.to_owned())
     }
-
-    /// Success and everything that the stock client printed.
-    fn docker(&self, arguments: &[&str]) -> (bool, String) {
-        let output = Command::new("docker")
-            .arg("-H")
-            .arg(format!("unix://{}", self.socket().display()))
-            .args(arguments)
-            .env("DOCKER_CONFIG", self.folder.path())
-            .output()
-            .unwrap();
-        let text = [output.stdout, output.stderr].concat();
-        (
-            output.status.success(),
-            String::from_utf8_lossy(&text).into_owned(),
-        )
-    }
 }
 
 impl Drop for Daemon {
@@ -240,35 +224,5 @@ fn requests_are_answered_or_refused_in_one_sentence() {
                 serde_json::from_str(text.trim_matches(|c| c != '{' && c != '}')).unwrap();
             assert!(value["message"].is_string(), "{text}");
         }
-    }
-}
-
-#[test]
-fn the_stock_client_understands_us() {
-    if Command::new("docker").arg("--version").output().is_err() {
-        eprintln!("skipped: there is no docker on PATH");
-        return;
-    }
-    let daemon = Daemon::start();
-    for (arguments, success, words) in [
-        (&["version"][..], true, "1.53 (minimum version 1.24)"),
-        (&["info"], true, "Swarm: inactive"),
-        (&["ps", "-a"], true, "CONTAINER ID"),
-        (&["network", "ls"], true, "bridge"),
-        (&["network", "inspect", "bridge"], true, "Gateway"),
-        (&["volume", "ls"], true, "VOLUME NAME"),
-        (&["system", "df"], true, "Local Volumes"),
-        (&["events", "--since", "1m", "--until", "0s"], true, ""),
-        (&["node", "ls"], false, "This node is not a swarm manager"),
-        (&["inspect", "nothing"], false, "nothing"),
-        (
-            &["run", "--pull", "never", "absent"],
-            false,
-            "No such image: absent",
-        ),
-    ] {
-        let (found, text) = daemon.docker(arguments);
-        assert_eq!(found, success, "{arguments:?}: {text}");
-        assert!(text.contains(words), "{arguments:?}: {text}");
     }
 }

@@ -4,6 +4,7 @@
 //! in the machine's own network namespace or mount table: the switch that joins the hosts has
 //! a namespace of its own, so two labs differ only in their folder and their control group.
 
+pub mod asker;
 pub mod browser;
 pub mod http;
 pub mod images;

@@ -4,19 +4,21 @@
 //! `bench_hosts run`, `bench_hosts weight`, or both.
 
 use std::{
-    io::{Read, Write},
-    net::{SocketAddr, TcpStream},
     process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use tests::{Host, Lab, Options};
+use tests::{
+    Host, Lab, Options,
+    asker::{Asker, first},
+};
 
 const ECHO: &str = "registry:5000/example/echo:latest";
 const TOOLBOX: &str = "registry:5000/example/toolbox";
 const RUNS: u8 = 50;
 const CONTAINERS: usize = 50;
+const LIMIT: Duration = Duration::from_secs(10);
 /// What fifty starts leave to do is done by then.
 const SETTLED: Duration = Duration::from_secs(45);
 /// Two of the rounds in which the dataplane looks at everything.
@@ -26,7 +28,7 @@ fn main() -> Result<()> {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     match words[..] {
-        ["first", address] => return first(address.parse()?),
+        ["first", address] => return first(address.parse()?, LIMIT),
         [] | ["run" | "weight"] => {}
         _ => bail!("usage: bench_hosts [run | weight]"),
     }
@@ -55,16 +57,7 @@ fn main() -> Result<()> {
 }
 
 fn run_to_answer(one: &Host, two: &Host) -> Result<()> {
-    let asker = "run -d --name asker --network ch03";
-    let words: Vec<&str> = asker
-        .split(' ')
-        .chain([TOOLBOX, "sleep", "100000"])
-        .collect();
-    two.ctl(words).ok();
-    let pid = two
-        .ctl(["inspect", "--format", "{{.State.Pid}}", "asker"])
-        .ok();
-    let own = std::env::current_exe()?.display().to_string();
+    let asker = Asker::start(two)?;
     let mut times = Vec::new();
     for number in 0..RUNS {
         let address = format!("10.79.0.{}", 150 + number);
@@ -81,9 +74,7 @@ fn run_to_answer(one: &Host, two: &Host) -> Result<()> {
             ECHO,
         ])
         .ok();
-        let target = format!("{address}:8080");
-        two.exec(["nsenter", "-t", &pid, "-n", "--", &own, "first", &target])
-            .ok();
+        asker.first(&address);
         times.push(start.elapsed().as_secs_f64());
         one.ctl(["rm", "-f", "timed"]).ok();
     }
@@ -98,28 +89,6 @@ fn run_to_answer(one: &Host, two: &Host) -> Result<()> {
     );
     two.ctl(["rm", "-f", "asker"]).ok();
     Ok(())
-}
-
-/// Asks until there is an answer.
-fn first(address: SocketAddr) -> Result<()> {
-    let deadline = Instant::now() + Duration::from_secs(10);
-    loop {
-        let asked = (|| {
-            let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(1))?;
-            stream.write_all(b"GET / HTTP/1.0\r\nHost: bench\r\n\r\n")?;
-            let mut answer = String::new();
-            stream.read_to_string(&mut answer)?;
-            Ok::<_, std::io::Error>(answer.contains("Hello Docker!!"))
-        })();
-        if matches!(asked, Ok(true)) {
-            return Ok(());
-        }
-        ensure!(
-            Instant::now() < deadline,
-            "no answer from {address}: {asked:?}"
-        );
-        std::thread::sleep(Duration::from_millis(1));
-    }
 }
 
 fn with_containers(one: &Host) -> Result<()> {

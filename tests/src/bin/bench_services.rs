@@ -3,18 +3,16 @@
 //!
 //! `bench_services [COUNT…]`, default 1 10 50 100.
 
-use std::{
-    io::{Read, Write},
-    net::{SocketAddr, TcpStream},
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use tests::{Host, Lab, Options};
+use tests::{
+    Host, Lab, Options,
+    asker::{Asker, first},
+};
 
 const ECHO: &str = "registry:5000/example/echo:latest";
-const TOOLBOX: &str = "registry:5000/example/toolbox";
 const LIMIT: Duration = Duration::from_secs(180);
 const ROUNDS: usize = 3;
 
@@ -23,7 +21,7 @@ fn main() -> Result<()> {
     if let [word, address] = &words[..]
         && word == "first"
     {
-        return first(address.parse()?);
+        return first(address.parse()?, LIMIT);
     }
     let mut counts = Vec::new();
     for word in &words {
@@ -62,34 +60,6 @@ fn main() -> Result<()> {
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
-}
-
-/// A container on the manager's host, in whose network connections are tried.
-struct Asker {
-    host: Host,
-    pid: String,
-    program: String,
-}
-
-impl Asker {
-    fn start(host: &Host) -> Result<Self> {
-        let words = "run -d --name asker --network ch03";
-        let words = words.split(' ').chain([TOOLBOX, "sleep", "100000"]);
-        host.ctl(words).ok();
-        let inspect = ["inspect", "--format", "{{.State.Pid}}", "asker"];
-        Ok(Self {
-            host: host.clone(),
-            pid: host.ctl(inspect).ok(),
-            program: std::env::current_exe()?.display().to_string(),
-        })
-    }
-
-    fn first(&self, address: &str) {
-        let target = format!("{address}:8080");
-        let enter = ["nsenter", "-t", &self.pid, "-n", "--"];
-        let own = [self.program.as_str(), "first", &target];
-        self.host.exec(enter.iter().chain(&own)).ok();
-    }
 }
 
 fn create(manager: &Host, count: usize) {
@@ -158,26 +128,4 @@ fn virtual_ip(manager: &Host) -> Result<String> {
     let address = service.pointer("/Endpoint/VirtualIPs/0/Addr");
     let address = address.and_then(Value::as_str).context("a virtual IP")?;
     Ok(address.split('/').next().unwrap_or(address).to_owned())
-}
-
-/// Asks until there is an answer.
-fn first(address: SocketAddr) -> Result<()> {
-    let begun = Instant::now();
-    loop {
-        let asked = (|| {
-            let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(1))?;
-            stream.write_all(b"GET / HTTP/1.0\r\nHost: bench\r\n\r\n")?;
-            let mut answer = String::new();
-            stream.read_to_string(&mut answer)?;
-            Ok::<_, std::io::Error>(answer.contains("Hello Docker!!"))
-        })();
-        if matches!(asked, Ok(true)) {
-            return Ok(());
-        }
-        ensure!(
-            begun.elapsed() < LIMIT,
-            "no answer from {address}: {asked:?}"
-        );
-        std::thread::sleep(Duration::from_millis(1));
-    }
 }
