@@ -172,6 +172,54 @@ impl Verb {
             | Self::PayloadRemove { .. } => false,
         }
     }
+
+    /// Who may ask it.
+    pub fn askers(&self) -> Askers<'_> {
+        match self {
+            Self::NetworkList
+            | Self::NetworkInspect { .. }
+            | Self::EndpointList { .. }
+            | Self::EndpointAdvance { .. }
+            | Self::Detach { .. } => Askers::Members,
+            Self::Attach(request) => Askers::Node(&request.node),
+            Self::NodeEndpoints { node }
+            | Self::TaskReport { node, .. }
+            | Self::PortsKept { node, .. } => Askers::Node(node),
+            Self::ClusterInspect
+            | Self::ClusterUpdate { .. }
+            | Self::NodeList
+            | Self::NodeInspect { .. }
+            | Self::NodeUpdate { .. }
+            | Self::NodeRemove { .. }
+            | Self::NetworkCreate { .. }
+            | Self::NetworkRemove { .. }
+            | Self::ServiceCreate { .. }
+            | Self::ServiceDryRun { .. }
+            | Self::ServiceUpdate { .. }
+            | Self::ServiceList
+            | Self::ServiceInspect { .. }
+            | Self::ServiceRemove { .. }
+            | Self::ServiceRebalance { .. }
+            | Self::TaskList
+            | Self::TaskInspect { .. }
+            | Self::TaskSheet(_)
+            | Self::PayloadCreate { .. }
+            | Self::PayloadList { .. }
+            | Self::PayloadInspect { .. }
+            | Self::PayloadUpdate { .. }
+            | Self::PayloadRemove { .. } => Askers::Managers,
+        }
+    }
+}
+
+/// Who may ask a verb; managers may ask every one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Askers<'a> {
+    Managers,
+    /// Every node of the cluster.
+    Members,
+    /// Of the workers only the one in whose name it is asked.
+    Node(&'a NodeId),
 }
 
 /// Which tasks; what is empty does not choose.

@@ -8,7 +8,7 @@ use manager::{
 };
 use model::{
     Refusal,
-    control::{Answer, Verb},
+    control::{Answer, Askers, Verb},
     node::Role,
 };
 
@@ -29,47 +29,10 @@ pub(super) async fn call(member: &Arc<Member>, verb: Verb) -> Result<Answer, Ref
         ));
     }
     // A manager that has no vote yet asks the others.
-    if member.membership().role == Role::Worker && !passes_from_workers(&verb) {
+    if member.membership().role == Role::Worker && verb.askers() == Askers::Managers {
         return Err(Refusal::unavailable(WORKER));
     }
     over_the_wire(member, &verb).await
-}
-
-fn passes_from_workers(verb: &Verb) -> bool {
-    match verb {
-        Verb::NetworkList
-        | Verb::NetworkInspect { .. }
-        | Verb::EndpointList { .. }
-        | Verb::NodeEndpoints { .. }
-        | Verb::Attach(_)
-        | Verb::EndpointAdvance { .. }
-        | Verb::Detach { .. }
-        | Verb::PortsKept { .. }
-        | Verb::TaskReport { .. } => true,
-        Verb::ClusterInspect
-        | Verb::ClusterUpdate { .. }
-        | Verb::NodeList
-        | Verb::NodeInspect { .. }
-        | Verb::NodeUpdate { .. }
-        | Verb::NodeRemove { .. }
-        | Verb::NetworkCreate { .. }
-        | Verb::NetworkRemove { .. }
-        | Verb::ServiceCreate { .. }
-        | Verb::ServiceDryRun { .. }
-        | Verb::ServiceUpdate { .. }
-        | Verb::ServiceList
-        | Verb::ServiceInspect { .. }
-        | Verb::ServiceRemove { .. }
-        | Verb::ServiceRebalance { .. }
-        | Verb::TaskList
-        | Verb::TaskInspect { .. }
-        | Verb::TaskSheet(_)
-        | Verb::PayloadCreate { .. }
-        | Verb::PayloadList { .. }
-        | Verb::PayloadInspect { .. }
-        | Verb::PayloadUpdate { .. }
-        | Verb::PayloadRemove { .. } => false,
-    }
 }
 
 async fn over_the_wire(member: &Member, verb: &Verb) -> Result<Answer, Refusal> {

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use model::{
     Generation, NodeId, Refusal,
-    control::{Answer, AttachRequest, Attached, Verb},
+    control::{Answer, Askers, AttachRequest, Attached, Verb},
     node::Role,
 };
 
@@ -226,45 +226,13 @@ impl Manager {
     }
 }
 
-/// What a worker may: read networks, and what concerns its own containers.
 fn allowed(caller: &Member, verb: &Verb) -> Result<(), Refusal> {
-    if caller.role == Role::Manager {
-        return Ok(());
-    }
-    let fine = match verb {
-        Verb::NetworkList
-        | Verb::NetworkInspect { .. }
-        | Verb::EndpointList { .. }
-        | Verb::EndpointAdvance { .. }
-        | Verb::Detach { .. } => true,
-        Verb::Attach(request) => request.node == caller.node,
-        Verb::NodeEndpoints { node }
-        | Verb::TaskReport { node, .. }
-        | Verb::PortsKept { node, .. } => *node == caller.node,
-        Verb::ClusterInspect
-        | Verb::ClusterUpdate { .. }
-        | Verb::NodeList
-        | Verb::NodeInspect { .. }
-        | Verb::NodeUpdate { .. }
-        | Verb::NodeRemove { .. }
-        | Verb::NetworkCreate { .. }
-        | Verb::NetworkRemove { .. }
-        | Verb::ServiceCreate { .. }
-        | Verb::ServiceDryRun { .. }
-        | Verb::ServiceUpdate { .. }
-        | Verb::ServiceList
-        | Verb::ServiceInspect { .. }
-        | Verb::ServiceRemove { .. }
-        | Verb::ServiceRebalance { .. }
-        | Verb::TaskList
-        | Verb::TaskInspect { .. }
-        | Verb::TaskSheet(_)
-        | Verb::PayloadCreate { .. }
-        | Verb::PayloadList { .. }
-        | Verb::PayloadInspect { .. }
-        | Verb::PayloadUpdate { .. }
-        | Verb::PayloadRemove { .. } => false,
-    };
+    let fine = caller.role == Role::Manager
+        || match verb.askers() {
+            Askers::Managers => false,
+            Askers::Members => true,
+            Askers::Node(node) => *node == caller.node,
+        };
     if fine {
         return Ok(());
     }
