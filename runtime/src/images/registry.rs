@@ -2,7 +2,7 @@
 
 mod speech;
 
-use std::{path::Path, sync::Once, time::Duration};
+use std::{panic::AssertUnwindSafe, path::Path, sync::Once, time::Duration};
 
 use model::{Refusal, RefusalKind};
 use oci_client::{
@@ -51,7 +51,7 @@ impl Registry {
         } else {
             ClientProtocol::Https
         };
-        let client = Client::try_from(ClientConfig {
+        let wish = ClientConfig {
             protocol,
             accept_invalid_certificates: insecure,
             extra_root_certificates: authorities,
@@ -59,15 +59,23 @@ impl Registry {
             read_timeout: Some(READ_TIMEOUT),
             user_agent: concat!("overnet/", env!("CARGO_PKG_VERSION")),
             ..ClientConfig::default()
-        })
-        .map_err(|error| {
-            Refusal::internal(format!(
-                "no connection to registry {host} can be prepared: {}; check the certificates \
+        };
+        // The library panics where the host has no certificate authorities at all.
+        let client = std::panic::catch_unwind(AssertUnwindSafe(|| Client::try_from(wish)))
+            .map_err(|_| {
+                Refusal::internal(format!(
+                    "no connection to registry {host} can be prepared: this host has no \
+                     certificate authorities; install the package ca-certificates"
+                ))
+            })?
+            .map_err(|error| {
+                Refusal::internal(format!(
+                    "no connection to registry {host} can be prepared: {}; check the certificates \
                  in {} and those of the system",
-                chain(&error),
-                config.certs.join(host).display()
-            ))
-        })?;
+                    chain(&error),
+                    config.certs.join(host).display()
+                ))
+            })?;
         let auth = match auth {
             None => RegistryAuth::Anonymous,
             Some(Auth::Basic { username, password }) => {
