@@ -289,27 +289,27 @@ impl Engine {
         });
     }
 
-    /// What is there of a container's process.
+    /// What is there of a container's process. Its monitor counts: it is about to write how the
+    /// process ended.
     pub(super) fn observe(&self, container: &Container) -> Observed {
         let record = container.record();
-        let id = record.id.clone();
-        if let Some(code) = read_pid(&self.executor.exit_dir.join(id.as_str())) {
-            return Observed::Ended { code: code.into() };
-        }
-        if record.boot != self.boot {
-            return Observed::Gone;
-        }
         let running = matches!(record.life.phase, Phase::Running | Phase::Paused);
-        let process = if running {
-            record.process
-        } else if record.life.dirty {
-            read_pid(&container.bundle.join("init.pid")).and_then(ProcessId::of)
+        let alive = if record.boot != self.boot {
+            false
+        } else if running {
+            let both = [record.process, record.monitor];
+            both.into_iter().flatten().any(ProcessId::alive)
         } else {
-            None
+            record.life.dirty
+                && read_pid(&container.bundle.join("init.pid"))
+                    .and_then(ProcessId::of)
+                    .is_some()
         };
-        match process {
-            Some(process) if process.alive() => Observed::Alive,
-            _ => Observed::Gone,
+        // Read last: whoever is gone by now has written it.
+        match read_pid(&self.executor.exit_dir.join(record.id.as_str())) {
+            Some(code) => Observed::Ended { code: code.into() },
+            None if alive => Observed::Alive,
+            None => Observed::Gone,
         }
     }
 
