@@ -34,10 +34,11 @@ export function splitLine(line) {
 }
 
 export class LogView {
-  /** `nameOf` gives name and colour of a task. */
+  /** `nameOf` gives name and colour of a task, and whether it is known yet. */
   constructor(box, nameOf) {
     this.box = box;
     this.nameOf = nameOf;
+    this.nameless = [];
     this.queue = [];
     this.controller = null;
   }
@@ -54,6 +55,16 @@ export class LogView {
     this.controller?.abort();
     this.controller = null;
     this.queue = [];
+    this.nameless = [];
+  }
+
+  /** A task's first lines may be here before the task: they get its name once it is known. */
+  rename() {
+    this.nameless = this.nameless.filter(({ place, task }) => {
+      const { name, known } = this.nameOf(task);
+      place.textContent = name;
+      return !known && place.isConnected;
+    });
   }
 
   async follow(path, signal) {
@@ -116,12 +127,14 @@ export class LogView {
   row(entry) {
     if (entry.note) return h('p', { class: 'note' }, entry.note);
     const { time, task, text } = splitLine(entry.line);
-    const { name, hue } = this.nameOf(task);
+    const { name, hue, known } = this.nameOf(task);
+    const place = h('b', { class: `h${hue}` }, name);
+    if (!known) this.nameless.push({ place, task });
     return h(
       'p',
       { class: entry.stream === 2 ? 'stderr' : null },
       h('time', {}, time ? clock(time) : ''),
-      h('b', { class: `h${hue}` }, name),
+      place,
       h('span', {}, text),
     );
   }

@@ -135,7 +135,7 @@ class ServicePart {
     this.logs = h('div', { class: 'logs', tabindex: '0', role: 'log', 'aria-label': 'Logs', 'aria-live': 'off' });
     this.activity = new Activity(this.events, (entry) => entry.service === id);
     body.append(this.progress, this.facts, section('Tasks', this.tasks), section('Logs', this.logs), section('Events', this.events));
-    this.view = new LogView(this.logs, (task) => ({ name: this.nameOf(task), hue: this.state?.hues.get(id) ?? 0 }));
+    this.view = new LogView(this.logs, (task) => ({ name: this.nameOf(task), hue: this.state?.hues.get(id) ?? 0, known: this.state?.tasks.has(task) }));
     this.view.open(`services/${encodeURIComponent(id)}`);
   }
 
@@ -151,6 +151,7 @@ class ServicePart {
 
   draw(state) {
     this.state = state;
+    this.view.rename();
     const service = state.services.get(this.id);
     if (!service) return { title: 'This service is gone', kind: 'service' };
     const count = countService(state, this.id);
@@ -199,7 +200,7 @@ class TaskPart {
     this.logs = h('div', { class: 'logs', tabindex: '0', role: 'log', 'aria-label': 'Logs', 'aria-live': 'off' });
     this.activity = new Activity(this.events, (entry) => entry.id === id);
     body.append(this.facts, section('Logs', this.logs), section('Events', this.events));
-    this.view = new LogView(this.logs, () => ({ name: '', hue: 0 }));
+    this.view = new LogView(this.logs, () => ({ name: '', hue: 0, known: true }));
     this.view.open(`tasks/${encodeURIComponent(id)}`);
     this.attachments = '';
     this.more();

@@ -111,6 +111,10 @@ impl Shared {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn assigned(&self, task: &TaskId) -> Option<Task> {
+        self.assignments().tasks.get(task).cloned()
+    }
 }
 
 impl Worker {
