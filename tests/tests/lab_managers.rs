@@ -24,20 +24,25 @@ fn lab(name: &str, workers: u8) -> Lab {
     .unwrap()
 }
 
-/// `HOST STATUS` of the managers, as the socket of this host shows them.
-fn statuses(host: &Host) -> Vec<String> {
+/// `HOST STATUS` of all nodes, as the socket of this host shows them.
+fn nodes(host: &Host) -> Vec<String> {
     let format = "{{.Hostname}} {{.ManagerStatus}}";
     let listed = host.ctl(["node", "ls", "--format", format]);
     let lines = listed.stdout.lines();
-    lines
-        .filter(|line| line.starts_with("manager"))
-        .map(|line| line.trim_end().to_owned())
-        .collect()
+    lines.map(|line| line.trim_end().to_owned()).collect()
 }
 
+/// The same of the first managers.
+fn statuses(host: &Host) -> Vec<String> {
+    let mut nodes = nodes(host);
+    nodes.retain(|line| line.starts_with("manager"));
+    nodes
+}
+
+/// A worker that was promoted may lead, too.
 fn leader(host: &Host) -> Option<String> {
-    let statuses = statuses(host);
-    let leads = statuses.iter().find(|line| line.ends_with(" Leader"))?;
+    let nodes = nodes(host);
+    let leads = nodes.iter().find(|line| line.ends_with(" Leader"))?;
     leads.split(' ').next().map(str::to_owned)
 }
 
@@ -272,7 +277,7 @@ fn roles_change(lab: &Lab) {
     any.ctl(["node", "demote", &leads]).ok();
     wait::until("another leads", LIMIT, || {
         let found = leader(&any).filter(|found| *found != leads);
-        found.ok_or_else(|| statuses(&any))
+        found.ok_or_else(|| nodes(&any))
     });
     wait::until("the demoted host is a worker", LIMIT, || {
         let info = demoted.ctl(["info", "--format", "{{.Swarm.ControlAvailable}}"]);
