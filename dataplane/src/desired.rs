@@ -91,6 +91,9 @@ pub struct Sandbox {
     /// Absent: no name server at 127.0.0.11 (default bridge, host and none networks).
     #[serde(default)]
     pub dns: Option<Dns>,
+    /// Connections into it are counted, so the kernel has to track them.
+    #[serde(default)]
+    pub counted: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -104,8 +104,8 @@ impl Dataplane {
 
     /// Connections into the sandbox of this id that something may still happen on: of TCP and SCTP
     /// the established ones, of UDP those that had a packet in the last two seconds. They are
-    /// counted in the sandbox's own connection tracking, which is on in every sandbox of an
-    /// overlay network and in reach of a virtual IP.
+    /// counted in the sandbox's own connection tracking, which is on where the wish says that
+    /// they are counted, and in reach of a virtual IP.
     pub async fn flows(&self, sandbox: &str) -> Result<u64, Error> {
         let id = sandbox.to_owned();
         self.ask_for(|answer| Order::Flows(id, answer))

@@ -121,7 +121,14 @@ pub enum Part {
     Drop,
     Notrack,
     Masquerade,
-    DnatDns,
+    TcpFrom(u16),
+    UdpFrom(u16),
+    /// Another port in place of the packet's, without connection tracking.
+    SetPort {
+        tcp: bool,
+        source: bool,
+        port: u16,
+    },
     /// On to the chain of the virtual address that the packet is for.
     ToVip {
         ipv6: bool,
@@ -275,7 +282,13 @@ impl Part {
             Self::MarkHost => "ct mark set ether saddr map @hosts".into(),
             Self::MarkPacket => "meta mark set ct mark".into(),
             Self::BackToHost => "ether daddr set meta mark map @back".into(),
-            Self::DnatDns => format!("dnat ip to {}:{}", dns::ADDRESS, dns::PORT),
+            Self::UdpFrom(port) => format!("udp sport {port}"),
+            Self::TcpFrom(port) => format!("tcp sport {port}"),
+            Self::SetPort { tcp, source, port } => {
+                let protocol = if *tcp { "tcp" } else { "udp" };
+                let side = if *source { "sport" } else { "dport" };
+                format!("{protocol} {side} set {port}")
+            }
         }
     }
 }
@@ -388,17 +401,40 @@ pub fn host(desired: &Desired) -> Option<Ruleset> {
 
 /// The table of a sandbox with a resolver: port 53 leads to the port we listen on, so that the
 /// container may run a name server of its own.
+///
+/// Ports are rewritten both ways instead of translated: one chain of address translation in a
+/// namespace makes the kernel track every connection of it.
 pub fn sandbox() -> Ruleset {
-    let to = IpNetwork::from(IpAddr::V4(dns::ADDRESS));
-    let rule = |part| vec![Part::Ipv4, Part::To(to), part, Part::DnatDns];
+    const NAMES: u16 = 53;
+    let net = IpNetwork::from(IpAddr::V4(dns::ADDRESS));
+    let there = |tcp| {
+        let to = if tcp { Part::TcpTo } else { Part::UdpTo };
+        let port = dns::PORT;
+        let set = Part::SetPort {
+            tcp,
+            source: false,
+            port,
+        };
+        vec![Part::Ipv4, Part::To(net), to(NAMES), Part::Notrack, set]
+    };
+    let back = |tcp| {
+        let from = if tcp { Part::TcpFrom } else { Part::UdpFrom };
+        let set = Part::SetPort {
+            tcp,
+            source: true,
+            port: NAMES,
+        };
+        let ours = from(dns::PORT);
+        vec![Part::Ipv4, Part::From(net), ours, Part::Notrack, set]
+    };
     Ruleset {
         chains: vec![Chain {
             name: "resolver".into(),
-            kind: "nat".into(),
+            kind: "filter".into(),
             hook: 3,
-            priority: -100,
+            priority: -300,
             device: None,
-            rules: vec![rule(Part::UdpTo(53)), rule(Part::TcpTo(53))],
+            rules: vec![there(false), there(true), back(false), back(true)],
         }],
         ..Ruleset::default()
     }

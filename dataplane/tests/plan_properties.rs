@@ -370,6 +370,7 @@ fn sandbox(number: u8) -> impl Strategy<Value = (String, Sandbox)> {
             netns: format!("/run/x/netns/s{number}").into(),
             interfaces,
             dns: dns.then(Dns::default),
+            counted: dns,
         };
         (format!("s{number}"), sandbox)
     })

@@ -165,6 +165,7 @@ fn desired(netns: &Netns, upstreams: &[SocketAddr]) -> Desired {
         dns: Some(Dns {
             upstreams: upstreams.to_vec(),
         }),
+        counted: false,
     };
     desired.apply(Change::SetSandbox("s".into(), sandbox));
     for n in 0..100u8 {

@@ -186,6 +186,7 @@ impl Host {
             netns: self.netns(name),
             interfaces,
             dns: None,
+            counted: true,
         };
         let [v4, v6] = task(self.number);
         Desired {

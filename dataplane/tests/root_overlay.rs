@@ -172,7 +172,7 @@ impl Host {
                     mac: mac(self.number),
                     default_via: Vec::new(),
                     publishes: false,
-                    names: Vec::new(),
+                    names: vec!["self".into()],
                 },
                 Interface {
                     endpoint: format!("local-{}", self.number),
@@ -189,6 +189,7 @@ impl Host {
                 },
             ],
             dns: Some(Dns::default()),
+            counted: false,
         };
         desired.sandboxes.insert("sandbox".into(), sandbox);
         desired
@@ -384,6 +385,34 @@ fn root_overlay_carries_traffic_between_hosts_and_out() {
         "{:#?}",
         one.dataplane().status()
     );
+}
+
+/// By port 53, whoever listens there, and without the kernel tracking a single connection.
+#[test]
+fn root_overlay_answers_names_and_tracks_nothing() {
+    let (one, _two) = both(false);
+    let ask = |words: &str| {
+        let words = format!("dig +short +timeout=2 +tries=1 @127.0.0.11 {words} self A");
+        text(&one.in_sandbox(&words)).trim().to_owned()
+    };
+    let ways = ["+notcp", "+tcp", "-b 10.7.0.11 +notcp", "-b 10.7.0.11 +tcp"];
+    for way in ways {
+        assert_eq!(ask(way), "10.7.0.11", "{way}");
+    }
+    let sandbox = File::open(one.netns()).unwrap();
+    let own = std::thread::spawn(move || {
+        setns(&sandbox, CloneFlags::CLONE_NEWNET).unwrap();
+        let tcp = std::net::TcpListener::bind("0.0.0.0:53").unwrap();
+        (tcp, std::net::UdpSocket::bind("0.0.0.0:53").unwrap())
+    });
+    let _own = own.join().unwrap();
+    for way in ways {
+        assert_eq!(ask(way), "10.7.0.11", "{way}, beside a server of its own");
+    }
+    assert_reaches(&one, "10.7.0.12");
+    assert_reaches(&one, "fd07::12");
+    let count = one.in_sandbox("cat /proc/sys/net/netfilter/nf_conntrack_count");
+    assert_eq!(text(&count).trim(), "0");
 }
 
 #[test]
@@ -732,6 +761,7 @@ fn any_change(random: &mut rand::rngs::StdRng, whole: &Desired, one: &Host, two:
                     })
                     .collect(),
                 dns: (n == 2).then(Dns::default),
+                counted: false,
             };
             Change::SetSandbox(format!("box{n}"), sandbox)
         }

@@ -134,6 +134,7 @@ impl Host {
                 names: Vec::new(),
             }],
             dns: None,
+            counted: true,
         }
     }
 

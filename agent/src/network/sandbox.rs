@@ -200,6 +200,8 @@ pub fn wish(
     Sandbox {
         netns,
         dns: (!interfaces.is_empty()).then_some(Dns { upstreams }),
+        // Who takes a task away waits for its connections.
+        counted: record.endpoints.iter().any(|endpoint| endpoint.task),
         interfaces,
     }
 }

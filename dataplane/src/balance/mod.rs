@@ -107,21 +107,14 @@ pub fn fingerprint(backends: &BTreeSet<IpAddr>) -> u64 {
     hash.max(1)
 }
 
-/// Everything that `sandbox` should balance; nothing for one without an overlay network or a
-/// virtual IP in reach.
-///
-/// Sandboxes of overlay networks have the empty form too: connections into them can then be
-/// counted, and the first virtual IP finds its place prepared.
+/// Everything that `sandbox` should balance; nothing for one without a virtual IP in reach whose
+/// connections nobody counts: tracking costs each of its packets something.
 pub fn wanted(desired: &Desired, sandbox: &Sandbox) -> Option<Balance> {
     let mut balance = Balance::default();
     for (id, vip) in visible(desired, sandbox) {
         add(&mut balance, id, vip);
     }
-    let overlay = sandbox.interfaces.iter().any(|interface| {
-        let network = desired.networks.get(&interface.network);
-        network.is_some_and(|n| matches!(n.kind, crate::desired::NetworkKind::Overlay { .. }))
-    });
-    (overlay || !balance.chains.is_empty()).then_some(balance)
+    (sandbox.counted || !balance.chains.is_empty()).then_some(balance)
 }
 
 /// Of two that claim one address the greater id wins.

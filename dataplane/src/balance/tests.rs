@@ -51,6 +51,7 @@ fn sandbox(networks: &[&str]) -> Sandbox {
             })
             .collect(),
         dns: None,
+        counted: true,
     }
 }
 
@@ -162,14 +163,47 @@ fn the_rules_of_a_sandbox() {
 #[test]
 fn who_has_rules_at_all() {
     let mut desired = networks();
-    let has = |desired: &Desired, networks: &[&str]| wanted(desired, &sandbox(networks)).is_some();
-    assert!(has(&desired, &["n0"]), "overlay");
-    assert!(!has(&desired, &["local"]), "local");
-    assert!(!has(&desired, &[]), "none");
+    let has = |desired: &Desired, networks: &[&str], counted| {
+        let sandbox = Sandbox {
+            counted,
+            ..sandbox(networks)
+        };
+        wanted(desired, &sandbox).is_some()
+    };
+    assert!(has(&desired, &["n0"], true), "counted");
+    assert!(!has(&desired, &["n0"], false), "not counted");
     desired
         .vips
-        .insert("v".into(), vip("local", "172.17.0.9", "172.17.0.2"));
-    assert!(has(&desired, &["local"]), "local with a virtual IP");
+        .insert("v".into(), vip("n0", "10.9.0.9", "10.9.0.2"));
+    assert!(has(&desired, &["n0"], false), "in reach of a virtual IP");
+    assert!(!has(&desired, &["n1"], false), "out of reach");
+}
+
+#[test]
+fn the_ground_goes_with_the_last_virtual_ip() {
+    let mut desired = networks();
+    let own = vip("n0", "10.9.0.9", "10.9.0.2");
+    desired.vips.insert("v".into(), own.clone());
+    for (counted, looked_at) in [(true, 0), (false, 1)] {
+        let mut desired = desired.clone();
+        let sandbox = Sandbox {
+            counted,
+            ..sandbox(&["n0"])
+        };
+        desired.sandboxes.insert("c".into(), sandbox.clone());
+        let mut seen = crate::view::View::default();
+        let there = crate::view::Sandbox {
+            balance: wanted(&desired, &sandbox),
+            ..crate::view::Sandbox::default()
+        };
+        seen.sandboxes.insert(sandbox.netns, there);
+        let mut touched = Touched::default();
+        touched.add(&desired, "v");
+        desired.apply(crate::desired::Change::RemoveVip("v".into()));
+        let mut looked = BTreeSet::new();
+        let steps = touched.steps(&desired, &seen, &mut looked);
+        assert_eq!((looked.len(), steps.len()), (looked_at, 1 - looked_at));
+    }
 }
 
 #[test]

@@ -37,7 +37,7 @@ impl Touched {
     }
 
     /// One step for each sandbox concerned; those that have not been looked at, or lack the
-    /// ground, are added to `looked`, as all in it are planned as a whole.
+    /// ground or need it no more, are added to `looked`, as all in it are planned as a whole.
     pub fn steps(
         &self,
         desired: &Desired,
@@ -60,7 +60,8 @@ impl Touched {
                 .get(path)
                 .and_then(|seen| seen.balance.as_ref())
                 .is_some_and(|balance| balance.sound);
-            if !stands {
+            let stays = sandbox.counted || visible(desired, sandbox).next().is_some();
+            if !stands || !stays {
                 looked.insert(path.clone());
             } else if !looked.contains(path) {
                 let change = Box::new(self.change(desired, sandbox));

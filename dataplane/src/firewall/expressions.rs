@@ -122,10 +122,11 @@ pub fn verdict(list: &mut Message, code: u32) {
     });
 }
 
-fn port(list: &mut Message, protocol: u8, number: u16) {
+/// Of the source (offset 0) or the destination (2).
+fn port(list: &mut Message, protocol: u8, offset: u32, number: u16) {
     meta(list, 16);
     compare(list, true, &[protocol]);
-    payload(list, 2, 2, 2);
+    payload(list, 2, offset, 2);
     compare(list, true, &number.to_be_bytes());
 }
 
@@ -157,8 +158,10 @@ pub fn write(list: &mut Message, chain: &str, part: &Part) {
             meta(list, 15);
             compare(list, true, &[if *part == Part::Ipv4 { 2 } else { 10 }]);
         }
-        Part::UdpTo(number) => port(list, 17, *number),
-        Part::TcpTo(number) => port(list, 6, *number),
+        Part::UdpTo(number) => port(list, 17, 2, *number),
+        Part::TcpTo(number) => port(list, 6, 2, *number),
+        Part::UdpFrom(number) => port(list, 17, 0, *number),
+        Part::TcpFrom(number) => port(list, 6, 0, *number),
         Part::VniIn(set) => {
             payload(list, 2, 12, 3);
             lookup(list, set, false);
@@ -310,10 +313,14 @@ pub fn write(list: &mut Message, chain: &str, part: &Part) {
                 e.big(6, 0).big(7, 0);
             });
         }
-        Part::DnatDns => {
-            load(list, 1, &crate::dns::ADDRESS.octets());
-            load(list, 2, &crate::dns::PORT.to_be_bytes());
-            nat(list, DNAT, false, true);
+        Part::SetPort { tcp, source, port } => {
+            load(list, 1, &port.to_be_bytes());
+            expression(list, "payload", |e| {
+                e.big(5, 1).big(2, 2);
+                e.big(3, if *source { 0 } else { 2 }).big(4, 2);
+                // The checksum of the internet protocols, and where it lies.
+                e.big(6, 1).big(7, if *tcp { 16 } else { 6 });
+            });
         }
     }
 }

@@ -65,6 +65,7 @@ fn sandbox(publishes: bool) -> Sandbox {
             interface("eth1", "ingress", publishes),
         ],
         dns: None,
+        counted: true,
     }
 }
 

@@ -71,6 +71,19 @@ fn in_this_namespace() -> Vec<Trial> {
             rule("filter", 0, Part::Notrack),
         ),
         one(
+            "nftables: rewriting of ports",
+            "nf_tables",
+            rule(
+                "filter",
+                3,
+                Part::SetPort {
+                    tcp: false,
+                    source: false,
+                    port: 53,
+                },
+            ),
+        ),
+        one(
             "nftables: route lookups",
             "nft_fib_inet",
             rule("filter", 0, Part::ToHost),

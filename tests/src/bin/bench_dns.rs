@@ -120,6 +120,7 @@ fn desired(netns: PathBuf) -> anyhow::Result<Desired> {
     let sandbox = Sandbox {
         netns,
         interfaces: vec![interface],
+        counted: false,
         dns: Some(Dns::default()),
     };
     desired.apply(Change::SetSandbox("asker".into(), sandbox));

@@ -1,12 +1,14 @@
 //! Container to container across two hosts, beside the bare underlay and beside a bridge and
-//! VXLAN laid by hand, taken in turns on one machine; prints ratios of medians.
+//! VXLAN laid by hand, taken in turns on one machine; prints medians of the ratios that were
+//! taken in the same round.
 //!
 //! The underlay is a cable (a bridge would segment again what a cable passes whole), once
 //! passing large packets whole and once segmenting to the MTU, as a plain network card does.
 
 use std::{
+    fmt::Write as _,
     fs,
-    io::{Read, Write},
+    io::{Read as _, Write as _},
     net::{SocketAddr, TcpListener, TcpStream},
     path::Path,
     process::{Child, Command, Stdio},
@@ -21,7 +23,7 @@ use nix::{
 use tests::{Host, Lab, Options};
 
 const TOOLBOX: &str = "registry:5000/example/toolbox";
-const SECONDS: u64 = 2;
+const SECONDS: u64 = 1;
 const PORT: u16 = 5300;
 const FIGURES: [&str; 5] = [
     "TCP one stream, Gbit/s",
@@ -35,10 +37,10 @@ fn main() -> Result<()> {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     match words[..] {
-        [] => measure(5, true),
-        ["--quick"] => measure(1, true),
+        [] => measure(15, true),
+        ["--quick"] => measure(3, true),
         // Without daemons: the two yardsticks alone.
-        ["--yardsticks"] => measure(1, false),
+        ["--yardsticks"] => measure(3, false),
         ["serve"] => serve(),
         ["requests", address] => requests(address.parse()?),
         ["connections", address] => connections(address.parse()?),
@@ -80,16 +82,19 @@ fn measure(rounds: usize, ours: bool) -> Result<()> {
     if ours {
         ways.push(overnet(&lab, &one, &two)?);
     }
-    // The holders of the hand-laid namespaces end with the lab.
-    println!(
-        "| figure | underlay | {} |",
-        ways.iter()
-            .skip(1)
-            .map(|w| format!("{} / raw | CPU", w.name))
-            .collect::<Vec<_>>()
-            .join(" | ")
-    );
-    println!("|---|---|{}", "---|---|".repeat(ways.len() - 1));
+    // The holders of the hand-laid namespaces end with the lab. Each pair: the measured way, and
+    // what it is measured against.
+    let pairs: &[(usize, usize)] = if ours {
+        &[(1, 0), (2, 0), (2, 1)]
+    } else {
+        &[(1, 0)]
+    };
+    let heads = pairs.iter().map(|(way, to)| {
+        let (way, to) = (ways[*way].name, ways[*to].name);
+        format!(" {way} / {to} | CPU |")
+    });
+    println!("| figure | underlay |{}", heads.collect::<String>());
+    println!("|---|---|{}", "---|---|".repeat(pairs.len()));
     for segmenting in [false, true] {
         if segmenting && !segment(&one, &two) {
             eprintln!("ethtool is missing: the segmenting underlay was not measured");
@@ -97,35 +102,28 @@ fn measure(rounds: usize, ours: bool) -> Result<()> {
         }
         for (number, figure) in FIGURES.iter().enumerate() {
             let mut samples = vec![Vec::new(); ways.len()];
-            for _ in 0..rounds {
-                for (way, samples) in ways.iter().zip(&mut samples) {
-                    samples.push(
-                        sample(number, way).with_context(|| format!("{figure}, {}", way.name))?,
-                    );
+            for round in 0..rounds {
+                // Whoever goes first changes from round to round.
+                for turn in 0..ways.len() {
+                    let index = (round + turn) % ways.len();
+                    let taken = sample(number, &ways[index]);
+                    let taken = taken.with_context(|| format!("{figure}, {}", ways[index].name))?;
+                    samples[index].push(taken);
                 }
             }
-            let of = |index: usize, pick: fn(&Sample) -> f64| {
-                median(samples[index].iter().map(pick).collect())
-            };
-            let mut row = format!(
-                "| {figure} | {} |",
-                if segmenting { "segmenting" } else { "whole" }
-            );
-            for index in 1..ways.len() {
-                let rate = of(index, |s| s.rate) / of(0, |s| s.rate);
-                let cpu = of(index, |s| s.cpu) / of(0, |s| s.cpu);
-                row.push_str(
-                    &[
-                        " ",
-                        &format!("{rate:.2}"),
-                        " | ",
-                        &format!("{cpu:.2}"),
-                        " |",
-                    ]
-                    .concat(),
-                );
+            let underlay = if segmenting { "segmenting" } else { "whole" };
+            let mut row = format!("| {figure} | {underlay} |");
+            for (way, to) in pairs {
+                let ratio = |pick: fn(&Sample) -> f64| {
+                    let both = samples[*way].iter().zip(&samples[*to]);
+                    median(both.map(|(way, to)| pick(way) / pick(to)).collect())
+                };
+                let (rate, cpu) = (ratio(|s| s.rate), ratio(|s| s.cpu));
+                // Writing to a String cannot fail.
+                let _ = write!(row, " {rate:.2} | {cpu:.2} |");
             }
-            println!("{row} raw: {:.1}", of(0, |s| s.rate));
+            let raw = median(samples[0].iter().map(|s| s.rate).collect());
+            println!("{row} raw: {raw:.1}");
         }
     }
     Ok(())

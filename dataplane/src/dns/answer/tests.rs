@@ -46,6 +46,7 @@ fn desired(upstreams: &[&str]) -> Desired {
             netns: "/nowhere".into(),
             interfaces: vec![interface(address, id)],
             dns: dns.then_some(Dns { upstreams }),
+            counted: false,
         };
         desired.apply(Change::SetSandbox(id.into(), sandbox));
     }

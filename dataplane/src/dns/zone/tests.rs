@@ -48,6 +48,7 @@ fn sandbox(interfaces: Vec<Interface>) -> Sandbox {
         dns: Some(Dns {
             upstreams: vec!["192.0.2.53:53".parse().unwrap()],
         }),
+        counted: false,
     }
 }
 
