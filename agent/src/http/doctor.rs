@@ -112,9 +112,8 @@ struct ManagerView {
 }
 
 async fn status(State(state): State<AppState>) -> Answer {
-    let managers = match state.call(Verb::ManagerList).await? {
-        Reply::Managers(managers) => managers,
-        _ => return Err(unexpected().into()),
+    let Reply::Managers(managers) = state.call(Verb::ManagerList).await? else {
+        return Err(unexpected().into());
     };
     let nodes = nodes(&state).await?;
     let members = nodes.iter().map(|node| member(node, &managers)).collect();
