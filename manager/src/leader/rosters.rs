@@ -73,11 +73,11 @@ impl Sight {
 }
 
 pub(super) async fn run(manager: Arc<Manager>, ending: CancellationToken) {
-    let mut lead = manager.consensus.lead();
+    let mut place = manager.place();
     let mut before = Sight::default();
     loop {
+        let leading = matches!(*place.borrow_and_update(), Place::Leading(_));
         let roster = manager.roster();
-        let leading = matches!(*manager.place.borrow(), Place::Leading(_));
         let mut now = Sight::of(&roster, leading);
         for turn in before.turns(&now) {
             tell(&manager, &roster, &turn);
@@ -87,8 +87,8 @@ pub(super) async fn run(manager: Arc<Manager>, ending: CancellationToken) {
         }
         before = now;
         tokio::select! {
-            changed = lead.changed() => if changed.is_err() { return },
-            () = tokio::time::sleep(LOOK) => {}
+            changed = place.changed() => if changed.is_err() { return },
+            () = tokio::time::sleep(LOOK), if leading => {}
             () = ending.cancelled() => return,
         }
     }
