@@ -13,7 +13,7 @@ use crate::{
     doctor::{
         QUESTION,
         cluster::{self, ClusterSight},
-        host, look,
+        host, look, paths,
     },
 };
 
@@ -39,6 +39,7 @@ async fn examine(State(state): State<AppState>) -> Answer {
         None
     };
     let mut findings = host::examine(&sight);
+    let knows_paths = local.control_available();
     if local.state != Standing::Inactive {
         findings.extend(cluster::examine(&ClusterSight {
             standing: local.state,
@@ -49,6 +50,9 @@ async fn examine(State(state): State<AppState>) -> Answer {
             now: std::time::SystemTime::now(),
             nodes,
         }));
+    }
+    if knows_paths && let Ok(sight) = super::paths::sight(&state, None).await {
+        findings.extend(paths::examine(&sight, &paths::paths(&sight)));
     }
     Ok(json(&findings))
 }

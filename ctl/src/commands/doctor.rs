@@ -55,7 +55,7 @@ pub async fn doctor(session: &Session, args: DoctorArgs) -> Result<(), Failure> 
 }
 
 /// What is wrong comes last, where a terminal shows it.
-fn table(mut findings: Vec<Value>) -> String {
+pub(super) fn table(mut findings: Vec<Value>) -> String {
     let rank = |finding: &Value| match text(finding, "/Level") {
         "ok" => 0,
         "warning" => 1,
