@@ -41,6 +41,8 @@ pub struct PathView {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 pub struct MeasuredView {
+    /// As the host says: `fine`, `lossy`, `small-only`, `unreachable`, `unknown`.
+    pub state: String,
     pub small_sent: u32,
     pub small_lost: u32,
     pub full_sent: u32,
@@ -61,6 +63,7 @@ impl From<&PathSight> for MeasuredView {
         };
         let (Tally { sent, lost }, full) = (sight.small, sight.full);
         Self {
+            state: state_word(sight.state).to_owned(),
             small_sent: sent,
             small_lost: lost,
             full_sent: full.sent,

@@ -204,6 +204,24 @@ fn a_daemon_that_is_away_is_no_broken_path(lab: &Lab) {
     let (manager, one) = (lab.host("manager01"), lab.host("worker02"));
     let before = namespaces(&one);
     one.kill().unwrap();
+    let count = |name: &str| {
+        let metrics = manager.api("GET", "/metrics", b"").unwrap().text();
+        let name = format!("overnet_path_{name}_total{{peer=\"worker02\",size=\"small\"}} ");
+        let line = metrics.lines().find_map(|line| line.strip_prefix(&name));
+        line.unwrap_or_else(|| panic!("{name} in {metrics}"))
+            .parse::<u32>()
+            .unwrap()
+    };
+    let (sent, lost) = (count("probes"), count("lost"));
+    wait::until("worker02 is asked while it has no daemon", LIMIT, || {
+        let now = count("probes");
+        if now >= sent + 4 {
+            Ok(())
+        } else {
+            Err((sent, now))
+        }
+    });
+    assert_eq!(count("lost"), lost);
     one.start().unwrap();
     until_fine(&manager, "all is well after a kill", HEALING);
     assert_eq!(namespaces(&one), before);

@@ -58,7 +58,7 @@ pub use self::{
     dataplane::Sight,
     metrics::serve_metrics,
     state::{AppState, HostEndpoint, HostNetwork, HostNetworks, unexpected},
-    traffic::TunnelReading,
+    traffic::{TunnelEnd, TunnelReading},
     visualizer::Visualizer,
 };
 

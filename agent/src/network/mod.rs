@@ -32,7 +32,7 @@ use std::{
 
 use dataplane::{Dataplane, Desired};
 use futures_util::future::BoxFuture;
-use model::{Assignments, ContainerId, Generation, NodeId, PathSight, Refusal, control::Answer};
+use model::{Assignments, ContainerId, Generation, NodeId, Refusal, control::Answer};
 use runtime::network::{ConnectRequest, Connected, ConnectedEndpoint, Network, NetworkMode};
 use tokio::sync::{Mutex, Notify, watch};
 
@@ -45,7 +45,7 @@ use self::{
 use crate::{
     cluster::{ClusterNode, Update},
     host::{self, Resolvers},
-    paths::Paths,
+    paths::{Measured, Paths},
 };
 
 /// What the daemon says once.
@@ -181,8 +181,8 @@ impl Networks {
     }
 
     /// The ways to the other hosts, as measured.
-    pub fn path_sights(&self) -> Vec<PathSight> {
-        self.paths.sights()
+    pub fn measured_paths(&self) -> BTreeMap<NodeId, Measured> {
+        self.paths.all()
     }
 
     fn node(&self) -> NodeId {

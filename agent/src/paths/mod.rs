@@ -45,6 +45,21 @@ pub struct Targets {
     pub peers: BTreeMap<NodeId, Ipv4Addr>,
 }
 
+/// The way to one host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Measured {
+    pub sight: PathSight,
+    pub small: Total,
+    pub full: Total,
+}
+
+/// Of all probes since the daemon's start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Total {
+    pub sent: u64,
+    pub lost: u64,
+}
+
 /// The measurement of this host's paths.
 pub struct Paths {
     targets: watch::Sender<Targets>,
@@ -54,7 +69,7 @@ pub struct Paths {
 /// What was measured last, by the other host.
 #[derive(Default)]
 struct Sights {
-    paths: Mutex<BTreeMap<NodeId, PathSight>>,
+    paths: Mutex<BTreeMap<NodeId, Measured>>,
     /// Something is another than it was.
     changed: Notify,
 }
@@ -78,23 +93,24 @@ impl Paths {
     }
 
     /// The paths of this host as it sees them.
-    pub fn sights(&self) -> Vec<PathSight> {
-        self.sights.lock().values().cloned().collect()
+    pub fn all(&self) -> BTreeMap<NodeId, Measured> {
+        self.sights.lock().clone()
     }
 }
 
 impl Sights {
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<NodeId, PathSight>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<NodeId, Measured>> {
         // Entries are changed as wholes; none is left half made by a panic.
         self.paths.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn set(&self, sight: PathSight) {
+    fn set(&self, measured: Measured) {
         let mut paths = self.lock();
-        let state = |sight: &PathSight| sight.state;
-        let before = paths.get(&sight.to).map_or(PathState::Unknown, state);
-        let news = before != sight.state;
-        paths.insert(sight.to.clone(), sight);
+        let to = measured.sight.to.clone();
+        let state = |measured: &Measured| measured.sight.state;
+        let before = paths.get(&to).map_or(PathState::Unknown, state);
+        let news = before != state(&measured);
+        paths.insert(to, measured);
         drop(paths);
         if news {
             self.changed.notify_one();
@@ -138,7 +154,8 @@ async fn report(cluster: Arc<ClusterNode>, sights: Arc<Sights>) {
             }
             local.node_id.clone()
         };
-        let paths = sights.lock().values().cloned().collect();
+        let told = |measured: &Measured| measured.sight.clone();
+        let paths = sights.lock().values().map(told).collect();
         let report = PathReport { node, pace, paths };
         match cluster.call(Verb::PathReport(Box::new(report))).await {
             Ok(Answer::Done) => {}

@@ -17,7 +17,7 @@ use tokio::{
 };
 
 use super::{
-    DEVICE, Sights, Targets,
+    DEVICE, Measured, Sights, Targets, Total,
     packet::{self, Kind, SMALL},
     window::{Outcome, Size, Window},
 };
@@ -26,8 +26,10 @@ use super::{
 const PORT: u16 = 7;
 /// Between two probes, to whomever: 200 a second at most.
 const APART: Duration = Duration::from_millis(5);
-/// Before a socket that could not be made is tried again, and between looks at its namespace.
-const LOOK: Duration = Duration::from_secs(2);
+/// Before a socket that could not be made is tried again.
+const AGAIN: Duration = Duration::from_secs(1);
+/// Between looks whether another namespace is at the socket's place.
+const LOOK: Duration = Duration::from_secs(10);
 /// Packets that are taken before others have a turn.
 const BATCH: usize = 64;
 const LARGEST: usize = 65_536;
@@ -54,6 +56,8 @@ struct Path {
     /// The probe that is under way.
     asked: Option<Asked>,
     full_size: u32,
+    small: Total,
+    full: Total,
 }
 
 struct Asked {
@@ -104,7 +108,8 @@ impl Prober {
                 }
                 () = tokio::time::sleep_until(look), if waiting => {
                     self.look().await;
-                    look = Instant::now() + LOOK;
+                    let pause = if self.socket.is_some() { LOOK } else { AGAIN };
+                    look = Instant::now() + pause;
                 }
             }
         }
@@ -225,9 +230,8 @@ impl Prober {
             return;
         };
         if let Some(asked) = path.asked.take() {
-            path.window.note(asked.size, asked.outcome);
-            self.sights
-                .set(path.window.sight(node.clone(), path.full_size));
+            path.judge(&asked);
+            self.sights.set(path.measured(node.clone()));
         }
         let sent = path.ask(socket.get_ref());
         self.turns
@@ -253,6 +257,26 @@ impl Path {
             window: Window::default(),
             asked: None,
             full_size: 0,
+            small: Total::default(),
+            full: Total::default(),
+        }
+    }
+
+    fn judge(&mut self, asked: &Asked) {
+        self.window.note(asked.size, asked.outcome);
+        let total = match asked.size {
+            Size::Small => &mut self.small,
+            Size::Full => &mut self.full,
+        };
+        total.sent += 1;
+        total.lost += u64::from(asked.outcome == Outcome::Lost);
+    }
+
+    fn measured(&self, to: NodeId) -> Measured {
+        Measured {
+            sight: self.window.sight(to, self.full_size),
+            small: self.small,
+            full: self.full,
         }
     }
 
