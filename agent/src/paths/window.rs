@@ -181,7 +181,7 @@ mod tests {
             (3, |_, size| size == Size::Full, PathState::Unknown, 0, 1),
             (4, |_, size| size == Size::Full, PathState::SmallOnly, 0, 2),
             (100, |number, _| number == 80, PathState::Fine, 1, 0),
-            (100, |number, _| number % 5 == 0, PathState::Lossy, 4, 2),
+            (100, |number, _| number % 5 == 0, PathState::Lossy, 5, 1),
         ];
         for (probes, loss, state, small, full) in cases {
             let window = after(probes, lost(loss));
