@@ -163,9 +163,12 @@ mod tests {
     #[test]
     fn a_path_is_judged_by_its_last_probes() {
         let lost = |wanted: fn(usize, Size) -> bool| {
-            move |number, size| match wanted(number, size) {
-                true => Outcome::Lost,
-                false => BACK,
+            move |number, size| {
+                if wanted(number, size) {
+                    Outcome::Lost
+                } else {
+                    BACK
+                }
             }
         };
         type Loss = fn(usize, Size) -> bool;
