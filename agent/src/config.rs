@@ -83,7 +83,7 @@ pub struct Flags {
     /// Address and port of `/metrics` and `/health` for others [default: on the API's socket only]
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub metrics: Option<SocketAddr>,
-    /// Log filter, for example `info` or `agent=debug,dataplane=trace` [default: info,openraft=warn]
+    /// Log filter, for example `info` or `agent=debug,dataplane=trace` [default: info,openraft=off]
     #[arg(long, value_name = "FILTER", env = "OVND_LOG")]
     pub log: Option<String>,
     /// Log as one JSON object a line
@@ -170,8 +170,8 @@ pub struct Settings {
 /// The file that is read when no other is named, if it exists.
 pub const DEFAULT_FILE: &str = "/etc/overnet/ovnd.toml";
 
-/// At `info` openraft writes its whole state at each start.
-const DEFAULT_LOG: &str = "info,openraft=warn";
+/// Of managers that do not answer openraft writes many lines a second; ours is one.
+const DEFAULT_LOG: &str = "info,openraft=off";
 
 impl Settings {
     /// Reads the file that applies and lays the flags over it. The error has a line a mistake.

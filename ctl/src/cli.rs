@@ -7,9 +7,9 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgAction, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::commands::{
-    completion, config, container, copy, doctor, events, exec, image, info, inspect, lifecycle,
-    logs, network, node, ps, pull, registry, run, secret, service, stack, stats, swarm, system,
-    visualizer, volume,
+    cluster, completion, config, container, copy, doctor, events, exec, image, info, inspect,
+    lifecycle, logs, network, node, ps, pull, registry, run, secret, service, stack, stats, swarm,
+    system, visualizer, volume,
 };
 use crate::failure::Failure;
 use crate::flags::boolean;
@@ -43,6 +43,8 @@ pub struct Cli {
 #[derive(Subcommand, Debug)]
 pub enum Top {
     Attach(lifecycle::AttachArgs),
+    #[command(subcommand)]
+    Cluster(cluster::ClusterCommand),
     Completion(completion::CompletionArgs),
     #[command(subcommand)]
     Config(config::ConfigCommand),
@@ -234,6 +236,8 @@ const GROUPS: &[(&str, &[&str])] = &[
             "network",
             "secret",
             "config",
+            "cluster",
+            "doctor",
             "visualizer",
         ],
     ),
@@ -281,6 +285,7 @@ fn overview(command: &Command) -> String {
 pub async fn dispatch(session: &Session, command: Top) -> Result<(), Failure> {
     match command {
         Top::Attach(args) => lifecycle::attach(session, args).await,
+        Top::Cluster(inner) => cluster::run(session, inner).await,
         Top::Completion(args) => completion::completion(session, &args),
         Top::Config(inner) => config::run(session, inner).await,
         Top::Container(inner) => container::dispatch(session, *inner).await,

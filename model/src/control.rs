@@ -21,6 +21,8 @@ pub enum Verb {
         rotate: TokenRotation,
     },
     NodeList,
+    /// The managers in consensus, with the positions of their logs.
+    ManagerList,
     /// By full id, exact name (hostname), or unique id prefix.
     NodeInspect {
         reference: String,
@@ -144,6 +146,7 @@ impl Verb {
         match self {
             Self::ClusterInspect
             | Self::NodeList
+            | Self::ManagerList
             | Self::NodeInspect { .. }
             | Self::NetworkList
             | Self::NetworkInspect { .. }
@@ -195,6 +198,7 @@ impl Verb {
             Self::ClusterInspect
             | Self::ClusterUpdate { .. }
             | Self::NodeList
+            | Self::ManagerList
             | Self::NodeInspect { .. }
             | Self::NodeUpdate { .. }
             | Self::NodeRemove { .. }
@@ -290,6 +294,7 @@ pub enum Answer {
     Done,
     Cluster(Box<Cluster>),
     Nodes(Vec<Node>),
+    Managers(ManagerList),
     Node(Box<Node>),
     Networks(Vec<Network>),
     Network(Box<Network>),
@@ -311,6 +316,30 @@ pub enum Answer {
     Payloads(Vec<Payload>),
     Payload(Box<Payload>),
     Paths(Vec<AgedReport>),
+}
+
+/// Consensus as one manager sees it; the leader knows most.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ManagerList {
+    pub term: u64,
+    /// Of the log of the manager that answers: its last entry, and the last one that is in its
+    /// state.
+    pub last_index: u64,
+    pub applied_index: u64,
+    /// How many have to answer for anything to be decided.
+    pub needed: u64,
+    pub members: Vec<ManagerPosition>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ManagerPosition {
+    pub node: NodeId,
+    /// A newcomer has no vote before it has the log.
+    pub votes: bool,
+    pub leads: bool,
+    pub reachable: bool,
+    /// Entries behind the leader's log, where the leader answers.
+    pub lag: Option<u64>,
 }
 
 /// Where the tasks of a service would go.

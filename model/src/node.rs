@@ -70,6 +70,9 @@ pub struct NodeDescription {
     /// What the host's settings declare beside CPUs and memory.
     #[serde(default)]
     pub generic_resources: Vec<GenericResource>,
+    /// From when to when the node's certificate is valid, in seconds since the epoch.
+    #[serde(default)]
+    pub certificate: Option<(i64, i64)>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]

@@ -11,5 +11,6 @@ pub mod images;
 pub mod keeper;
 pub mod lab;
 pub mod wait;
+pub mod yardstick;
 
 pub use lab::{Host, Lab, Options, Output};

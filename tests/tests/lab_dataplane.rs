@@ -58,7 +58,10 @@ fn a_running_daemon_is_not_disturbed(one: &Host) {
         if there && sight["status"]["requests"] == before {
             Ok(sight)
         } else {
-            Err((before, sight["status"].clone()))
+            Err(format!(
+                "{before} requests before, then {}",
+                sight["status"]
+            ))
         }
     });
     let names = |part: &str, key: &str| -> Vec<String> {

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)] // all of it is tests
 
 use std::{
+    collections::BTreeSet,
     io::{ErrorKind, Read, Write},
     net::{IpAddr, SocketAddr, TcpStream},
     process::{Command, Stdio},
@@ -31,6 +32,7 @@ fn published_ports_lead_to_tasks_that_see_their_clients() {
     every_origin_is_seen(&lab);
     ports_are_really_taken(&lab);
     a_policy_keeps_to_the_host(&lab);
+    a_policy_prefers_the_host(&lab);
     counters_are_there(&lab);
     single_containers_publish_too(&lab);
     host_mode_is_of_the_tasks_host(&lab);
@@ -263,6 +265,37 @@ fn a_policy_keeps_to_the_host(lab: &Lab) {
     let refused = try_create(&manager, "wrong", "worker01", &["8301:8080"], &wrong).failed();
     assert!(refused.contains("local-first"), "{refused}");
     manager.docker(["service", "rm", "near"]).ok();
+}
+
+/// Tasks of the host that is asked come first; where it has none, all others share.
+fn a_policy_prefers_the_host(lab: &Lab) {
+    let manager = lab.host("manager01");
+    let words = "service create -d --name first --replicas 2 --replicas-max-per-node 1 \
+                 --constraint node.role==worker --constraint node.hostname!=worker03 \
+                 --hostname {{.Node.Hostname}} --publish 8400:8080 \
+                 --label overnet.publish.8080/tcp=policy=local-first";
+    manager.docker(words.split_whitespace().chain([ECHO])).ok();
+    until_reachable(lab, 8400);
+    let answerers = |host: &str| -> BTreeSet<String> {
+        let target = format!("tcp://{}:8400", address(lab, host));
+        let said = ask(&lab.host("client"), &vec![target; 30]);
+        let names = said.iter().filter_map(|line| line.split(' ').nth(2));
+        names.map(str::to_owned).collect()
+    };
+    let until = |host: &str, expected: &[&str]| {
+        let expected: BTreeSet<String> = expected.iter().map(|&name| name.to_owned()).collect();
+        wait::until(&format!("{host} leads to {expected:?}"), LIMIT, || {
+            let found = answerers(host);
+            (found == expected).then_some(()).ok_or(found)
+        });
+    };
+    until("worker01", &["worker01"]);
+    until("worker02", &["worker02"]);
+    until("worker03", &["worker01", "worker02"]);
+    let moved = "service update -d --replicas 1 --constraint-add node.hostname==worker02 first";
+    manager.docker(moved.split(' ')).ok();
+    until("worker01", &["worker02"]);
+    manager.docker(["service", "rm", "first"]).ok();
 }
 
 fn counters_are_there(lab: &Lab) {

@@ -19,6 +19,8 @@ const RATE: &str = "40";
 /// How long the loads go on: longer than all that happens meanwhile.
 const ANNOUNCED: u64 = 75;
 const SUDDEN: u64 = 25;
+const FLOODED: u64 = 15;
+const HALF_OPEN: &str = "100000";
 
 /// A load under way: on the client, or in a container of `host`.
 enum Load {
@@ -62,6 +64,7 @@ fn no_request_fails_for_what_is_announced() {
     created.ok();
     until_running(&manager, 4);
     announced(&lab);
+    flooded(&lab);
     sudden(&lab);
     lab.down().unwrap();
 }
@@ -127,6 +130,30 @@ fn announced(lab: &Lab) {
         begun.elapsed() < Duration::from_secs(ANNOUNCED),
         "the loads were over before all had happened"
     );
+    for count in finish(loads) {
+        assert_eq!(count.failed, 0, "{}: {}", count.what, count.lines);
+    }
+}
+
+/// A hundred thousand connections are begun by nobody and never gone on with: others do not
+/// notice.
+fn flooded(lab: &Lab) {
+    let loads = start(lab, FLOODED);
+    let door = lab.host("worker01");
+    let echo = binary("echo").unwrap().display().to_string();
+    let target = format!("{}:8000", door.member().address());
+    // Nobody has these addresses: what is answered to them goes nowhere.
+    let flood = [&echo, "flood", &target, HALF_OPEN, "192.168.77.200"];
+    let said = lab.host("client").exec(flood).ok();
+    assert_eq!(said, format!("sent {HALF_OPEN}"));
+    let setting = |name: &str| -> u64 {
+        let path = format!("/proc/sys/net/netfilter/{name}");
+        door.exec(["cat", &path]).ok().parse().unwrap()
+    };
+    let (tracked, most) = (setting("nf_conntrack_count"), setting("nf_conntrack_max"));
+    eprintln!("{tracked} connections are tracked, {most} is the most");
+    assert!(tracked > 50_000, "the flood has not arrived: {tracked}");
+    assert!(tracked <= most, "{tracked} of {most}");
     for count in finish(loads) {
         assert_eq!(count.failed, 0, "{}: {}", count.what, count.lines);
     }

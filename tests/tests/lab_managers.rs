@@ -206,8 +206,28 @@ fn a_follower_restarts(lab: &Lab) {
         let shown = statuses.contains(&format!("{name} Unreachable"));
         shown.then_some(()).ok_or(statuses)
     });
+    let turns = |turn: &str| {
+        wait::until(turn, LIMIT, || {
+            let words = "events --since 10m --until 0s --filter type=node";
+            let told = lab.host(&leads).ctl(words.split(' ')).ok();
+            let found = told
+                .lines()
+                .any(|line| line.contains(name) && line.contains(turn));
+            found.then_some(()).ok_or(told)
+        });
+    };
+    turns("reachability.new=unreachable");
+    let said = lab.host(&leads).ctl(["cluster", "status"]).stdout;
+    for words in [
+        &format!("Leader: {leads} (term"),
+        "2 of 3 answer",
+        "Unreachable",
+    ] {
+        assert!(said.contains(words), "{words}: {said}");
+    }
     follower.start().unwrap();
     until_all_reachable(lab);
+    turns("reachability.new=reachable");
     assert_eq!(leader(&follower), Some(leads));
     follower.ctl(["network", "inspect", "without"]).ok();
 }
@@ -237,6 +257,15 @@ fn a_minority_says_so(lab: &Lab) {
     }
     containers_talk(lab);
     // Reads are answered, and marked.
+    let status = one.ctl(["cluster", "status"]);
+    for words in [
+        "Leader: nobody",
+        "1 of 3 answer, 2 are needed",
+        "--force-new-cluster",
+    ] {
+        assert!(status.stdout.contains(words), "{words}: {status:?}");
+    }
+    assert!(!status.success(), "{status:?}");
     assert_eq!(
         statuses(&one),
         [

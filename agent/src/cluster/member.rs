@@ -3,6 +3,7 @@
 use std::{
     net::SocketAddr,
     sync::{Arc, Mutex, OnceLock, PoisonError},
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use arc_swap::ArcSwapOption;
@@ -273,11 +274,20 @@ impl Member {
     /// What this host says of itself now.
     pub(super) fn description(&self, shared: &Shared) -> NodeDescription {
         let membership = self.membership();
+        let identity = self.identity.current();
+        let seconds = |time: SystemTime| {
+            let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+            i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+        };
         NodeDescription {
             hostname: shared.config.hostname.clone(),
             advertise: Some(membership.advertise),
             data_path: Some(membership.data_path),
-            tls: Some(self.identity.current().tls_info().clone()),
+            tls: Some(identity.tls_info().clone()),
+            certificate: Some((
+                seconds(identity.not_before()),
+                seconds(identity.not_after()),
+            )),
             ..(shared.config.describe)()
         }
     }

@@ -7,7 +7,7 @@ use model::{
     node::{NodeState, Reachability},
 };
 
-use super::Finding;
+use super::{Finding, Level};
 use crate::cluster::Standing;
 
 /// What a node knows of its cluster.
@@ -29,15 +29,14 @@ pub struct ClusterSight {
 /// Every check of a cluster.
 pub fn examine(sight: &ClusterSight) -> Vec<Finding> {
     let mut findings = vec![standing(sight)];
-    findings.extend(
-        sight
-            .certificate
-            .map(|(from, to)| certificate(from, to, sight.now)),
-    );
+    let own = |(from, to)| certificate("certificate", from, to, sight.now);
+    findings.extend(sight.certificate.map(own));
     match &sight.nodes {
         Some(Ok(nodes)) => {
             findings.push(managers(nodes));
             findings.extend(nodes.iter().map(|node| member(node, &sight.version)));
+            let others = nodes.iter().filter(|node| node.id != sight.node_id);
+            findings.extend(others.filter_map(|node| others_certificate(node, sight.now)));
         }
         Some(Err(error)) => findings.push(Finding::error(
             "managers",
@@ -71,20 +70,32 @@ fn standing(sight: &ClusterSight) -> Finding {
     }
 }
 
+/// Another node's certificate, if something is wrong with it.
+fn others_certificate(node: &Node, now: SystemTime) -> Option<Finding> {
+    let (from, to) = node.description.certificate?;
+    let moment = |seconds: i64| {
+        let since = Duration::from_secs(u64::try_from(seconds).unwrap_or_default());
+        SystemTime::UNIX_EPOCH + since
+    };
+    let check = format!("certificate of {}", node.description.hostname);
+    let finding = certificate(&check, moment(from), moment(to), now);
+    (finding.level != Level::Ok).then_some(finding)
+}
+
 /// A certificate is renewed between half and four fifths of its life.
-fn certificate(from: SystemTime, to: SystemTime, now: SystemTime) -> Finding {
-    let means = "Without a valid certificate this node is refused by all others.";
+fn certificate(check: &str, from: SystemTime, to: SystemTime, now: SystemTime) -> Finding {
+    let means = "Without a valid certificate a node is refused by all others.";
     let Ok(left) = to.duration_since(now) else {
         return Finding::error(
-            "certificate",
+            check,
             "it has expired".to_owned(),
             means,
-            "check the clock with timedatectl; then on this node: ovnctl swarm leave, and join again",
+            "check the clock with timedatectl; then on that node: ovnctl swarm leave, and join again",
         );
     };
     if now < from {
         return Finding::error(
-            "certificate",
+            check,
             "it is not valid yet: this host's clock is behind the managers'".to_owned(),
             means,
             "timedatectl set-ntp true",
@@ -94,13 +105,13 @@ fn certificate(from: SystemTime, to: SystemTime, now: SystemTime) -> Finding {
     let found = format!("valid for {} more days", left.as_secs() / 86_400);
     if left < life.mul_f64(0.15) {
         return Finding::warning(
-            "certificate",
+            check,
             format!("{found}, and should have been renewed before"),
             means,
             "journalctl -u ovnd says why the renewal fails; on a manager: ovnctl swarm ca --rotate",
         );
     }
-    Finding::fine("certificate", found)
+    Finding::fine(check, found)
 }
 
 fn managers(nodes: &[Node]) -> Finding {
@@ -114,6 +125,14 @@ fn managers(nodes: &[Node]) -> Finding {
         .count();
     let count = managers.len();
     let means = "A cluster works while more than half of its managers do.";
+    if away * 2 >= count && away > 0 {
+        return Finding::error(
+            "managers",
+            format!("{away} of {count} cannot be reached"),
+            "What runs goes on; nothing can be changed until more than half of the managers are back.",
+            "start ovnd on them; where they are lost for good: ovnctl swarm init --force-new-cluster",
+        );
+    }
     if away > 0 {
         return Finding::warning(
             "managers",

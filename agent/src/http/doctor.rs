@@ -1,24 +1,29 @@
-//! `/overnet/doctor`: what is wrong with this host and its cluster. It is no part of Docker's API;
-//! `ovnctl doctor` and `ovnd doctor` ask it.
+//! `/overnet/doctor`: what is wrong with this host and its cluster; `/overnet/cluster`: how the
+//! cluster stands. They are no part of Docker's API; `ovnctl` and `ovnd doctor` ask them.
 
+use api::timestamp;
 use axum::{Router, extract::State, routing::get};
 use model::{
-    control::{Answer as Reply, Verb},
+    Node, Refusal,
+    control::{Answer as Reply, ManagerList, Verb},
     node::Role,
 };
+use serde::Serialize;
 
 use super::{Answer, AppState, json};
 use crate::{
     cluster::Standing,
     doctor::{
-        QUESTION,
+        Finding, QUESTION,
         cluster::{self, ClusterSight},
         host, look, paths,
     },
 };
 
 pub(super) fn routes() -> Router<AppState> {
-    Router::new().route(QUESTION, get(examine))
+    Router::new()
+        .route(QUESTION, get(examine))
+        .route("/overnet/cluster", get(status))
 }
 
 async fn examine(State(state): State<AppState>) -> Answer {
@@ -30,29 +35,126 @@ async fn examine(State(state): State<AppState>) -> Answer {
         Err(refusal) => sight.obstacles.push(refusal.message),
     }
     let nodes = if local.control_available() {
-        match state.call(Verb::NodeList).await {
-            Ok(Reply::Nodes(nodes)) => Some(Ok(nodes)),
-            Ok(_) => None,
-            Err(refusal) => Some(Err(refusal.message)),
-        }
+        Some(nodes(&state).await.map_err(|refusal| refusal.message))
     } else {
         None
     };
     let mut findings = host::examine(&sight);
     let knows_paths = local.control_available();
     if local.state != Standing::Inactive {
-        findings.extend(cluster::examine(&ClusterSight {
-            standing: local.state,
-            error: local.error,
-            node_id: local.node_id,
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            certificate: state.cluster.certificate_life(),
-            now: std::time::SystemTime::now(),
-            nodes,
-        }));
+        findings.extend(of_cluster(&state, nodes));
     }
     if knows_paths && let Ok(sight) = super::paths::sight(&state, None).await {
         findings.extend(paths::examine(&sight, &paths::paths(&sight)));
     }
     Ok(json(&findings))
+}
+
+async fn nodes(state: &AppState) -> Result<Vec<Node>, Refusal> {
+    match state.call(Verb::NodeList).await? {
+        Reply::Nodes(nodes) => Ok(nodes),
+        _ => Err(unexpected()),
+    }
+}
+
+fn unexpected() -> Refusal {
+    Refusal::internal("the manager answered something else; is it of the same version?")
+}
+
+fn of_cluster(state: &AppState, nodes: Option<Result<Vec<Node>, String>>) -> Vec<Finding> {
+    let local = state.local();
+    cluster::examine(&ClusterSight {
+        standing: local.state,
+        error: local.error,
+        node_id: local.node_id,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        certificate: state.cluster.certificate_life(),
+        now: std::time::SystemTime::now(),
+        nodes,
+    })
+}
+
+/// How the cluster stands.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct StatusView {
+    term: u64,
+    /// Of the log of the manager that answers.
+    last_index: u64,
+    applied_index: u64,
+    /// Managers that have a vote, that answer, and that have to.
+    voting: u64,
+    reachable: u64,
+    needed: u64,
+    members: Vec<MemberView>,
+    findings: Vec<Finding>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct MemberView {
+    #[serde(rename = "ID")]
+    id: String,
+    hostname: String,
+    role: Role,
+    state: model::node::NodeState,
+    /// Absent on workers.
+    manager: Option<ManagerView>,
+    /// RFC 3339; empty where the node has not said.
+    certificate_not_after: String,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct ManagerView {
+    address: String,
+    votes: bool,
+    leader: bool,
+    reachable: bool,
+    /// Entries behind the leader's log, where it is known.
+    lag: Option<u64>,
+}
+
+async fn status(State(state): State<AppState>) -> Answer {
+    let Reply::Managers(managers) = state.call(Verb::ManagerList).await? else {
+        return Err(unexpected().into());
+    };
+    let nodes = nodes(&state).await?;
+    let members = nodes.iter().map(|node| member(node, &managers)).collect();
+    let count = |which: fn(&&model::control::ManagerPosition) -> bool| {
+        managers.members.iter().filter(which).count() as u64
+    };
+    Ok(json(&StatusView {
+        term: managers.term,
+        last_index: managers.last_index,
+        applied_index: managers.applied_index,
+        voting: count(|manager| manager.votes),
+        reachable: count(|manager| manager.votes && manager.reachable),
+        needed: managers.needed,
+        members,
+        findings: of_cluster(&state, Some(Ok(nodes))),
+    }))
+}
+
+fn member(node: &Node, managers: &ManagerList) -> MemberView {
+    let mut positions = managers.members.iter();
+    let manager = positions.find(|position| position.node == node.id);
+    let address = node.manager.as_ref().map(|manager| manager.address);
+    let ends = node.description.certificate.map(|(_, to)| to);
+    MemberView {
+        id: node.id.to_string(),
+        hostname: node.description.hostname.clone(),
+        role: node.spec.role,
+        state: node.status.state,
+        manager: manager.map(|position| ManagerView {
+            address: address.map(|at| at.to_string()).unwrap_or_default(),
+            votes: position.votes,
+            leader: position.leads,
+            reachable: position.reachable,
+            lag: position.lag,
+        }),
+        certificate_not_after: ends
+            .map(|seconds| timestamp::rfc3339(seconds.saturating_mul(1_000_000_000)))
+            .unwrap_or_default(),
+    }
 }

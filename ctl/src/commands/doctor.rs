@@ -54,6 +54,11 @@ pub async fn doctor(session: &Session, args: DoctorArgs) -> Result<(), Failure> 
     Ok(())
 }
 
+/// The findings of an answer.
+pub(super) fn findings(list: &Value) -> impl Iterator<Item = &Value> {
+    list.as_array().into_iter().flatten()
+}
+
 /// What is wrong comes last, where a terminal shows it.
 pub(super) fn table(mut findings: Vec<Value>) -> String {
     let rank = |finding: &Value| match text(finding, "/Level") {

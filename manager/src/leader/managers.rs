@@ -4,13 +4,14 @@ use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
 
 use model::{
     Node, NodeId, Refusal,
+    control::{ManagerList, ManagerPosition},
     node::{ManagerStatus, NodeState, Reachability, Role},
 };
 
 use super::Manager;
 use crate::{
     client::Connection,
-    raft::{ConsensusError, Peer, Roster},
+    raft::{ConsensusError, Peer, Roster, Voter},
     store::Transaction,
     wire::{ForwardReply, ManagerAsk},
 };
@@ -154,6 +155,25 @@ impl Manager {
             self.dismiss(own.map(|v| v.id).collect()).await?;
         }
         Ok(())
+    }
+
+    /// Consensus as this manager sees it.
+    pub(super) fn positions(&self) -> ManagerList {
+        let roster = self.roster();
+        let position = |voter: &Voter| ManagerPosition {
+            node: voter.peer.node.clone(),
+            votes: voter.votes,
+            leads: voter.leads && voter.reachable,
+            reachable: voter.reachable,
+            lag: voter.lag,
+        };
+        ManagerList {
+            term: roster.term,
+            last_index: roster.last_index,
+            applied_index: roster.applied_index,
+            needed: u64::try_from(roster.needed()).unwrap_or(u64::MAX),
+            members: roster.voters.iter().map(position).collect(),
+        }
     }
 
     /// A node as users see it: its part among the managers is consensus' to tell.

@@ -7,6 +7,7 @@ mod liveness;
 pub(crate) mod loops;
 mod managers;
 mod roles;
+mod rosters;
 mod term;
 mod verbs;
 mod work;
@@ -246,6 +247,7 @@ impl Manager {
             self.events.clone(),
             self.ending.clone(),
         ));
+        tasks.spawn(rosters::run(Arc::clone(self), self.ending.clone()));
         tasks.spawn(server::serve(Arc::clone(self), listener)?);
         Ok(())
     }

@@ -51,6 +51,7 @@ impl Manager {
                     view.nodes().map(|node| self.shown(node)).collect(),
                 ))
             }
+            Verb::ManagerList => Ok(Answer::Managers(self.positions())),
             Verb::NodeInspect { reference } => {
                 let node = self.shown(control::find_node(&store.view(), &reference)?);
                 Ok(Answer::Node(Box::new(node)))

@@ -9,7 +9,7 @@ use super::{
     Engine, Exit, ListOptions, Pruned, RemoveOptions, StopOptions, WaitCondition,
     container::Container, create::signal_number, machine::Phase, run::flatten,
 };
-use crate::oci::OciError;
+use crate::oci::{self, OciError};
 
 /// How long a killed process may take to be gone before somebody is told.
 const KILL_LIMIT: Duration = Duration::from_secs(30);
@@ -88,7 +88,7 @@ impl Engine {
         if container.phase() == Phase::Paused {
             self.resume_held(container).await?;
         }
-        self.send(container, signal).await?;
+        self.send(container, signal)?;
         let patience = match timeout {
             Some(seconds) if seconds < 0 => None,
             Some(seconds) => Some(Duration::from_secs(seconds as u64)),
@@ -103,7 +103,7 @@ impl Engine {
             Some(patience) => tokio::time::timeout(patience, ended).await.is_ok(),
         };
         if !in_time {
-            self.send(container, libc::SIGKILL).await?;
+            self.send(container, libc::SIGKILL)?;
             tokio::time::timeout(KILL_LIMIT, self.until_ended(container))
                 .await
                 .map_err(|_| {
@@ -125,24 +125,14 @@ impl Engine {
     }
 
     /// A process that has just ended is no error: its end is on the way.
-    async fn send(&self, container: &Arc<Container>, signal: i32) -> Result<(), Refusal> {
-        let id = container.id.clone();
-        self.tell(
-            &container.record(),
-            "kill",
-            &[("signal", signal.to_string())],
-        );
-        let sent = self
-            .private(move |executor| executor.kill(id.as_str(), signal))
-            .await;
-        let gone = !container
-            .record()
-            .process
-            .is_some_and(crate::oci::ProcessId::alive);
-        match sent {
-            Ok(()) => Ok(()),
-            Err(_) if gone => Ok(()),
-            Err(error) => Err(Refusal::internal(format!(
+    fn send(&self, container: &Container, signal: i32) -> Result<(), Refusal> {
+        let record = container.record().clone();
+        self.tell(&record, "kill", &[("signal", signal.to_string())]);
+        match record.process.map(|process| oci::signal(process, signal)) {
+            None | Some(Ok(())) => Ok(()),
+            // It has ended by itself meanwhile.
+            Some(Err(error)) if error.raw_os_error() == Some(libc::ESRCH) => Ok(()),
+            Some(Err(error)) => Err(Refusal::internal(format!(
                 "Cannot kill container: {}: {error}",
                 container.id
             ))),
@@ -173,7 +163,7 @@ impl Engine {
         if signal == libc::SIGKILL && container.phase() == Phase::Paused {
             self.resume_held(&container).await?;
         }
-        self.send(&container, signal).await?;
+        self.send(&container, signal)?;
         if signal == libc::SIGKILL {
             let _ = tokio::time::timeout(KILL_LIMIT, self.until_ended(&container)).await;
         }
@@ -432,7 +422,7 @@ impl Engine {
                 container.must_run()
             };
         }
-        crate::oci::attach::resize(&container.bundle, rows, columns)
+        oci::attach::resize(&container.bundle, rows, columns)
             .map_err(|error| Refusal::internal(format!("resizing the terminal: {error}")))
     }
 }

@@ -386,6 +386,32 @@ pub async fn ended(process: ProcessId) {
     }
 }
 
+/// Sends `process` a signal, never a later one with the same number; `ESRCH` when it has ended.
+pub fn signal(process: ProcessId, signal: i32) -> std::io::Result<()> {
+    use std::os::fd::AsRawFd as _;
+    let fd = pidfd(process.pid)?;
+    // Whoever has the number now is whom the descriptor means.
+    if !process.alive() {
+        return Err(std::io::Error::from_raw_os_error(libc::ESRCH));
+    }
+    let nothing = std::ptr::null::<libc::siginfo_t>();
+    // SAFETY: pidfd_send_signal(2) reads no memory of ours when it is given no siginfo.
+    let sent = unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            fd.as_raw_fd(),
+            signal,
+            nothing,
+            0,
+        )
+    };
+    if sent == 0 {
+        Ok(())
+    } else {
+        Err(std::io::Error::last_os_error())
+    }
+}
+
 fn pidfd(pid: i32) -> std::io::Result<std::os::fd::OwnedFd> {
     use std::os::fd::FromRawFd as _;
     // SAFETY: pidfd_open takes two integers and touches no memory of ours.

@@ -4,8 +4,10 @@
 //! It is the other end, too: `probe HOST:PORT SECONDS [PER_SECOND]` sends datagrams at a steady pace
 //! and counts the answers, so that a single lost packet shows; `load HOST:PORT SECONDS PER_SECOND
 //! [keep]` does so with requests; `ask tcp://HOST:PORT udp://HOST:PORT …` prints who each one says
-//! that it sees; `listen PORT` holds a port.
+//! that it sees; `listen PORT` holds a port; `flood HOST:PORT COUNT FROM` begins connections and
+//! leaves them half open, in the names of the fifty addresses from FROM on.
 
+mod flood;
 mod load;
 mod probe;
 
@@ -52,9 +54,11 @@ fn main() -> ExitCode {
         ["load", target, seconds, rate, "keep"] => load::load(target, seconds, rate, true),
         ["ask", ref targets @ ..] if !targets.is_empty() => load::ask(targets),
         ["listen", port] => listen(port),
+        ["flood", target, count, from] => flood::flood(target, count, from),
         _ => Err(anyhow::anyhow!(
             "usage: echo [probe HOST:PORT SECONDS [PER_SECOND] | load HOST:PORT SECONDS PER_SECOND \
-             [keep] | ask tcp://HOST:PORT udp://HOST:PORT … | listen PORT]"
+             [keep] | ask tcp://HOST:PORT udp://HOST:PORT … | listen PORT | \
+             flood HOST:PORT COUNT FROM]"
         )),
     };
     match done {

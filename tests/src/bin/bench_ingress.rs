@@ -1,0 +1,180 @@
+//! From outside to a published port of a host without a task, beside the same way laid by hand
+//! with masquerade (Docker's way) and beside the port of the task's own host; with one and with a
+//! thousand published services; and how long a port takes to answer on all hosts.
+
+use std::{
+    io::{Read as _, Write as _},
+    net::{SocketAddr, TcpStream},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use tests::{
+    Host, Lab, Options, wait,
+    yardstick::{Figure, PORT, Place, Way, by_hand, head, median, play, row},
+};
+
+const TOOLBOX: &str = "registry:5000/example/toolbox";
+const ECHO: &str = "registry:5000/example/echo:latest";
+const PUBLISHED: u16 = 8000;
+const BY_HAND: u16 = 8001;
+const LIMIT: Duration = Duration::from_secs(60);
+
+fn main() -> Result<()> {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    match words[..] {
+        [] => measure(15, 50),
+        ["--quick"] => measure(3, 5),
+        ["reach", ref addresses @ ..] => reach(addresses),
+        _ if play(&words)? => Ok(()),
+        _ => bail!("usage: bench_ingress [--quick]"),
+    }
+}
+
+fn measure(rounds: usize, publishings: usize) -> Result<()> {
+    let lab = Lab::up(Options {
+        workers: 3,
+        ..Options::default()
+    })?;
+    let ways = ways(&lab)?;
+    let pairs = [(1, 0), (2, 0)];
+    println!("{}", head(&ways, &pairs));
+    for (label, services) in [("1 service", 0), ("1,000 services", 999)] {
+        publish_more(&lab.host("manager01"), services)?;
+        for figure in [Figure::Connections, Figure::Requests, Figure::OneStream] {
+            println!("{}", row(figure, label, &ways, &pairs, rounds)?);
+        }
+    }
+    until_reachable(&lab, publishings)
+}
+
+fn ways(lab: &Lab) -> Result<Vec<Way>> {
+    let (one, two) = (lab.host("worker01"), lab.host("worker02"));
+    let client = Place {
+        host: lab.host("client"),
+        pid: "1".into(),
+    };
+    let [_, (far, address)] = by_hand(&one, &two)?;
+    let translated = format!(
+        "ip addr add 10.250.0.254/24 dev hand && sysctl -qw net.ipv4.ip_forward=1 && nft -f - <<'RULES'\n\
+         table ip hand {{\n\
+         chain to {{ type nat hook prerouting priority -100; tcp dport {BY_HAND} dnat to {address}:{PORT}; }}\n\
+         chain from {{ type nat hook postrouting priority 100; oifname hand masquerade; }}\n\
+         }}\nRULES"
+    );
+    one.exec(["sh", "-c", &translated]).ok();
+    let manager = lab.host("manager01");
+    let words = format!(
+        "service create -d --name bench --constraint node.hostname==worker02 --publish {PUBLISHED}:{PORT}"
+    );
+    let command = [TOOLBOX, "sleep", "90000"];
+    manager.ctl(words.split(' ').chain(command)).ok();
+    let task = wait::until("the task runs", LIMIT, || {
+        let id = two.ctl(["ps", "-q"]).stdout;
+        let pid = two.ctl(["inspect", "--format", "{{.State.Pid}}", id.trim()]);
+        let pid = pid.stdout.trim().to_owned();
+        (!pid.is_empty() && pid != "0")
+            .then(|| pid.clone())
+            .ok_or(pid)
+    });
+    let task = Place {
+        host: two.clone(),
+        pid: task,
+    };
+    let way = |name, server: &Place, host: &Host, port| Way {
+        name,
+        server: server.clone(),
+        client: client.clone(),
+        target: SocketAddr::new(host.member().address().into(), port),
+    };
+    Ok(vec![
+        way("by hand", &far, &one, BY_HAND),
+        way("Overnet", &task, &one, PUBLISHED),
+        way("Overnet at the task", &task, &two, PUBLISHED),
+    ])
+}
+
+/// Services that have a port and nothing behind it.
+fn publish_more(manager: &Host, services: u16) -> Result<()> {
+    for number in 0..services {
+        let body = serde_json::json!({
+            "Name": format!("more{number}"),
+            "TaskTemplate": {"ContainerSpec": {"Image": ECHO}},
+            "Mode": {"Replicated": {"Replicas": 0}},
+            "EndpointSpec": {"Ports": [{"PublishedPort": 20000 + number, "TargetPort": 8080}]},
+        });
+        let answer = manager.api("POST", "/services/create", body.to_string().as_bytes())?;
+        ensure!(
+            answer.status == 201,
+            "{}",
+            String::from_utf8_lossy(&answer.body)
+        );
+    }
+    Ok(())
+}
+
+/// From the command to an answer from every host.
+fn until_reachable(lab: &Lab, times: usize) -> Result<()> {
+    let own = std::env::current_exe()?;
+    let own = own.to_str().context("a path of plain text")?;
+    let (manager, client) = (lab.host("manager01"), lab.host("client"));
+    let hosts = ["manager01", "worker01", "worker02", "worker03"];
+    let mut taken = Vec::new();
+    for (number, port) in (0..times).zip(9000..) {
+        let addresses = hosts.map(|name| format!("{}:{port}", lab.host(name).member().address()));
+        let name = format!("reach{number}");
+        let publish = format!("{port}:8080");
+        let begun = Instant::now();
+        manager
+            .ctl([
+                "service",
+                "create",
+                "-d",
+                "--name",
+                &name,
+                "--publish",
+                &publish,
+                ECHO,
+            ])
+            .ok();
+        let words = [own, "reach"].into_iter();
+        client
+            .exec(words.chain(addresses.iter().map(String::as_str)))
+            .ok();
+        taken.push(begun.elapsed().as_secs_f64());
+        manager.ctl(["service", "rm", &name]).ok();
+    }
+    taken.sort_by(f64::total_cmp);
+    let worst = taken.last().copied().unwrap_or(f64::NAN);
+    println!(
+        "\npublished to answering on all four hosts: median {:.3} s, worst of {times} {worst:.3} s",
+        median(taken)
+    );
+    Ok(())
+}
+
+/// Asks each until it answers.
+fn reach(addresses: &[&str]) -> Result<()> {
+    for address in addresses {
+        let address: SocketAddr = address.parse()?;
+        let begun = Instant::now();
+        while !answers(address) {
+            ensure!(begun.elapsed() < LIMIT, "{address} does not answer");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+    Ok(())
+}
+
+fn answers(address: SocketAddr) -> bool {
+    let ask = || {
+        let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(1))?;
+        stream.set_read_timeout(Some(Duration::from_secs(1)))?;
+        stream.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text)?;
+        std::io::Result::Ok(text.contains("Hello"))
+    };
+    ask().unwrap_or(false)
+}
