@@ -11,6 +11,7 @@ pub mod http;
 pub mod journal;
 pub mod network;
 pub mod notify;
+pub mod paths;
 pub mod registry_auth;
 pub mod wish;
 pub mod worker;

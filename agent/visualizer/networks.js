@@ -4,7 +4,7 @@
 import { attribute, h, keyed, svg, text } from './dom.js';
 import { lines, problem } from './feed.js';
 import { compareNames, nodesOn, orderNodes, servicesOn } from './model.js';
-import { perSecond, plural, rate } from './words.js';
+import { pathWords, perSecond, plural, rate } from './words.js';
 
 const RADIUS = 330;
 const PAUSE = 250;
@@ -176,8 +176,10 @@ export class NetworkView {
       this.tunnels,
       peers.slice(0, 30),
       ({ id }) => id,
-      () => h('li', {}, h('b'), h('span'), h('span'), h('small')),
-      (element, { spot, sent, received, packetsSent, packetsReceived }) => {
+      () => h('li', {}, h('b'), h('span'), h('span'), h('small'), h('em')),
+      (element, { spot, sent, received, packetsSent, packetsReceived, path }) => {
+        attribute(element, 'data-path', path?.State ?? null);
+        text(element.children[4], pathWords(path));
         text(element.children[0], spot.name);
         text(element.children[1], `↑ ${rate(sent)}`);
         text(element.children[2], `↓ ${rate(received)}`);
@@ -189,7 +191,8 @@ export class NetworkView {
       peers.filter(({ sent, received }) => sent + received > 0).slice(0, FLOWS),
       ({ id }) => id,
       () => svg('path', { fill: 'none' }),
-      (element, { spot, sent, received }) => {
+      (element, { spot, sent, received, path }) => {
+        attribute(element, 'data-path', path?.State ?? null);
         const { x, y } = bend(own, spot, 0);
         attribute(element, 'd', `M${own.x.toFixed(0)} ${own.y.toFixed(0)}Q${x.toFixed(0)} ${y.toFixed(0)} ${spot.x.toFixed(0)} ${spot.y.toFixed(0)}`);
         attribute(element, 'stroke-width', Math.max(1, Math.min(12, Math.log2(1 + (sent + received) / 500) * (this.spots.size > 40 ? 0.35 : 0.8))).toFixed(1));
@@ -212,7 +215,7 @@ function hueOf(place) {
   return (place * 7 + 14) % 24;
 }
 
-/** Per second, between two readings. */
+/** Per second, between two readings, and the way there as it is now. */
 export function rates(before, now) {
   const seconds = (now.Time - before.Time) / 1e9;
   const old = new Map(before.Peers.map((peer) => [peer.NodeID, peer]));
@@ -222,7 +225,7 @@ export function rates(before, now) {
     if (!past || seconds <= 0) continue;
     // Counters begin anew when the daemon has laid its table again.
     const per = (key) => Math.max(0, peer[key] - past[key]) / seconds;
-    found.set(peer.NodeID, { sent: per('TxBytes'), received: per('RxBytes'), packetsSent: per('TxPackets'), packetsReceived: per('RxPackets') });
+    found.set(peer.NodeID, { sent: per('TxBytes'), received: per('RxBytes'), packetsSent: per('TxPackets'), packetsReceived: per('RxPackets'), path: peer.Path });
   }
   return found;
 }

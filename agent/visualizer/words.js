@@ -52,6 +52,21 @@ export function ago(then, now) {
 
 const TIME = new Intl.DateTimeFormat([], { hour: '2-digit', minute: '2-digit', second: '2-digit', hourCycle: 'h23' });
 
+/** What was measured of the way to another host. */
+export function pathWords(path) {
+  if (!path) return '';
+  const sent = path.SmallSent + path.FullSent;
+  const lost = path.SmallLost + path.FullLost;
+  const loss = {
+    unknown: 'not measured yet',
+    unreachable: 'no packet comes back',
+    'small-only': `packets of ${path.FullSize} bytes do not pass`,
+  }[path.State] ?? (lost ? `${lost} of ${sent} probes lost` : 'no losses');
+  if (!path.MedianRTT || path.State === 'unreachable') return loss;
+  const milliseconds = path.MedianRTT / 1e6;
+  return `${milliseconds.toFixed(milliseconds < 10 ? 2 : 0)} ms round trip · ${loss}`;
+}
+
 /** The clock's time of a moment. */
 export function clock(moment) {
   return TIME.format(moment);

@@ -17,6 +17,7 @@ pub mod lenient;
 pub mod network;
 pub mod node;
 mod omit;
+pub mod paths;
 pub mod payload;
 pub mod query;
 pub mod service;

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::paths::MeasuredView;
+
 /// One line of `GET /overnet/traffic`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
@@ -24,4 +26,7 @@ pub struct PeerTraffic {
     pub tx_bytes: u64,
     pub rx_packets: u64,
     pub rx_bytes: u64,
+    /// What was measured of the way there and back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<MeasuredView>,
 }

@@ -11,6 +11,7 @@ pub mod kernel;
 pub mod netlink;
 mod orders;
 pub mod parts;
+pub mod paths;
 pub mod plan;
 pub mod report;
 pub mod rows;

@@ -6,9 +6,9 @@ use std::{net::IpAddr, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Cluster, ClusterSpec, ContainerId, Endpoint, EndpointId, EndpointState, Generation, Id,
-    Network, NetworkId, NetworkSpec, Node, NodeId, NodeSpec, Payload, PayloadKind, PayloadSpec,
-    Service, ServiceId, ServiceSpec, Task, TaskId, TaskStatus, service::ServiceStatus,
+    AgedReport, Cluster, ClusterSpec, ContainerId, Endpoint, EndpointId, EndpointState, Generation,
+    Id, Network, NetworkId, NetworkSpec, Node, NodeId, NodeSpec, PathReport, Payload, PayloadKind,
+    PayloadSpec, Service, ServiceId, ServiceSpec, Task, TaskId, TaskStatus, service::ServiceStatus,
 };
 
 /// What can be asked of the leader.
@@ -133,6 +133,10 @@ pub enum Verb {
         kind: PayloadKind,
         reference: String,
     },
+    /// What a node has measured of its way to others; kept in the leader's memory only.
+    PathReport(Box<PathReport>),
+    /// What all nodes have measured.
+    PathList,
 }
 
 impl Verb {
@@ -155,7 +159,8 @@ impl Verb {
             | Self::TaskInspect { .. }
             | Self::TaskSheet(_)
             | Self::PayloadList { .. }
-            | Self::PayloadInspect { .. } => true,
+            | Self::PayloadInspect { .. }
+            | Self::PathList => true,
             Self::ClusterUpdate { .. }
             | Self::NodeUpdate { .. }
             | Self::NodeRemove { .. }
@@ -172,7 +177,8 @@ impl Verb {
             | Self::TaskReport { .. }
             | Self::PayloadCreate { .. }
             | Self::PayloadUpdate { .. }
-            | Self::PayloadRemove { .. } => false,
+            | Self::PayloadRemove { .. }
+            | Self::PathReport(_) => false,
         }
     }
 
@@ -185,6 +191,7 @@ impl Verb {
             | Self::EndpointAdvance { .. }
             | Self::Detach { .. } => Askers::Members,
             Self::Attach(request) => Askers::Node(&request.node),
+            Self::PathReport(report) => Askers::Node(&report.node),
             Self::NodeEndpoints { node }
             | Self::TaskReport { node, .. }
             | Self::PortsKept { node, .. } => Askers::Node(node),
@@ -211,7 +218,8 @@ impl Verb {
             | Self::PayloadList { .. }
             | Self::PayloadInspect { .. }
             | Self::PayloadUpdate { .. }
-            | Self::PayloadRemove { .. } => Askers::Managers,
+            | Self::PayloadRemove { .. }
+            | Self::PathList => Askers::Managers,
         }
     }
 }
@@ -307,6 +315,7 @@ pub enum Answer {
     /// Without content for secrets.
     Payloads(Vec<Payload>),
     Payload(Box<Payload>),
+    Paths(Vec<AgedReport>),
 }
 
 /// Consensus as one manager sees it; the leader knows most.

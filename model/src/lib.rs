@@ -12,6 +12,7 @@ pub mod log;
 pub mod name;
 pub mod network;
 pub mod node;
+pub mod path;
 pub mod payload;
 pub mod publish;
 pub mod refusal;
@@ -27,6 +28,7 @@ pub use id::{
 pub use log::{LogItem, LogLine, LogOptions, LogSelector};
 pub use network::{Network, NetworkSpec};
 pub use node::{Node, NodeSpec};
+pub use path::{AgedReport, PathReport, PathSight, PathState, Tally};
 pub use payload::{Payload, PayloadKind, PayloadSpec};
 pub use refusal::{Refusal, RefusalKind};
 pub use service::{Service, ServiceSpec};

@@ -469,6 +469,9 @@ fn flows_are_shown(page: &Page<'_>, manager: &Host) {
     assert!(table());
     let rows = page.text(".tunnels");
     assert!(rows.contains("worker0") && rows.contains("B/s"), "{rows}");
+    page.until_text("losses and round trips are shown", ".tunnels", |text| {
+        text.contains(" ms round trip · no losses")
+    });
     page.picture("networks-dark.png");
     page.0.click("[data-tab=hosts]").unwrap();
     manager.ctl(["rm", "-f", "asker"]).ok();

@@ -187,7 +187,12 @@ function traffic(response) {
         TxPackets: before.TxPackets + Math.floor(sent / 900), RxPackets: before.RxPackets + Math.floor(sent / 1100),
       };
       totals.set(node.ID, next);
-      return { NodeID: node.ID, ...next };
+      const lost = random() < 0.05 ? 4 : 0;
+      const path = {
+        State: lost ? 'lossy' : 'fine', SmallSent: 25, SmallLost: lost, FullSent: 5, FullLost: 0, FullSize: 1450,
+        MedianRTT: Math.floor(2e5 + random() * 4e5), WorstRTT: 2e6,
+      };
+      return { NodeID: node.ID, ...next, Path: path };
     });
     response.write(`${JSON.stringify({ Time: Date.now() * 1e6, NodeID: nodes[0].ID, Peers: peers })}\n`);
   };

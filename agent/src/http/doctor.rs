@@ -16,7 +16,7 @@ use crate::{
     doctor::{
         Finding, QUESTION,
         cluster::{self, ClusterSight},
-        host, look,
+        host, look, paths,
     },
 };
 
@@ -40,8 +40,12 @@ async fn examine(State(state): State<AppState>) -> Answer {
         None
     };
     let mut findings = host::examine(&sight);
+    let knows_paths = local.control_available();
     if local.state != Standing::Inactive {
         findings.extend(of_cluster(&state, nodes));
+    }
+    if knows_paths && let Ok(sight) = super::paths::sight(&state, None).await {
+        findings.extend(paths::examine(&sight, &paths::paths(&sight)));
     }
     Ok(json(&findings))
 }

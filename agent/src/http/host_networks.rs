@@ -6,10 +6,13 @@ use futures_util::future::BoxFuture;
 use model::{NodeId, Refusal};
 use tokio::sync::watch;
 
-use super::{HostEndpoint, HostNetwork, HostNetworks, Sight, TunnelReading};
-use crate::network::{
-    Networks,
-    local::{GATEWAY_BRIDGE, LocalNetwork},
+use super::{HostEndpoint, HostNetwork, HostNetworks, Sight, TunnelEnd, TunnelReading};
+use crate::{
+    network::{
+        Networks,
+        local::{GATEWAY_BRIDGE, LocalNetwork},
+    },
+    paths::Measured,
 };
 
 impl HostNetworks for Networks {
@@ -37,8 +40,12 @@ impl HostNetworks for Networks {
         Box::pin(self.tunnel_readings())
     }
 
-    fn tunnel_ends(&self) -> BoxFuture<'_, BTreeMap<IpAddr, NodeId>> {
+    fn tunnel_ends(&self) -> BoxFuture<'_, BTreeMap<IpAddr, TunnelEnd>> {
         Box::pin(Self::tunnel_ends(self))
+    }
+
+    fn paths(&self) -> BTreeMap<NodeId, Measured> {
+        self.measured_paths()
     }
 
     fn status(&self) -> dataplane::Status {

@@ -1,7 +1,7 @@
 //! `/metrics` (Prometheus' text format, version 0.0.4) and `/health` (for probes). Both are on the API's
 //! sockets, and on the address of the setting `metrics`, where nothing else is served.
 
-use std::{fmt::Write as _, time::UNIX_EPOCH};
+use std::{collections::BTreeMap, fmt::Write as _, time::UNIX_EPOCH};
 
 use axum::{
     Router,
@@ -19,7 +19,7 @@ use serde_json::json;
 use tokio::net::TcpListener;
 
 use super::{AppState, json_with};
-use crate::cluster::Standing;
+use crate::{cluster::Standing, paths::Total};
 
 pub(super) fn routes() -> Router<AppState> {
     Router::new()
@@ -75,6 +75,7 @@ async fn metrics(State(state): State<AppState>) -> Response {
     families.extend(membership(&state));
     families.extend(nodes(&state).await);
     families.extend(networks(&state));
+    families.extend(paths(&state).await);
     families.extend(process());
     (
         [(
@@ -200,6 +201,59 @@ fn networks(state: &AppState) -> [Family; 3] {
             "overnet_dataplane_failures",
             "Steps that the kernel refuses at present.",
             status.failed.len() as f64,
+        ),
+    ]
+}
+
+/// To each host that this one shares a network with.
+async fn paths(state: &AppState) -> Vec<Family> {
+    let ends = state.networks.tunnel_ends().await;
+    let names: BTreeMap<_, _> = ends
+        .values()
+        .map(|end| (&end.node, &end.hostname))
+        .collect();
+    let paths = state.networks.paths();
+    let known: Vec<_> = paths
+        .iter()
+        .filter_map(|(node, path)| Some((*names.get(node)?, path)))
+        .collect();
+    let of_size = |value: fn(Total) -> u64| {
+        let lines = known.iter().flat_map(|(peer, path)| {
+            [("small", path.small), ("full", path.full)].map(|(size, total)| {
+                let labels = format!("peer=\"{peer}\",size=\"{size}\"");
+                (labels, value(total) as f64)
+            })
+        });
+        lines.collect::<Vec<_>>()
+    };
+    let seconds = known.iter().filter_map(|(peer, path)| {
+        let median = path.sight.median?;
+        Some((format!("peer=\"{peer}\""), median.as_secs_f64()))
+    });
+    let family = |name, help, kind, values| Family {
+        name,
+        help,
+        kind,
+        values,
+    };
+    vec![
+        family(
+            "overnet_path_probes_total",
+            "Probes through the tunnels to another host and back, of small and of full size.",
+            "counter",
+            of_size(|total| total.sent),
+        ),
+        family(
+            "overnet_path_lost_total",
+            "Those of them that did not come back.",
+            "counter",
+            of_size(|total| total.lost),
+        ),
+        family(
+            "overnet_path_rtt_seconds",
+            "Median of the last small ones, there and back.",
+            "gauge",
+            seconds.collect(),
         ),
     ]
 }

@@ -21,6 +21,7 @@ mod network_events;
 mod network_services;
 mod networks;
 mod nodes;
+mod paths;
 mod payloads;
 mod service_logs;
 mod services;
@@ -57,7 +58,7 @@ pub use self::{
     dataplane::Sight,
     metrics::serve_metrics,
     state::{AppState, HostEndpoint, HostNetwork, HostNetworks, unexpected},
-    traffic::TunnelReading,
+    traffic::{TunnelEnd, TunnelReading},
     visualizer::Visualizer,
 };
 
@@ -84,6 +85,7 @@ fn routes() -> Router<AppState> {
         .merge(services::routes())
         .merge(service_logs::routes())
         .merge(tasks::routes())
+        .merge(paths::routes())
         .merge(payloads::routes())
         .merge(networks::routes())
         .merge(containers::routes())

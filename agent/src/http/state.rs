@@ -19,11 +19,16 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    bus::EventBus, dataplane::Sight, network_events, traffic::TunnelReading, visualizer::Visualizer,
+    bus::EventBus,
+    dataplane::Sight,
+    network_events,
+    traffic::{TunnelEnd, TunnelReading},
+    visualizer::Visualizer,
 };
 use crate::{
     cluster::{ClusterNode, LocalState, Standing},
     config::Settings,
+    paths::Measured,
 };
 
 /// Everything a request may need; cheap to clone.
@@ -82,8 +87,11 @@ pub trait HostNetworks: Send + Sync + 'static {
     /// Counters of this host's tunnels from now on, until the receiver is dropped.
     fn traffic(&self) -> BoxFuture<'_, Result<watch::Receiver<TunnelReading>, Refusal>>;
 
-    /// The other hosts by the addresses of their tunnels.
-    fn tunnel_ends(&self) -> BoxFuture<'_, BTreeMap<IpAddr, NodeId>>;
+    /// The hosts by the addresses of their tunnels.
+    fn tunnel_ends(&self) -> BoxFuture<'_, BTreeMap<IpAddr, TunnelEnd>>;
+
+    /// The ways to the other hosts, as this one has measured them.
+    fn paths(&self) -> BTreeMap<NodeId, Measured>;
 
     /// What the dataplane has done, and what it cannot do at present.
     fn status(&self) -> dataplane::Status;

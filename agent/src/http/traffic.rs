@@ -16,9 +16,17 @@ use dataplane::traffic::Flow;
 use model::NodeId;
 
 use super::{Answer, AppState};
+use crate::paths::Measured;
 
 pub(super) fn routes() -> Router<AppState> {
     Router::new().route("/overnet/traffic", get(follow))
+}
+
+/// A host at the other end of a tunnel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TunnelEnd {
+    pub node: NodeId,
+    pub hostname: String,
 }
 
 /// Counters of this host's tunnels at one moment.
@@ -43,7 +51,8 @@ async fn follow(State(state): State<AppState>) -> Answer {
             }
             let reading = readings.borrow_and_update().clone();
             let ends = state.networks.tunnel_ends().await;
-            yield Ok::<_, Infallible>(line(&state.local().node_id, &reading, &ends));
+            let paths = state.networks.paths();
+            yield Ok::<_, Infallible>(line(&state.local().node_id, &reading, &ends, &paths));
         }
     };
     let mut response = Response::new(Body::from_stream(lines));
@@ -53,13 +62,21 @@ async fn follow(State(state): State<AppState>) -> Answer {
 }
 
 /// An address that is no host's is left out: it sent us something and got no answer.
-fn line(node: &NodeId, reading: &TunnelReading, ends: &BTreeMap<IpAddr, NodeId>) -> Vec<u8> {
+fn line(
+    node: &NodeId,
+    reading: &TunnelReading,
+    ends: &BTreeMap<IpAddr, TunnelEnd>,
+    paths: &BTreeMap<NodeId, Measured>,
+) -> Vec<u8> {
     let peers = reading.flows.iter();
     let view = TrafficView {
         time: reading.time,
         node_id: node.to_string(),
         peers: peers
-            .filter_map(|(address, flow)| Some(peer(ends.get(address)?, *flow)))
+            .filter_map(|(address, flow)| {
+                let node = &ends.get(address)?.node;
+                Some(peer(node, *flow, paths.get(node)))
+            })
             .collect(),
     };
     let mut bytes = serde_json::to_vec(&view).unwrap_or_default();
@@ -67,13 +84,14 @@ fn line(node: &NodeId, reading: &TunnelReading, ends: &BTreeMap<IpAddr, NodeId>)
     bytes
 }
 
-fn peer(node: &NodeId, flow: Flow) -> PeerTraffic {
+fn peer(node: &NodeId, flow: Flow, path: Option<&Measured>) -> PeerTraffic {
     PeerTraffic {
         node_id: node.to_string(),
         tx_packets: flow.sent.packets,
         tx_bytes: flow.sent.bytes,
         rx_packets: flow.received.packets,
         rx_bytes: flow.received.bytes,
+        path: path.map(|path| (&path.sight).into()),
     }
 }
 
@@ -97,9 +115,14 @@ mod tests {
             time: 5,
             flows: [(address("192.0.2.2"), flow), (address("192.0.2.9"), flow)].into(),
         };
-        let ends = [(address("192.0.2.2"), "n2".into())].into();
+        let end = TunnelEnd {
+            node: "n2".into(),
+            hostname: "worker02".to_owned(),
+        };
+        let ends = [(address("192.0.2.2"), end)].into();
+        let none = BTreeMap::new();
         assert_eq!(
-            String::from_utf8(line(&"n1".into(), &reading, &ends)).unwrap(),
+            String::from_utf8(line(&"n1".into(), &reading, &ends, &none)).unwrap(),
             "{\"Time\":5,\"NodeID\":\"n1\",\"Peers\":[{\"NodeID\":\"n2\",\"TxPackets\":2,\"TxBytes\":300,\"RxPackets\":0,\"RxBytes\":0}]}\n"
         );
     }

@@ -13,6 +13,7 @@ mod connect;
 mod endpoints;
 mod flows;
 pub mod local;
+mod paths;
 mod ports;
 mod published;
 mod record;
@@ -44,6 +45,7 @@ use self::{
 use crate::{
     cluster::{ClusterNode, Update},
     host::{self, Resolvers},
+    paths::{Measured, Paths},
 };
 
 /// What the daemon says once.
@@ -66,6 +68,7 @@ pub struct Networks {
     /// Something is owed to the manager.
     untidy: Notify,
     traffic: traffic::TrafficDesk,
+    paths: Paths,
 }
 
 #[derive(Default)]
@@ -75,6 +78,8 @@ struct Inner {
     addresses: LocalAddresses,
     sandboxes: BTreeMap<ContainerId, SandboxRecord>,
     connecting: BTreeSet<ContainerId>,
+    /// Of the hosts' own network, as the dataplane was told.
+    paths: Option<paths::PathWish>,
     /// Before the engine has said what runs, the kernel is left as it is.
     adopted: bool,
 }
@@ -117,6 +122,7 @@ impl Networks {
             inner.assignments = (*assignments).clone();
             inner.backends = Backends::of(&inner.assignments);
         }
+        let paths = Paths::start(Arc::clone(&cluster));
         let (reached, _) = watch::channel(Generation::default());
         let networks = Arc::new(Self {
             config,
@@ -128,6 +134,7 @@ impl Networks {
             reached,
             untidy: Notify::new(),
             traffic: traffic::TrafficDesk::default(),
+            paths,
         });
         if let Err(error) = dataplane::traffic::sweep() {
             tracing::warn!(%error, "counters that were left cannot be taken away");
@@ -171,6 +178,11 @@ impl Networks {
     pub async fn desired(&self) -> Desired {
         let inner = self.inner.lock().await;
         self.whole_wish(&inner)
+    }
+
+    /// The ways to the other hosts, as measured.
+    pub fn measured_paths(&self) -> BTreeMap<NodeId, Measured> {
+        self.paths.all()
     }
 
     fn node(&self) -> NodeId {

@@ -8,11 +8,14 @@ use std::{
 };
 
 use dataplane::traffic::Traffic;
-use model::{NodeId, Refusal};
+use model::{NodeId, Refusal, assignment::Peer};
 use tokio::sync::watch;
 
 use super::Networks;
-use crate::{clock, http::TunnelReading};
+use crate::{
+    clock,
+    http::{TunnelEnd, TunnelReading},
+};
 
 /// Between two readings.
 const PERIOD: Duration = Duration::from_secs(2);
@@ -77,11 +80,16 @@ impl Networks {
     }
 
     /// The other hosts by the addresses of their tunnels.
-    pub async fn tunnel_ends(&self) -> BTreeMap<IpAddr, NodeId> {
+    pub async fn tunnel_ends(&self) -> BTreeMap<IpAddr, TunnelEnd> {
         let inner = self.inner.lock().await;
         let peers = inner.assignments.peers.iter();
-        peers
-            .map(|(node, peer)| (peer.data_path, node.clone()))
-            .collect()
+        let end = |(node, peer): (&NodeId, &Peer)| {
+            let end = TunnelEnd {
+                node: node.clone(),
+                hostname: peer.hostname.clone(),
+            };
+            (peer.data_path, end)
+        };
+        peers.map(end).collect()
     }
 }

@@ -13,7 +13,7 @@ use runtime::network::{ConnectRequest, NetworkMode};
 use super::{
     Inner, Networks,
     local::LocalNetworks,
-    ports, published,
+    paths, ports, published,
     record::{GivenEndpoint, SandboxRecord},
     report, sandbox, translate,
     vips::{self, Backends},
@@ -69,6 +69,8 @@ impl Networks {
         if inner.adopted {
             let wish = self.whole_wish(&inner);
             report("full set", &self.dataplane.replace(wish).await);
+            inner.paths = self.path_wish(&inner);
+            self.paths.follow(paths::targets(inner.paths.as_ref()));
         }
         self.untidy.notify_one();
         self.reach(&inner, assignments.generation)
@@ -90,8 +92,20 @@ impl Networks {
                 .collect();
             steps.extend(vips);
             steps.extend(self.touched_sandboxes(inner, &increment.changes));
+            let hosts = |change: &model::Change| {
+                matches!(
+                    change,
+                    model::Change::SetPeer(..) | model::Change::RemovePeer(_)
+                )
+            };
+            if increment.changes.iter().any(hosts) {
+                let paths = self.path_wish(inner);
+                steps.extend(paths::steps(inner.paths.as_ref(), paths.as_ref()));
+                inner.paths = paths;
+            }
             if !steps.is_empty() {
                 report("increment", &self.dataplane.change(steps).await);
+                self.paths.follow(paths::targets(inner.paths.as_ref()));
             }
         }
         self.reach(inner, increment.generation)
@@ -134,6 +148,8 @@ impl Networks {
             let mut inner = self.inner.lock().await;
             let wish = self.whole_wish(&inner);
             report("start", &self.dataplane.replace(wish).await);
+            inner.paths = self.path_wish(&inner);
+            self.paths.follow(paths::targets(inner.paths.as_ref()));
             inner.adopted = true;
             let generation = inner.assignments.generation;
             self.reached.send_replace(generation);
@@ -222,6 +238,10 @@ impl Networks {
         Some(Step::SetSandbox(record.request.container.to_string(), wish))
     }
 
+    fn path_wish(&self, inner: &Inner) -> Option<paths::PathWish> {
+        paths::wish(&inner.assignments, &self.node(), &self.config.run_dir)
+    }
+
     pub(super) fn whole_wish(&self, inner: &Inner) -> Desired {
         let mut wish = translate::cluster_wish(&inner.assignments, &self.node());
         wish.vips = inner.backends.all(&inner.assignments);
@@ -237,6 +257,7 @@ impl Networks {
                 wish.apply(step);
             }
         }
+        paths::add(self.path_wish(inner).as_ref(), &mut wish);
         wish
     }
 

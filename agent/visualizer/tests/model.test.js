@@ -6,7 +6,7 @@ import {
   HUES, countNode, countService, empty, matcher, nodesOn, onBoard, orderNodes, phaseOf, progressOf, reduce, servicesOn, taskName,
 } from '../model.js';
 import { rates } from '../networks.js';
-import { ago, bytes, rate, sentence, share } from '../words.js';
+import { ago, bytes, pathWords, rate, sentence, share } from '../words.js';
 
 const node = (id, name, role = 'worker') => ({
   ID: id, Version: { Index: 5 }, CreatedAt: '2026-01-01T00:00:00Z',
@@ -278,6 +278,18 @@ test('rates are between two readings, and a counter that began anew is none', ()
   assert.equal(rates(reading(1, 1000), reading(3, 5000)).get('n2').sent, 2000);
   assert.equal(rates(reading(1, 1000), reading(3, 10)).get('n2').sent, 0);
   assert.equal(rates({ Time: 0, Peers: [] }, reading(3, 10)).size, 0);
+});
+
+test('a tunnel says what passes and how long it takes', () => {
+  const path = { State: 'fine', SmallSent: 25, SmallLost: 0, FullSent: 5, FullLost: 0, FullSize: 1450, MedianRTT: 312_000, WorstRTT: 9e6 };
+  assert.equal(pathWords(undefined), '');
+  assert.equal(pathWords(path), '0.31 ms round trip · no losses');
+  assert.equal(pathWords({ ...path, SmallLost: 1, MedianRTT: 25e6 }), '25 ms round trip · 1 of 30 probes lost');
+  assert.equal(pathWords({ ...path, State: 'small-only', FullLost: 5 }), '0.31 ms round trip · packets of 1450 bytes do not pass');
+  assert.equal(pathWords({ ...path, State: 'unreachable', SmallLost: 25, FullLost: 5 }), 'no packet comes back');
+  assert.equal(pathWords({ State: 'unknown', SmallSent: 0, SmallLost: 0, FullSent: 0, FullLost: 0, FullSize: 0, MedianRTT: 0, WorstRTT: 0 }), 'not measured yet');
+  const reading = (time) => ({ Time: time * 1e9, Peers: [{ NodeID: 'n2', TxBytes: 0, RxBytes: 0, TxPackets: 0, RxPackets: 0, Path: path }] });
+  assert.equal(rates(reading(1), reading(3)).get('n2').path, path);
 });
 
 test('words for people', () => {

@@ -1,9 +1,10 @@
-//! `network create`, `ls`, `inspect`, `rm`, `prune`, `connect`, `disconnect`.
+//! `network check`, `create`, `ls`, `inspect`, `rm`, `prune`, `connect`, `disconnect`.
 
 use clap::{Args, Subcommand};
 use ipnet::Net;
 use serde_json::{Map, Value, json};
 
+use super::network_check::{self, CheckArgs};
 use super::{ListFlags, joined_pairs, natural_key, text};
 use crate::failure::Failure;
 use crate::flags::network::Attachment;
@@ -15,6 +16,7 @@ use crate::session::Session;
 /// Manage networks
 #[derive(Subcommand, Debug)]
 pub enum NetworkCommand {
+    Check(CheckArgs),
     Connect(ConnectArgs),
     Create(Box<CreateArgs>),
     Disconnect(DisconnectArgs),
@@ -214,6 +216,7 @@ pub const NETWORKS: Listing = Listing {
 /// Runs one of them.
 pub async fn run(session: &Session, command: NetworkCommand) -> Result<(), Failure> {
     match command {
+        NetworkCommand::Check(args) => network_check::check(session, args).await,
         NetworkCommand::Connect(args) => connect(session, args).await,
         NetworkCommand::Create(args) => create(session, *args).await,
         NetworkCommand::Disconnect(args) => {

@@ -12,7 +12,7 @@ mod answer;
 mod entry;
 mod forward;
 mod members;
-mod sockets;
+pub(crate) mod sockets;
 mod tcp;
 mod udp;
 mod wire;

@@ -1,6 +1,7 @@
 //! What hosts are told and what they say back.
 
 mod orphans;
+mod paths;
 mod report;
 mod sessions;
 mod sight;
@@ -10,6 +11,7 @@ mod tests;
 
 pub(crate) use orphans::OrphansLoop;
 pub use orphans::orphans;
+pub use paths::PathDesk;
 pub use report::{lost, report, returned};
 pub use sessions::{REST, Sessions};
 pub use sight::assignments;

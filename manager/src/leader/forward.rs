@@ -229,6 +229,7 @@ fn is_repeatable(ask: &ManagerAsk) -> bool {
                 || matches!(
                     **verb,
                     Verb::TaskReport { .. }
+                        | Verb::PathReport(_)
                         | Verb::Attach(_)
                         | Verb::Detach { .. }
                         | Verb::EndpointAdvance { .. }

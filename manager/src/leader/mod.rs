@@ -34,7 +34,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     ca::Identity,
-    dispatcher::Sessions,
+    dispatcher::{PathDesk, Sessions},
     lines::Lines,
     raft::{self, Carrier, Consensus, Peer, Roster, WrappingKey},
     server::{self, LogDesk, PortDesk},
@@ -96,6 +96,7 @@ pub struct Manager {
     sessions: Arc<Sessions>,
     log_desk: LogDesk,
     port_desk: PortDesk,
+    path_desk: PathDesk,
     identity: Arc<LiveIdentity>,
     listen: SocketAddr,
     advertise: SocketAddr,
@@ -226,6 +227,7 @@ impl Manager {
             sessions: Arc::new(Sessions::new()),
             log_desk: LogDesk::default(),
             port_desk: PortDesk::default(),
+            path_desk: PathDesk::default(),
             identity: parts.identity,
             listen,
             advertise,
@@ -308,6 +310,10 @@ impl Manager {
 
     pub(crate) fn port_desk(&self) -> &PortDesk {
         &self.port_desk
+    }
+
+    pub(crate) fn path_desk(&self) -> &PathDesk {
+        &self.path_desk
     }
 
     pub(crate) fn log_desk(&self) -> &LogDesk {

@@ -64,6 +64,7 @@ async fn reign(manager: &Arc<Manager>, lead: &mut watch::Receiver<Lead>, term: u
     let view = manager.store.view();
     let nodes = view.nodes().map(|node| node.id.clone());
     manager.sessions.begin(nodes, Instant::now(), GRACE);
+    manager.path_desk.begin();
     let mut tasks = JoinSet::new();
     tasks.spawn(liveness::run(Arc::clone(manager), until.clone()));
     tasks.spawn(roles::run(Arc::clone(manager), until.clone()));

@@ -128,6 +128,20 @@ impl Manager {
                 self.port_desk().answer(&order, node, refused);
                 Ok(Answer::Done)
             }
+            Verb::PathReport(report) => {
+                let (view, mut report) = (store.view(), *report);
+                report.paths.retain(|path| view.node(&path.to).is_some());
+                report.paths.truncate(view.nodes().count());
+                self.path_desk().note(report, Instant::now());
+                Ok(Answer::Done)
+            }
+            Verb::PathList => {
+                let view = store.view();
+                let is_member = |node: &NodeId| view.node(node).is_some();
+                Ok(Answer::Paths(
+                    self.path_desk().all(is_member, Instant::now()),
+                ))
+            }
             verb @ (Verb::ServiceCreate { .. }
             | Verb::ServiceUpdate { .. }
             | Verb::ServiceList
