@@ -12,7 +12,7 @@ mod tests;
 pub use dry::dry_run;
 pub(crate) use looped::SchedulerLoop;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use model::{NodeId, ServiceId, Task, TaskState, task::GenericResource};
 
@@ -28,6 +28,9 @@ use crate::{
 
 /// Tasks that one decision moves at most, so that one entry of the log stays small.
 const MOST: usize = 256;
+/// Waiting tasks that are looked through for equal ones: ranking the nodes is most of the work,
+/// and is done once for each group.
+const WINDOW: usize = 16 * MOST;
 /// Groups that are remembered at most.
 const GROUPS: usize = 256;
 
@@ -61,10 +64,13 @@ impl Scheduler {
             moved: 0,
         };
         let mut waiting = tables.work().tasks_in(Stage::Pending).peekable();
+        let mut postponed = false;
         while pass.moved < MOST && waiting.peek().is_some() {
-            let mut groups: BTreeMap<Key, Vec<&Task>> = BTreeMap::new();
+            let mut order: Vec<Key> = Vec::new();
+            let mut groups: HashMap<Key, Vec<&Task>> = HashMap::new();
             let mut collected = 0;
-            while pass.moved + collected < MOST
+            while pass.moved < MOST
+                && collected < WINDOW
                 && let Some(task) = waiting.next()
             {
                 let key = (task.service.clone(), task.spec_version);
@@ -73,15 +79,22 @@ impl Scheduler {
                 } else if let Some(reason) = pass.full.get(&key).cloned() {
                     pass.explain(task, &reason);
                 } else {
-                    groups.entry(key).or_default().push(task);
+                    let group = groups.entry(key).or_insert_with_key(|key| {
+                        order.push(key.clone());
+                        Vec::new()
+                    });
+                    group.push(task);
                     collected += 1;
                 }
             }
-            for (key, tasks) in groups {
-                pass.place(key, &tasks);
+            for key in order {
+                let tasks = groups.remove(&key).unwrap_or_default();
+                let room = MOST.saturating_sub(pass.moved).min(tasks.len());
+                pass.place(key, &tasks[..room]);
+                postponed |= room < tasks.len();
             }
         }
-        if waiting.peek().is_some() {
+        if postponed || waiting.peek().is_some() {
             pass.decision.look_at(now);
         }
         // What was decided counts once it is committed, which the next look sees.
