@@ -5,6 +5,7 @@
 
 mod check;
 mod file;
+mod generic;
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -13,10 +14,11 @@ use std::{
 };
 
 use clap::{Args, Parser, Subcommand};
+use model::task::GenericResource;
 use serde::Deserialize;
 
 use self::{check::Problem, file::File};
-use crate::api_socket::ApiSocket;
+use crate::{api_socket::ApiSocket, host::Declared};
 
 /// What was typed.
 #[derive(Debug, Parser)]
@@ -80,6 +82,10 @@ pub struct Flags {
     /// Label of this engine, KEY=VALUE; may be given several times
     #[arg(long, value_name = "KEY=VALUE")]
     pub label: Vec<String>,
+    /// Resource of this host that services reserve, KIND=NUMBER, or KIND=NAME for each one that
+    /// has a name; may be given several times
+    #[arg(long, value_name = "KIND=VALUE")]
+    pub node_generic_resource: Vec<String>,
     /// Address and port of `/metrics` and `/health` for others [default: on the API's socket only]
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub metrics: Option<SocketAddr>,
@@ -162,6 +168,7 @@ pub struct Settings {
     pub docker_socket: SocketChoice,
     pub visualizer: Option<SocketAddr>,
     pub labels: Vec<(String, String)>,
+    pub generic_resources: Vec<GenericResource>,
     pub metrics: Option<SocketAddr>,
     pub log: String,
     pub log_json: bool,
@@ -211,6 +218,14 @@ impl Settings {
         }
     }
 
+    /// What the owner says of the host.
+    pub fn declared(&self) -> Declared {
+        Declared {
+            labels: self.labels.clone(),
+            generic_resources: self.generic_resources.clone(),
+        }
+    }
+
     /// As a configuration file that says the same.
     pub fn to_toml(&self) -> String {
         let text = |path: &Path| toml::Value::from(path.display().to_string());
@@ -241,6 +256,9 @@ impl Settings {
         let label = |(key, value): &(String, String)| format!("{key}={value}");
         let labels = self.labels.iter().map(label).map(toml::Value::from);
         put("label", toml::Value::Array(labels.collect()));
+        let resources = self.generic_resources.iter().map(generic::text);
+        let resources = resources.map(toml::Value::from).collect();
+        put("node-generic-resource", toml::Value::Array(resources));
         if let Some(visualizer) = self.visualizer {
             put("visualizer", visualizer.to_string().into());
         }
@@ -304,6 +322,11 @@ impl Settings {
                 )),
             }
         }
+        let given = first_filled(flags.node_generic_resource, file.node_generic_resource);
+        let generic_resources = generic::read(&given).unwrap_or_else(|why| {
+            problems.push(Problem::new("node-generic-resource", why));
+            Vec::new()
+        });
         let settings = Self {
             root: flags
                 .root
@@ -333,6 +356,7 @@ impl Settings {
                 .unwrap_or_default(),
             visualizer,
             labels,
+            generic_resources,
             metrics: flags.metrics.or(file.metrics),
             log: flags
                 .log
@@ -367,6 +391,7 @@ impl Flags {
             "default-registry" => self.default_registry.is_some(),
             "visualizer" => self.visualizer.is_some(),
             "label" => !self.label.is_empty(),
+            "node-generic-resource" => !self.node_generic_resource.is_empty(),
             "metrics" => self.metrics.is_some(),
             "log" => self.log.is_some(),
             "log-json" => self.log_json,
@@ -437,7 +462,7 @@ mod tests {
     #[test]
     fn what_is_printed_says_the_same() {
         let file: File = toml::from_str(
-            "heartbeat = '2s'\ndefault-registry = 'registry:5000'\nvisualizer = '0.0.0.0'\nlabel = ['disk=ssd']\nruntime = '/usr/bin/runc'\ndocker-socket = 'host'",
+            "heartbeat = '2s'\ndefault-registry = 'registry:5000'\nvisualizer = '0.0.0.0'\nlabel = ['disk=ssd']\nnode-generic-resource = ['gpu=a', 'gpu=b', 'slot=3']\nruntime = '/usr/bin/runc'\ndocker-socket = 'host'",
         )
         .unwrap();
         let given = Settings::merge(Flags::default(), file).settings;

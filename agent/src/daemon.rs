@@ -55,12 +55,12 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         default_registry: settings.default_registry.clone(),
         ..images::Config::new(settings.root.join("images"))
     })?;
-    let labels = settings.labels.clone();
+    let declared = settings.declared();
     let cluster = ClusterNode::start(cluster::Config {
         root: settings.root.clone(),
-        hostname: host::describe(&labels).hostname,
+        hostname: host::describe(&declared).hostname,
         heartbeat: settings.heartbeat.unwrap_or(HEARTBEAT),
-        describe: Arc::new(move || host::describe(&labels)),
+        describe: Arc::new(move || host::describe(&declared)),
     })
     .await?;
     let networks = Networks::start(
@@ -89,7 +89,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
             root: settings.root.clone(),
             run_dir: settings.run.clone(),
             socket: settings.api_socket(),
-            node: host::describe(&settings.labels),
+            node: host::describe(&settings.declared()),
         },
         Arc::clone(&engine),
         images.clone(),

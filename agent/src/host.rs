@@ -7,13 +7,20 @@ use std::{
 };
 
 use ipnetwork::IpNetwork;
-use model::node::NodeDescription;
+use model::{node::NodeDescription, task::GenericResource};
 
 /// Devices of ours start so; their routes are not the host's.
 const OUR_DEVICES: &str = "ovt";
 
+/// What only the host's owner knows of it.
+#[derive(Debug, Clone, Default)]
+pub struct Declared {
+    pub labels: Vec<(String, String)>,
+    pub generic_resources: Vec<GenericResource>,
+}
+
 /// Describes the host as it is now; addresses and certificate facts are the cluster's to fill.
-pub fn describe(labels: &[(String, String)]) -> NodeDescription {
+pub fn describe(declared: &Declared) -> NodeDescription {
     let name = nix::sys::utsname::uname().ok();
     let part = |value: Option<&std::ffi::OsStr>| {
         value
@@ -30,7 +37,8 @@ pub fn describe(labels: &[(String, String)]) -> NodeDescription {
             .saturating_mul(1_000_000_000),
         memory_bytes: memory_bytes(),
         engine_version: env!("CARGO_PKG_VERSION").to_owned(),
-        engine_labels: labels.iter().cloned().collect::<BTreeMap<_, _>>(),
+        engine_labels: declared.labels.iter().cloned().collect::<BTreeMap<_, _>>(),
+        generic_resources: declared.generic_resources.clone(),
         routes: routes(),
         ..NodeDescription::default()
     }

@@ -9,7 +9,7 @@ use model::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::timestamp;
+use crate::{service::GenericView, timestamp};
 
 /// `Version` of every cluster object.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,6 +69,8 @@ pub struct Resources {
     #[serde(rename = "NanoCPUs")]
     pub nano_cpus: i64,
     pub memory_bytes: i64,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub generic_resources: Vec<GenericView>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -233,6 +235,11 @@ impl From<&Node> for NodeView {
                 resources: Resources {
                     nano_cpus: about.nano_cpus,
                     memory_bytes: about.memory_bytes,
+                    generic_resources: about
+                        .generic_resources
+                        .iter()
+                        .map(GenericView::from)
+                        .collect(),
                 },
                 engine: Engine {
                     engine_version: about.engine_version.clone(),
@@ -269,7 +276,10 @@ impl From<&Node> for NodeView {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use model::node::{self, NodeDescription, NodeStatus};
+    use model::{
+        node::{self, NodeDescription, NodeStatus},
+        task::GenericResource,
+    };
 
     pub(crate) fn sample() -> Node {
         Node {
@@ -292,6 +302,10 @@ pub(crate) mod tests {
                 os: "linux".into(),
                 nano_cpus: 2_000_000_000,
                 memory_bytes: 4096,
+                generic_resources: vec![GenericResource::Named {
+                    kind: "gpu".into(),
+                    value: "card0".into(),
+                }],
                 engine_version: "0.1.0".into(),
                 tls: Some(TlsInfo {
                     trust_root_pem: "PEM".into(),
@@ -336,7 +350,15 @@ pub(crate) mod tests {
             },
             "Resources": {
               "NanoCPUs": 2000000000,
-              "MemoryBytes": 4096
+              "MemoryBytes": 4096,
+              "GenericResources": [
+                {
+                  "NamedResourceSpec": {
+                    "Kind": "gpu",
+                    "Value": "card0"
+                  }
+                }
+              ]
             },
             "Engine": {
               "EngineVersion": "0.1.0",

@@ -17,13 +17,19 @@ const LIMIT: Duration = Duration::from_secs(60);
 
 #[test]
 fn services_go_on_when_things_break() {
-    let lab = Lab::up(Options::for_test("svcfaults")).unwrap();
+    let slots = ["card0", "card1"].map(|name| format!("--node-generic-resource=slot={name}"));
+    let lab = Lab::up(Options {
+        daemon_args: slots.to_vec(),
+        ..Options::for_test("svcfaults")
+    })
+    .unwrap();
     let manager = lab.host("manager01");
     ctl(
         &manager,
         "network create -d overlay --attachable --subnet 10.81.0.0/24 ch03",
     );
     no_room_anywhere(&lab);
+    each_task_has_cards_of_its_own(&lab);
     a_broken_version_is_rolled_back(&manager);
     a_program_that_never_gets_well(&manager);
     a_program_that_ends_at_once(&manager);
@@ -135,6 +141,36 @@ fn no_room_anywhere(lab: &Lab) {
         0,
     );
     ctl(&manager, "service rm picky large");
+}
+
+/// Three hosts with two cards each hold three tasks that ask for two; a fourth one waits.
+fn each_task_has_cards_of_its_own(lab: &Lab) {
+    let manager = lab.host("manager01");
+    ctl(
+        &manager,
+        &format!(
+            "service create -d --name cards --replicas 4 --constraint node.role==worker \
+             --generic-resource slot=2 --stop-signal KILL {TOOLBOX} sleep 1000000"
+        ),
+    );
+    until_running(&manager, "three hosts have two cards", "cards", 3);
+    wait::until("the fourth says why it waits", LIMIT, || {
+        let said = errors(&manager, "cards");
+        let reason = "insufficient resources on 3 nodes";
+        said.contains(reason).then_some(()).ok_or(said)
+    });
+    let hosts = running(&manager, "cards").into_iter().map(|(_, host)| host);
+    for host in hosts.collect::<BTreeSet<_>>() {
+        let there = lab.host(&host);
+        let container = ctl(&there, "ps -q --filter name=cards");
+        let given = ctl(&there, &format!("exec {container} printenv DOCKER_RESOURCE_SLOT"));
+        assert_eq!(given.trim(), "card0,card1", "on {host}");
+    }
+    let facts = ctl(&manager, "node inspect worker01");
+    let facts: Value = serde_json::from_str(&facts).unwrap();
+    let first = "/0/Description/Resources/GenericResources/0/NamedResourceSpec/Value";
+    assert_eq!(facts.pointer(first).unwrap(), "card0");
+    ctl(&manager, "service rm cards");
 }
 
 /// A version that ends at once goes back to the one before by itself, and by hand again.

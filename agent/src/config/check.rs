@@ -141,6 +141,16 @@ mod tests {
                 "\"ssd\" and as \"hdd\"",
             ),
             ("label = ['=x']", "label", "KEY=VALUE"),
+            (
+                "node-generic-resource = ['gpu']",
+                "node-generic-resource",
+                "KIND=NUMBER",
+            ),
+            (
+                "node-generic-resource = ['gpu=2', 'gpu=a']",
+                "node-generic-resource",
+                "either",
+            ),
             ("cgroup-parent = '../x'", "cgroup-parent", "relative"),
             ("log = 'info,=x=y'", "log", "filter"),
             (

@@ -29,13 +29,14 @@ pub(super) struct File {
     pub docker_socket: Option<SocketChoice>,
     pub visualizer: Option<String>,
     pub label: Vec<String>,
+    pub node_generic_resource: Vec<String>,
     pub metrics: Option<SocketAddr>,
     pub log: Option<String>,
     pub log_json: Option<bool>,
 }
 
 /// Every key, with a line as it may be written.
-const KEYS: [(&str, &str); 15] = [
+const KEYS: [(&str, &str); 16] = [
     ("root", "root = \"/var/lib/overnet\""),
     ("run", "run = \"/run/overnet\""),
     ("socket", "socket = [\"/run/overnet/ovnd.sock\"]"),
@@ -54,6 +55,10 @@ const KEYS: [(&str, &str); 15] = [
     ),
     ("visualizer", "visualizer = \"127.0.0.1:9080\""),
     ("label", "label = [\"disk=ssd\"]"),
+    (
+        "node-generic-resource",
+        "node-generic-resource = [\"gpu=2\"]",
+    ),
     ("metrics", "metrics = \"127.0.0.1:9323\""),
     ("log", "log = \"info\""),
     ("log-json", "log-json = true"),
@@ -227,6 +232,7 @@ mod tests {
         // These have no default value but an example.
         file.insecure_registry.clear();
         file.label.clear();
+        file.node_generic_resource.clear();
         (file.runtime, file.heartbeat, file.metrics) = (None, None, None);
         (file.default_registry, file.visualizer) = (None, None);
         assert_eq!(

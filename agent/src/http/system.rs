@@ -91,7 +91,7 @@ async fn info(State(state): State<AppState>) -> Answer {
     };
     let running = count(&[Status::Running, Status::Restarting]);
     let paused = count(&[Status::Paused]);
-    let about = host::describe(&state.settings.labels);
+    let about = host::describe(&state.settings.declared());
     let (machine, kernel) = machine_and_kernel();
     let (runtime, _, runtime_path) = state.engine.runtime_version();
     let words = |list: &[&str]| list.iter().map(ToString::to_string).collect::<Vec<_>>();
