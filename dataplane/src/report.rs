@@ -85,6 +85,10 @@ pub struct Counted {
     /// From it.
     pub packets_out: u64,
     pub bytes_out: u64,
+    /// Of a task on this host: connections that were opened while the same client's port had one to
+    /// it by another host. They do not come about.
+    #[serde(default)]
+    pub crossed: u64,
 }
 
 /// By the address of a task. They begin anew when the table of published ports does, and when a

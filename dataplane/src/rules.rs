@@ -160,6 +160,10 @@ pub enum Part {
     New,
     /// Remembers with the connection which host it came by.
     MarkHost,
+    /// Opens a TCP connection.
+    Opens,
+    /// Comes from another host than the connection came by first.
+    ByAnotherHost,
     MarkPacket,
     /// To the gateway that the mark names.
     BackToHost,
@@ -280,6 +284,8 @@ impl Part {
             Self::SnatTo(address) => format!("snat to {address}"),
             Self::New => "ct state new".into(),
             Self::MarkHost => "ct mark set ether saddr map @hosts".into(),
+            Self::Opens => "tcp flags & (fin|syn|rst|ack) == syn".into(),
+            Self::ByAnotherHost => "ether saddr . ct mark != @ways".into(),
             Self::MarkPacket => "meta mark set ct mark".into(),
             Self::BackToHost => "ether daddr set meta mark map @back".into(),
             Self::UdpFrom(port) => format!("udp sport {port}"),

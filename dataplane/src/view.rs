@@ -47,6 +47,24 @@ pub struct View {
     pub ingress: Option<Table>,
     /// Ports that are held for publishing, so that no other program takes them.
     pub ports: BTreeSet<HostPort>,
+    #[serde(default)]
+    pub passages: Passages,
+}
+
+/// The ways through Docker's firewall, where the host has one.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Passages {
+    pub ipv4: Option<Passage>,
+    pub ipv6: Option<Passage>,
+}
+
+/// Docker's chain for the rules of others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Passage {
+    /// Docker drops forwarded packets that no rule accepts.
+    pub drops: bool,
+    /// Our rules are there.
+    pub open: bool,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]

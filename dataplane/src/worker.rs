@@ -22,11 +22,12 @@ use tokio::sync::{oneshot, watch};
 use crate::{
     balance,
     desired::{Change, Desired},
+    ingress,
     kernel::Linux,
     orders::{Mailbox, Order},
     parts::{self, Parts},
     plan::{Plan, Step, plan},
-    report::{Failure, Report, Standing, Status},
+    report::{Counters, Failure, Report, Standing, Status},
     rows::{Rows, Touched},
     view::{Observed, Place, tag},
 };
@@ -172,10 +173,31 @@ impl Worker {
             }
             Order::ReleasePorts(ports) => self.kernel.release_ports(&ports),
             Order::Counters(answer) => {
-                let _ = answer.send(self.kernel.counters());
+                let _ = answer.send(self.counters());
             }
             Order::Stop => {}
         }
+    }
+
+    fn counters(&mut self) -> io::Result<Counters> {
+        let mut counters = self.kernel.counters()?;
+        for sandbox in self.desired.sandboxes.values() {
+            let publishing = ingress::rules::publishing(&self.desired, sandbox);
+            let interfaces = sandbox.interfaces.iter().filter(|one| {
+                let names = publishing.as_ref();
+                names.is_some_and(|names| names.contains(&one.name))
+            });
+            let mut addresses = interfaces.flat_map(|one| &one.addresses).peekable();
+            if addresses.peek().is_none() {
+                continue;
+            }
+            // A sandbox that has just gone has counted nothing that anyone asks for.
+            let crossed = self.kernel.crossed(&sandbox.netns).unwrap_or_default();
+            for address in addresses {
+                counters.entry(address.ip()).or_default().crossed = crossed;
+            }
+        }
+        Ok(counters)
     }
 
     fn answer(&mut self, answer: oneshot::Sender<Report>, failures: Vec<Failure>) {

@@ -17,7 +17,7 @@ use dataplane::{
     },
     plan,
     rules::TableName,
-    view::{Facts, Mac, Place, Segment, Table, View},
+    view::{Facts, Mac, Passage, Place, Segment, Table, View},
     want::want,
 };
 use ipnetwork::IpNetwork;
@@ -127,6 +127,15 @@ impl Fake {
                     );
                 }
                 sandbox.routes.extend(routes);
+            }
+            Step::SetPassage { ipv6, open } => {
+                let passages = &mut view.passages;
+                let passage = if ipv6 {
+                    &mut passages.ipv6
+                } else {
+                    &mut passages.ipv4
+                };
+                passage.as_mut().expect("Docker's chain").open = open;
             }
             Step::SetForwarding(forwarding) => {
                 view.forwarding.ipv4 |= forwarding.ipv4;
@@ -522,6 +531,15 @@ fn damage(view: &mut View, (what, first, second): &Damage) {
         22 => {
             view.ports.pop_first();
         }
+        24 => {
+            let drops = first.index(2) == 0;
+            let open = second.index(2) == 0;
+            view.passages.ipv4 = Some(Passage { drops, open });
+            view.passages.ipv6 = Some(Passage {
+                drops: open,
+                open: drops,
+            });
+        }
         _ => {}
     }
     if (3..8).contains(what)
@@ -623,7 +641,7 @@ fn found() -> impl Strategy<Value = Fake> {
                 .collect(),
             default_mtu: mtu,
         });
-    let damages = vec((0..24u8, any::<Index>(), any::<Index>()), 0..5);
+    let damages = vec((0..25u8, any::<Index>(), any::<Index>()), 0..5);
     (proptest::option::of(wish()), facts, damages).prop_map(|(before, facts, damages)| {
         let mut fake = Fake::default();
         fake.seen.facts = facts;
@@ -657,6 +675,15 @@ proptest! {
         prop_assert_eq!(&after.seen.view.table, &wanted.table);
         prop_assert_eq!(&after.seen.view.ingress, &wanted.ingress);
         prop_assert_eq!(&after.seen.view.ports, &wanted.ports);
+        let passages = after.seen.view.passages;
+        for (wanted, passage) in [
+            (wanted.forwarding.ipv4, passages.ipv4),
+            (wanted.forwarding.ipv6, passages.ipv6),
+        ] {
+            if let Some(Passage { drops, open }) = passage {
+                prop_assert!(if wanted { open || !drops } else { !open }, "{passages:?}");
+            }
+        }
         for (path, sandbox) in &wanted.sandboxes {
             let found = &after.seen.view.sandboxes[path];
             for (name, interface) in &sandbox.interfaces {

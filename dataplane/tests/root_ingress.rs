@@ -1,430 +1,26 @@
-//! Two hosts and a client on one wire: published ports, with the client's address asserted.
+//! Published ports of two hosts on one wire, with the client's address asserted.
 #![allow(clippy::unwrap_used)] // Helpers of tests are tests: a panic is their failure.
+
+mod ingress_lab;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs::File,
     io::{ErrorKind, Read, Write},
-    net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
-    os::fd::AsRawFd,
-    path::PathBuf,
+    net::{IpAddr, SocketAddr, TcpListener, TcpStream},
     process::Command,
-    sync::Arc,
     time::{Duration, Instant},
 };
 
 use dataplane::{
-    Change, Config, Dataplane, Desired, Report,
-    desired::{
-        Interface, Network, NetworkKind, PeerFacts, Protocol, Published, Remote, Sandbox, Subnet,
-        Underlay,
-    },
-    dns::{DnsConfig, Forgetful},
+    Change, Desired,
+    desired::{Protocol, Published},
 };
-use nix::sched::{CloneFlags, setns, unshare};
 
-const INGRESS: &str = "ingress-network-of-the-test";
-const LOCAL: &str = "local-network-of-the-test";
-const PATIENCE: Duration = Duration::from_secs(5);
-const PORT: u16 = 8000;
-const TARGET: u16 = 8080;
-const LARGE: usize = 2 << 20;
-
-struct Host {
-    number: u8,
-    namespace: File,
-    folder: tempfile::TempDir,
-    runtime: Option<tokio::runtime::Runtime>,
-    dataplane: Option<Dataplane>,
-    desired: Desired,
-}
-
-/// Two hosts with a task each, `c` at 10.7.0.11 and .12, and a client outside.
-struct Lab {
-    hosts: [Host; 2],
-    client: File,
-    _switch: File,
-}
-
-fn namespace() -> File {
-    std::thread::spawn(|| {
-        unshare(CloneFlags::CLONE_NEWNET).unwrap();
-        run("ip link set lo up");
-        // Where the module is loaded it would lead a container's own port past the routing.
-        let _ = std::fs::write("/proc/sys/net/bridge/bridge-nf-call-iptables", "0");
-        File::open("/proc/thread-self/ns/net").unwrap()
-    })
-    .join()
-    .unwrap()
-}
-
-impl Lab {
-    fn new() -> Self {
-        let switch = namespace();
-        within(&switch, || {
-            run("ip link add bridge type bridge mcast_snooping 0");
-            run("ip link set bridge up");
-        });
-        let wire = |namespace: &File, number: u8| {
-            let far = format!("/proc/{}/fd/{}", std::process::id(), namespace.as_raw_fd());
-            within(&switch, || {
-                run(&format!(
-                    "ip link add to{number} type veth peer name wire netns {far}"
-                ));
-                run(&format!("ip link set to{number} master bridge up"));
-            });
-            within(namespace, || {
-                run(&format!("ip address add 192.168.77.{number}/24 dev wire"));
-                run(&format!("ip address add fd77::{number}/64 dev wire nodad"));
-                run("ip link set wire up");
-            });
-        };
-        let client = namespace();
-        wire(&client, 9);
-        let hosts = [1, 2].map(|number| {
-            let host = Host::new(number);
-            wire(&host.namespace, number);
-            host
-        });
-        for host in &hosts {
-            host.replace();
-        }
-        let lab = Self {
-            hosts,
-            client,
-            _switch: switch,
-        };
-        for host in &lab.hosts {
-            serve(host, "task");
-            serve(host, "bystander");
-        }
-        lab
-    }
-
-    fn publish(&mut self, backends: &[u8]) {
-        for host in &mut self.hosts {
-            let changes = [(Protocol::Tcp, "tcp"), (Protocol::Udp, "udp")];
-            let changes = changes.map(|(protocol, id)| {
-                Change::SetPublished(id.into(), published(protocol, PORT, backends))
-            });
-            host.change(changes.into());
-        }
-    }
-}
-
-impl Host {
-    fn new(number: u8) -> Self {
-        let namespace = namespace();
-        let inside = namespace.try_clone().unwrap();
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_all()
-            .on_thread_start(move || setns(&inside, CloneFlags::CLONE_NEWNET).unwrap())
-            .build()
-            .unwrap();
-        let folder = tempfile::tempdir().unwrap();
-        let run_dir = folder.path().to_owned();
-        let dataplane = runtime.block_on(async {
-            tokio::spawn(async move {
-                Dataplane::start(Config {
-                    run_dir,
-                    dns: DnsConfig {
-                        inherited: Vec::new(),
-                        keeper: Arc::new(Forgetful),
-                    },
-                })
-                .unwrap()
-            })
-            .await
-            .unwrap()
-        });
-        let mut host = Self {
-            number,
-            namespace,
-            folder,
-            runtime: Some(runtime),
-            dataplane: Some(dataplane),
-            desired: Desired::default(),
-        };
-        host.desired = host.wish();
-        host
-    }
-
-    fn wish(&self) -> Desired {
-        let other = 3 - self.number;
-        let address = |number: u8| -> IpAddr { IpAddr::from([192, 168, 77, number]) };
-        let network = |kind, subnets: [(&str, &str); 2]| Network {
-            name: "any".into(),
-            kind,
-            subnets: subnets
-                .map(|(subnet, gateway)| Subnet {
-                    subnet: subnet.parse().unwrap(),
-                    gateway: gateway.parse().unwrap(),
-                })
-                .into(),
-            mtu: None,
-        };
-        let local = NetworkKind::Bridge {
-            masquerade: true,
-            isolated: true,
-        };
-        let interface = |name: &str, network: &str, addresses: [String; 2], publishes| Interface {
-            endpoint: format!("{name}-{}", self.number),
-            network: network.into(),
-            name: name.into(),
-            addresses: addresses.map(|address| address.parse().unwrap()).into(),
-            mac: mac(name.as_bytes()[3], self.number),
-            default_via: if network == LOCAL {
-                vec!["172.29.0.1".parse().unwrap(), "fd29::1".parse().unwrap()]
-            } else {
-                Vec::new()
-            },
-            publishes,
-            names: Vec::new(),
-        };
-        let sandbox = |name: &str, interfaces| Sandbox {
-            netns: self.netns(name),
-            interfaces,
-            dns: None,
-            counted: true,
-        };
-        let [v4, v6] = task(self.number);
-        Desired {
-            underlay: Some(Underlay {
-                address: address(self.number),
-                port: 4789,
-                peers: [(address(other), PeerFacts::default())].into(),
-            }),
-            networks: [
-                (
-                    INGRESS.to_owned(),
-                    network(
-                        NetworkKind::Overlay { vni: 4242 },
-                        [("10.7.0.0/16", "10.7.0.1"), ("fd07::/64", "fd07::1")],
-                    ),
-                ),
-                (
-                    LOCAL.to_owned(),
-                    network(
-                        local,
-                        [("172.29.0.0/24", "172.29.0.1"), ("fd29::/64", "fd29::1")],
-                    ),
-                ),
-            ]
-            .into(),
-            sandboxes: [
-                (
-                    "task".to_owned(),
-                    sandbox(
-                        "task",
-                        vec![
-                            interface(
-                                "eth0",
-                                LOCAL,
-                                ["172.29.0.2/24".into(), "fd29::2/64".into()],
-                                false,
-                            ),
-                            interface(
-                                "eth1",
-                                INGRESS,
-                                [format!("{v4}/16"), format!("{v6}/64")],
-                                true,
-                            ),
-                        ],
-                    ),
-                ),
-                (
-                    "bystander".to_owned(),
-                    sandbox(
-                        "bystander",
-                        vec![interface(
-                            "eth3",
-                            LOCAL,
-                            ["172.29.0.3/24".into(), "fd29::3/64".into()],
-                            false,
-                        )],
-                    ),
-                ),
-            ]
-            .into(),
-            remotes: [(
-                format!("eth1-{other}"),
-                Remote {
-                    network: INGRESS.into(),
-                    addresses: task(other).into(),
-                    mac: mac(b'1', other),
-                    vtep: address(other),
-                    names: Vec::new(),
-                },
-            )]
-            .into(),
-            ..Desired::default()
-        }
-    }
-
-    fn netns(&self, name: &str) -> PathBuf {
-        self.folder.path().join("netns").join(name)
-    }
-
-    fn block<T>(&self, future: impl Future<Output = T>) -> T {
-        self.runtime.as_ref().unwrap().block_on(future)
-    }
-
-    fn dataplane(&self) -> &Dataplane {
-        self.dataplane.as_ref().unwrap()
-    }
-
-    fn replace(&self) {
-        clean(&self.block(self.dataplane().replace(self.desired.clone())));
-    }
-
-    fn change(&mut self, changes: Vec<Change>) {
-        clean(&self.try_change(changes));
-    }
-
-    fn try_change(&mut self, changes: Vec<Change>) -> Report {
-        for change in &changes {
-            self.desired.apply(change.clone());
-        }
-        self.block(self.dataplane().change(changes))
-    }
-
-    fn assert_settled(&self) {
-        let seen = self.block(self.dataplane().observe()).unwrap();
-        let plan = dataplane::plan(&self.desired, &seen);
-        assert!(plan.is_empty(), "{plan}{:#?}", plan.steps);
-    }
-}
-
-impl Drop for Host {
-    fn drop(&mut self) {
-        if let (Some(runtime), Some(dataplane)) = (self.runtime.take(), self.dataplane.take()) {
-            runtime.block_on(async {
-                dataplane.purge().await;
-                dataplane.shutdown().await;
-            });
-        }
-    }
-}
-
-fn clean(report: &Report) {
-    assert!(report.is_clean(), "{:#?}", report.failures);
-}
-
-fn run(command: &str) -> String {
-    let words: Vec<_> = command.split_whitespace().collect();
-    let output = Command::new(words[0]).args(&words[1..]).output().unwrap();
-    let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
-    assert!(output.status.success(), "{command}: {text}");
-    text
-}
-
-fn within<T: Send>(namespace: &File, work: impl FnOnce() -> T + Send) -> T {
-    std::thread::scope(|scope| {
-        let thread = scope.spawn(|| {
-            setns(namespace, CloneFlags::CLONE_NEWNET).unwrap();
-            work()
-        });
-        thread.join().unwrap()
-    })
-}
-
-fn mac(interface: u8, number: u8) -> [u8; 6] {
-    [2, 0x42, 10, 7, interface, number]
-}
-
-fn task(number: u8) -> [IpAddr; 2] {
-    [
-        format!("10.7.0.1{number}").parse().unwrap(),
-        format!("fd07::1{number}").parse().unwrap(),
-    ]
-}
-
-fn published(protocol: Protocol, port: u16, backends: &[u8]) -> Published {
-    Published {
-        network: INGRESS.into(),
-        protocol,
-        port,
-        address: None,
-        target: TARGET,
-        backends: backends
-            .iter()
-            .map(|number| (format!("eth1-{number}"), task(*number).into()))
-            .collect(),
-    }
-}
-
-/// The task says over TCP and UDP which host it is on and whom it sees; on `L` it sends much
-/// over TCP, after as much has come.
-fn serve(host: &Host, sandbox: &str) {
-    let number = host.number;
-    let task = File::open(host.netns(sandbox)).unwrap();
-    let (tcp, udp) = within(&task, || {
-        let any: SocketAddr = format!("[::]:{TARGET}").parse().unwrap();
-        (
-            TcpListener::bind(any).unwrap(),
-            UdpSocket::bind(any).unwrap(),
-        )
-    });
-    let said = move |from: SocketAddr| format!("{number} {}", from.ip().to_canonical());
-    std::thread::spawn(move || {
-        for stream in tcp.incoming() {
-            let Ok(mut stream) = stream else { return };
-            std::thread::spawn(move || {
-                let answer = said(stream.peer_addr().unwrap());
-                let mut byte = [0];
-                while stream.read(&mut byte).is_ok_and(|count| count == 1) {
-                    if byte == *b"L" {
-                        let mut large = vec![0; LARGE];
-                        let _ = stream.read_exact(&mut large);
-                        let _ = stream.write_all(&large);
-                    } else {
-                        let _ = stream.write_all(answer.as_bytes());
-                    }
-                }
-            });
-        }
-    });
-    std::thread::spawn(move || {
-        let mut buffer = [0; 64];
-        while let Ok((_, from)) = udp.recv_from(&mut buffer) {
-            let _ = udp.send_to(said(from).as_bytes(), from);
-        }
-    });
-}
-
-fn dial(from: &File, to: &str, port: u16) -> std::io::Result<TcpStream> {
-    let to = SocketAddr::new(to.parse().unwrap(), port);
-    let stream = within(from, || TcpStream::connect_timeout(&to, PATIENCE))?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    Ok(stream)
-}
-
-fn tell(stream: &mut TcpStream) -> String {
-    stream.write_all(b"?").unwrap();
-    let mut buffer = [0; 64];
-    let count = stream.read(&mut buffer).unwrap();
-    String::from_utf8_lossy(&buffer[..count]).into_owned()
-}
-
-fn udp(from: &File, to: &str) -> UdpSocket {
-    let to = SocketAddr::new(to.parse().unwrap(), PORT);
-    let any = if to.is_ipv6() { "[::]:0" } else { "0.0.0.0:0" };
-    let socket = within(from, || {
-        let socket = UdpSocket::bind(any).unwrap();
-        socket.connect(to).unwrap();
-        socket
-    });
-    socket.set_read_timeout(Some(PATIENCE)).unwrap();
-    socket
-}
-
-fn tell_udp(socket: &UdpSocket) -> String {
-    socket.send(b"?").unwrap();
-    let mut buffer = [0; 64];
-    let count = socket.recv(&mut buffer).unwrap();
-    String::from_utf8_lossy(&buffer[..count]).into_owned()
-}
+use ingress_lab::{
+    Host, LARGE, LOCAL, Lab, PATIENCE, PORT, TARGET, dial, published, run, task, tell, tell_udp,
+    udp, within,
+};
 
 #[test]
 fn root_ingress_shows_the_task_its_true_client() {
@@ -743,5 +339,99 @@ fn root_ingress_leads_to_local_containers_too() {
     keep(Duration::from_millis(50)).unwrap();
     while bind().is_err() {
         assert!(start.elapsed() < PATIENCE, "the port is kept for ever");
+    }
+}
+
+/// Docker drops what it does not know; its chain for the rules of others lets ours through.
+#[test]
+fn root_ingress_passes_the_firewall_of_docker() {
+    let mut lab = Lab::new();
+    lab.publish(&[2]);
+    let rules = "
+        table ip filter {
+            chain DOCKER-USER { counter return; }
+            chain FORWARD {
+                type filter hook forward priority filter; policy drop;
+                jump DOCKER-USER
+            }
+        }";
+    let ours = |lab: &Lab| {
+        let listed = within(&lab.hosts[0].namespace, || {
+            run("nft list chain ip filter DOCKER-USER")
+        });
+        let lines = listed.lines().map(str::trim);
+        lines
+            .filter(|line| line.contains("overnet"))
+            .map(|line| line.split(" counter ").next().unwrap().to_owned())
+            .collect::<Vec<_>>()
+    };
+    within(&lab.hosts[0].namespace, || write_nft(rules));
+    until("our rules are there", || ours(&lab).len() == 2);
+    assert_eq!(ours(&lab), ["oifname \"ovt*\"", "iifname \"ovt*\""]);
+    let mut stream = dial(&lab.client, "192.168.77.1", PORT).unwrap();
+    assert_eq!(tell(&mut stream), "2 192.168.77.9");
+    // Docker's restart flushes the chain.
+    within(&lab.hosts[0].namespace, || {
+        write_nft("flush chain ip filter DOCKER-USER");
+    });
+    until("they are there again", || ours(&lab).len() == 2);
+    lab.hosts[0].assert_settled();
+    // Nothing of ours is left with nothing of ours.
+    let host = &mut lab.hosts[0];
+    host.desired = Desired::default();
+    host.replace();
+    assert_eq!(ours(&lab), [] as [&str; 0]);
+}
+
+/// To the task a client's port is one connection, whatever host it comes by.
+#[test]
+fn root_ingress_counts_one_client_port_by_two_hosts() {
+    let mut lab = Lab::new();
+    lab.publish(&[2]);
+    let crossed = |lab: &Lab| {
+        let host = &lab.hosts[1];
+        let counters = host.block(host.dataplane().counters()).unwrap();
+        counters[&task(2)[0]].crossed
+    };
+    let from = |to: &str| {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
+        let socket = socket.unwrap();
+        socket.set_reuse_address(true).unwrap();
+        let own: SocketAddr = "192.168.77.9:45678".parse().unwrap();
+        socket.bind(&own.into()).unwrap();
+        let to = SocketAddr::new(to.parse().unwrap(), PORT);
+        socket.connect_timeout(&to.into(), Duration::from_secs(1))?;
+        Ok::<TcpStream, std::io::Error>(socket.into())
+    };
+    let first = within(&lab.client, || from("192.168.77.1"));
+    let mut first = first.unwrap();
+    assert_eq!(tell(&mut first), "2 192.168.77.9");
+    assert_eq!(crossed(&lab), 0);
+    let second = within(&lab.client, || from("192.168.77.2"));
+    second.expect_err("the task has this connection by the other host");
+    assert!(crossed(&lab) > 0);
+    // The first one has not noticed.
+    assert_eq!(tell(&mut first), "2 192.168.77.9");
+}
+
+fn write_nft(rules: &str) {
+    let mut nft = Command::new("nft")
+        .args(["-f", "-"])
+        .stdin(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    nft.stdin
+        .take()
+        .unwrap()
+        .write_all(rules.as_bytes())
+        .unwrap();
+    assert!(nft.wait().unwrap().success());
+}
+
+fn until(what: &str, done: impl Fn() -> bool) {
+    let limit = Instant::now() + PATIENCE;
+    while !done() {
+        assert!(Instant::now() < limit, "{what}");
+        std::thread::sleep(Duration::from_millis(10));
     }
 }

@@ -299,6 +299,25 @@ pub fn write(list: &mut Message, chain: &str, part: &Part) {
                 e.big(2, 3).big(4, 1);
             });
         }
+        Part::Opens => {
+            meta(list, 16);
+            compare(list, true, &[6]);
+            payload(list, 2, 13, 1);
+            // FIN, SYN, RST and ACK, of which SYN alone is set.
+            masked(list, &[0x17], &[0]);
+            compare(list, true, &[0x02]);
+        }
+        Part::ByAnotherHost => {
+            expression(list, "payload", |e| {
+                e.big(1, 8).big(2, 0).big(3, 6).big(4, 6);
+            });
+            expression(list, "ct", |e| {
+                e.big(1, 10).big(2, 3);
+            });
+            expression(list, "lookup", |e| {
+                e.text(1, "ways").big(2, 8).big(5, 1);
+            });
+        }
         Part::MarkPacket => {
             connection(list, 3);
             expression(list, "meta", |e| {

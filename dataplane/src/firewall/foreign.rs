@@ -3,7 +3,7 @@
 
 use std::io;
 
-use super::{GET_CHAIN, get, names};
+use super::{GET_CHAIN, docker, get, names};
 use crate::{
     netlink::{Netlink, attributes},
     rules::TableName,
@@ -23,8 +23,21 @@ pub struct Dropping {
     pub hook: u32,
 }
 
-/// All of them in the socket's namespace, sorted.
+/// Those in the socket's namespace that stand in our way, sorted: not Docker's where our rules
+/// are in it.
 pub fn dropping(socket: &mut Netlink) -> io::Result<Vec<Dropping>> {
+    let mut found = all(socket)?;
+    let passages = docker::look(socket)?;
+    for (family, passage) in [("ip", passages.ipv4), ("ip6", passages.ipv6)] {
+        if passage.is_some_and(|passage| passage.open) {
+            found.retain(|one| (one.family, one.table.as_str(), one.hook) != (family, "filter", 2));
+        }
+    }
+    Ok(found)
+}
+
+/// All of them in the socket's namespace, sorted.
+pub fn all(socket: &mut Netlink) -> io::Result<Vec<Dropping>> {
     let mut found = Vec::new();
     let mut question = get(GET_CHAIN);
     question.set_family(0);

@@ -1,6 +1,7 @@
 //! nftables over netlink: writing a [`Ruleset`] in one transaction, and reading ours back.
 //! Numbers are those of linux/netfilter/nf_tables.h; all are in network byte order.
 
+pub mod docker;
 pub mod expressions;
 pub mod foreign;
 pub mod maps;
@@ -291,7 +292,26 @@ pub fn new_rule(table: &str, chain: &str, rule: &[Part]) -> Message {
 
 /// A rule at the chain's end; `note` is at most 120 bytes.
 pub fn rule_of(table: &str, chain: &str, note: &str, fill: impl FnOnce(&mut Message)) -> Message {
-    let mut message = message(NEW_RULE, CREATE | APPEND);
+    rule_at(CREATE | APPEND, (table, chain), note, fill)
+}
+
+/// A rule before all others of the chain.
+pub fn first_rule_of(
+    table: &str,
+    chain: &str,
+    note: &str,
+    fill: impl FnOnce(&mut Message),
+) -> Message {
+    rule_at(CREATE, (table, chain), note, fill)
+}
+
+fn rule_at(
+    flags: u16,
+    (table, chain): (&str, &str),
+    note: &str,
+    fill: impl FnOnce(&mut Message),
+) -> Message {
+    let mut message = message(NEW_RULE, flags);
     message.text(1, table).text(2, chain);
     message.nest(4, fill);
     // As `nft` writes comments: type 0, length, text with its NUL.

@@ -3,12 +3,12 @@
 use std::{collections::BTreeMap, io};
 
 use super::{
-    DEL_CHAIN, DEL_ELEMENTS, DEL_RULE, ELEMENTS_PER_MESSAGE, GET_ELEMENTS, NEW_CHAIN, NEW_ELEMENTS,
-    edge, get, maps, maps::inner, message, rule_with_maps,
+    DEL_CHAIN, DEL_ELEMENTS, DEL_RULE, ELEMENTS_PER_MESSAGE, GET_ELEMENTS, GET_RULE, NEW_CHAIN,
+    NEW_ELEMENTS, edge, get, maps, maps::inner, message, names, rule_with_maps,
 };
 use crate::{
     ingress::{Change, Entry},
-    netlink::{CREATE, Message, Netlink, attributes},
+    netlink::{CREATE, Message, Netlink, attributes, text_of},
     rules::TableName,
 };
 
@@ -100,4 +100,31 @@ pub fn counted(socket: &mut Netlink, set: &str) -> io::Result<BTreeMap<Vec<u8>, 
         Err(error) => Err(error),
         Ok(()) => Ok(found),
     }
+}
+
+/// How many connections were opened that to this sandbox are ones that another host has led here.
+pub fn crossed(socket: &mut Netlink) -> io::Result<u64> {
+    let mut found = 0;
+    let mut message = get(GET_RULE);
+    message.text(1, TABLE.text()).text(2, "prerouting");
+    socket.dump(message, |_, body| {
+        let (table, chain) = names(body, 1, 2);
+        if table == TABLE.text() && chain == "prerouting" {
+            let rule = attributes(body.get(4..).unwrap_or_default());
+            let lists = rule.filter(|(kind, _)| *kind == 4);
+            let all = lists.flat_map(|(_, list)| attributes(list));
+            found += all.filter_map(|(_, one)| counter(one)).sum::<u64>();
+        }
+    })?;
+    Ok(found)
+}
+
+/// The packets of an expression that counts.
+fn counter(expression: &[u8]) -> Option<u64> {
+    let name = inner(expression, 1)?;
+    if text_of(name) != "counter" {
+        return None;
+    }
+    let packets = inner(inner(expression, 2)?, 2)?;
+    packets.try_into().ok().map(u64::from_be_bytes)
 }

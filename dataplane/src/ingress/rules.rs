@@ -281,17 +281,41 @@ pub fn marks(desired: &Desired, sandbox: &Sandbox) -> Option<Ruleset> {
     };
     let arrive = interfaces
         .iter()
-        .map(|name| vec![Part::In((*name).clone()), Part::New, Part::MarkHost])
+        .flat_map(|name| {
+            let from = || Part::In((*name).clone());
+            [
+                vec![from(), Part::New, Part::MarkHost],
+                // To the task it is the connection that another host has led here.
+                vec![
+                    from(),
+                    Part::Opens,
+                    Part::Established,
+                    Part::ByAnotherHost,
+                    Part::Count,
+                ],
+            ]
+        })
         .collect();
+    let ways = Set {
+        key_type: MAC.0 << 6 | MARK.0,
+        // Each part is filled up to four bytes.
+        key_length: MAC.1 + 2 + MARK.1,
+        counted: false,
+        elements: map
+            .elements
+            .iter()
+            .map(|(mac, mark)| [mac.as_slice(), &[0, 0], mark].concat())
+            .collect(),
+    };
     Some(Ruleset {
         name: TableName::Ingress,
+        sets: [("ways".to_owned(), ways)].into(),
         maps: [("hosts".to_owned(), map)].into(),
         chains: vec![
             chain("prerouting", "filter", 0, -150, arrive),
             // Without a condition: a program that marks its packets must not choose the host.
             chain("output", "filter", 3, -150, vec![vec![Part::MarkPacket]]),
         ],
-        ..Ruleset::default()
     })
 }
 
@@ -344,7 +368,8 @@ pub fn flows(desired: &Desired) -> (BTreeMap<u32, BTreeSet<IpAddr>>, Vec<IpNetwo
     (allowed, subnets(desired, &networks))
 }
 
-fn publishing<'a>(desired: &Desired, sandbox: &'a Sandbox) -> Option<BTreeSet<&'a String>> {
+/// The names of the sandbox's interfaces that it publishes by.
+pub fn publishing<'a>(desired: &Desired, sandbox: &'a Sandbox) -> Option<BTreeSet<&'a String>> {
     let networks = networks(desired);
     let interfaces: BTreeSet<_> = sandbox
         .interfaces

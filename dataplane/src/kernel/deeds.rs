@@ -77,6 +77,7 @@ impl Linux {
             | Step::MakeVxlan { segment, .. }
             | Step::SetVxlan { segment, .. } => Place::Overlay(segment.clone()),
             Step::SetForwarding(_)
+            | Step::SetPassage { .. }
             | Step::SetElements { .. }
             | Step::DropGateway { .. }
             | Step::MakeGateway { .. }
@@ -186,6 +187,10 @@ impl Linux {
                 }
                 Ok(())
             }
+            Step::SetPassage { ipv6, open } => match &mut self.host.nft {
+                Some(nft) => firewall::docker::set(nft, *ipv6, *open),
+                None => Ok(()),
+            },
             Step::MakeBridge {
                 place,
                 segment,

@@ -18,7 +18,7 @@ use crate::{
     firewall,
     report::Error,
     rules::TableName,
-    view::{Forwarding, Observed, Place, bridge_name, vxlan_name},
+    view::{Forwarding, Observed, Passages, Place, bridge_name, vxlan_name},
 };
 
 /// Files of overlay networks among the containers' in `netns/`, which are named by their ids.
@@ -164,12 +164,13 @@ impl Linux {
                 view.segments.insert(tag.to_owned(), segment);
             }
         }
-        (view.table, view.ingress) = match &mut self.host.nft {
+        (view.table, view.ingress, view.passages) = match &mut self.host.nft {
             Some(nft) => (
                 firewall::read(nft, TableName::Overnet)?,
                 firewall::read(nft, TableName::Ingress)?,
+                firewall::docker::look(nft)?,
             ),
-            None => (None, None),
+            None => (None, None, Passages::default()),
         };
         view.gateways = sight
             .sandbox()

@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::Path,
     time::{Duration, Instant},
 };
 
@@ -174,6 +175,12 @@ impl Linux {
             }
         }
         Ok(counters)
+    }
+
+    /// See [`firewall::ports::crossed`].
+    pub fn crossed(&mut self, sandbox: &Path) -> io::Result<u64> {
+        let place = Place::Sandbox(sandbox.to_owned());
+        firewall::ports::crossed(self.nft(&place)?)
     }
 
     /// Takes the ways of ports that are not ours out of a table to be.

@@ -49,6 +49,7 @@ pub(super) fn scope(step: &Step) -> String {
         | Step::MakeGateway { segment, .. }
         | Step::SetGateway { segment, .. } => segment.clone(),
         Step::SetForwarding(_)
+        | Step::SetPassage { .. }
         | Step::SetElements { .. }
         | Step::CutPublished { .. }
         | Step::SetPorts(_)
@@ -86,6 +87,8 @@ pub(super) fn what(step: &Step) -> String {
         Step::DropNamespace { .. } => "unbind the network's namespace".into(),
         Step::MakeNamespace { .. } => "make the network's namespace".into(),
         Step::SetForwarding(_) => "turn forwarding on".into(),
+        Step::SetPassage { open: true, .. } => "open Docker's firewall for our networks".into(),
+        Step::SetPassage { .. } => "take our rules out of Docker's firewall".into(),
         Step::MakeBridge { segment, .. } => format!("make the bridge {}", bridge_name(segment)),
         Step::SetBridge { segment, .. } => format!("set the bridge {}", bridge_name(segment)),
         Step::MakeVxlan { segment, vxlan } => format!(

@@ -59,6 +59,11 @@ pub enum Step {
         segment: String,
     },
     SetForwarding(Forwarding),
+    /// Lets our devices through Docker's firewall, or no more.
+    SetPassage {
+        ipv6: bool,
+        open: bool,
+    },
     /// The namespace of an overlay network, br_netfilter off.
     MakeNamespace {
         segment: String,
@@ -201,7 +206,7 @@ impl Step {
                 place: Place::Host, ..
             } => 20,
             Self::SetElements { .. } | Self::SetPorts(_) => 21,
-            Self::CutPublished { .. } | Self::SetForwarding(_) => 22,
+            Self::CutPublished { .. } | Self::SetForwarding(_) | Self::SetPassage { .. } => 22,
             Self::MakeNamespace { .. } => 23,
             Self::MakeBridge { .. } => 24,
             Self::SetBridge { .. } => 25,

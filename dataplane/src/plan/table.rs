@@ -5,7 +5,7 @@ use crate::{
     desired::Desired,
     ingress,
     rules::{Ruleset, TableName},
-    view::{Forwarding, Place, Table, View, gateway_name},
+    view::{Forwarding, Passage, Place, Table, View, gateway_name},
 };
 
 pub fn diff_host(plan: &mut Plan, desired: &Desired, wanted: &View, seen: &View) {
@@ -20,6 +20,9 @@ pub fn diff_host(plan: &mut Plan, desired: &Desired, wanted: &View, seen: &View)
             "host: forwarding between interfaces is off; networks of this host need it",
         );
     }
+    let Forwarding { ipv4, ipv6 } = wanted.forwarding;
+    diff_passage(plan, false, ipv4, seen.passages.ipv4);
+    diff_passage(plan, true, ipv6, seen.passages.ipv6);
     let rules = || crate::rules::host(desired).unwrap_or_default();
     // The same rules with other elements is the case of every joining host: no new table.
     if let (Some(want), Some(have)) = (&wanted.table, &seen.table)
@@ -54,6 +57,20 @@ pub fn diff_host(plan: &mut Plan, desired: &Desired, wanted: &View, seen: &View)
         seen.table.as_ref(),
         rules,
     );
+}
+
+/// Docker's firewall is opened where it would drop what is forwarded for us.
+fn diff_passage(plan: &mut Plan, ipv6: bool, wanted: bool, seen: Option<Passage>) {
+    let Some(Passage { drops, open }) = seen else {
+        return;
+    };
+    let reason = match (wanted, open) {
+        (true, false) if drops => "Docker's firewall drops what is forwarded for our networks",
+        (false, true) => "our rules in Docker's firewall are not wanted",
+        _ => return,
+    };
+    let open = wanted;
+    plan.step(Step::SetPassage { ipv6, open }, format!("host: {reason}"));
 }
 
 /// Gateways and published ports.
