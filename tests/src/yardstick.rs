@@ -8,7 +8,7 @@ use std::{
     fs,
     io::{Read as _, Write as _},
     net::{SocketAddr, TcpListener, TcpStream},
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
@@ -51,11 +51,13 @@ impl Figure {
     }
 }
 
-/// Where one end runs: a process of `host` whose network namespace it is.
+/// Whose network namespace one end runs in.
 #[derive(Clone)]
-pub struct Place {
-    pub host: Host,
-    pub pid: String,
+pub enum Place {
+    /// Of a process of a host.
+    Process { host: Host, pid: String },
+    /// Bound at this path.
+    Bound(PathBuf),
 }
 
 /// From a client to a server.
@@ -152,7 +154,7 @@ pub fn by_hand(one: &Host, two: &Host) -> Result<[(Place, String); 2]> {
              'ip addr add 10.250.0.{number}/24 dev eth0 && ip link set lo up && ip link set eth0 up'"
         );
         host.exec(["sh", "-c", &script]).ok();
-        let place = Place {
+        let place = Place::Process {
             host: host.clone(),
             pid,
         };
@@ -165,15 +167,24 @@ pub fn by_hand(one: &Host, two: &Host) -> Result<[(Place, String); 2]> {
 impl Place {
     fn spawn(&self, words: &[&str]) -> Result<Child> {
         let mut command = Command::new("nsenter");
-        command.args(["-t", &self.pid, "-n", "--"]).args(words);
+        match self {
+            Self::Process { pid, .. } => command.args(["-t", pid, "-n"]),
+            Self::Bound(path) => command.arg(format!("--net={}", path.display())),
+        };
         command
+            .arg("--")
+            .args(words)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        self.host.spawn(command)
+        match self {
+            Self::Process { host, .. } => host.spawn(command),
+            Self::Bound(_) => Ok(command.spawn()?),
+        }
     }
 
-    fn run(&self, words: &[&str]) -> Result<String> {
+    /// Runs a command there to its end; what it printed.
+    pub fn run(&self, words: &[&str]) -> Result<String> {
         let output = self.spawn(words)?.wait_with_output()?;
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
         ensure!(

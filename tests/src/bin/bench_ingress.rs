@@ -51,7 +51,7 @@ fn measure(rounds: usize, publishings: usize) -> Result<()> {
 
 fn ways(lab: &Lab) -> Result<Vec<Way>> {
     let (one, two) = (lab.host("worker01"), lab.host("worker02"));
-    let client = Place {
+    let client = Place::Process {
         host: lab.host("client"),
         pid: "1".into(),
     };
@@ -78,7 +78,7 @@ fn ways(lab: &Lab) -> Result<Vec<Way>> {
             .then(|| pid.clone())
             .ok_or(pid)
     });
-    let task = Place {
+    let task = Place::Process {
         host: two.clone(),
         pid: task,
     };

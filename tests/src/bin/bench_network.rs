@@ -77,7 +77,7 @@ fn way(name: &'static str, server: Place, client: Place, address: &str) -> Resul
 }
 
 fn raw(one: &Host, two: &Host) -> Result<Way> {
-    let place = |host: &Host| Place {
+    let place = |host: &Host| Place::Process {
         host: host.clone(),
         pid: "1".into(),
     };
@@ -95,7 +95,7 @@ fn overnet(lab: &Lab, one: &Host, two: &Host) -> Result<Way> {
         let shown = "{{.State.Pid}} {{.NetworkSettings.Networks.bench.IPAddress}}";
         let shown = host.ctl(["inspect", "--format", shown, "bench"]).ok();
         let (pid, address) = shown.split_once(' ').context("a process and an address")?;
-        let place = Place {
+        let place = Place::Process {
             host: host.clone(),
             pid: pid.into(),
         };
