@@ -19,6 +19,7 @@ pub mod node;
 mod omit;
 pub mod paths;
 pub mod payload;
+pub mod ports;
 pub mod query;
 pub mod service;
 pub mod swarm;

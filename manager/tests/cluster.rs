@@ -115,6 +115,7 @@ impl Host {
         let register = Register {
             description: description(name, own),
             generation: Generation::default(),
+            level: manager::wire::LEVEL,
         };
         let mut stream = connection.session(&register).await.unwrap();
         let SessionMessage::Welcome(welcome) = stream.next().await.unwrap() else {

@@ -290,6 +290,7 @@ async fn session(
             let register = Register {
                 description: description("worker01", "192.0.2.101"),
                 generation: Generation::default(),
+                level: manager::wire::LEVEL,
             };
             let mut stream = connection.session(&register).await?;
             let first = stream.next().await?;

@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 use crate::{
     AgedReport, Cluster, ClusterSpec, ContainerId, Endpoint, EndpointId, EndpointState, Generation,
     Id, Network, NetworkId, NetworkSpec, Node, NodeId, NodeSpec, PathReport, Payload, PayloadKind,
-    PayloadSpec, Service, ServiceId, ServiceSpec, Task, TaskId, TaskStatus, service::ServiceStatus,
+    PayloadSpec, Service, ServiceId, ServiceSpec, Task, TaskId, TaskStatus,
+    publish::{PortSight, ServicePort},
+    service::ServiceStatus,
 };
 
 /// What can be asked of the leader.
@@ -106,6 +108,16 @@ pub enum Verb {
         order: Id,
         refused: Vec<String>,
     },
+    /// What a node sees of ports that it was asked about.
+    PortsSeen {
+        node: NodeId,
+        order: Id,
+        sights: Vec<PortSight>,
+    },
+    /// How every host sees the published ports of a service, or of all; asks the hosts.
+    PortList {
+        service: Option<String>,
+    },
     /// What a node says of its tasks; statuses only move forward.
     TaskReport {
         node: NodeId,
@@ -160,6 +172,7 @@ impl Verb {
             | Self::TaskSheet(_)
             | Self::PayloadList { .. }
             | Self::PayloadInspect { .. }
+            | Self::PortList { .. }
             | Self::PathList => true,
             Self::ClusterUpdate { .. }
             | Self::NodeUpdate { .. }
@@ -174,6 +187,7 @@ impl Verb {
             | Self::ServiceRemove { .. }
             | Self::ServiceRebalance { .. }
             | Self::PortsKept { .. }
+            | Self::PortsSeen { .. }
             | Self::TaskReport { .. }
             | Self::PayloadCreate { .. }
             | Self::PayloadUpdate { .. }
@@ -194,7 +208,8 @@ impl Verb {
             Self::PathReport(report) => Askers::Node(&report.node),
             Self::NodeEndpoints { node }
             | Self::TaskReport { node, .. }
-            | Self::PortsKept { node, .. } => Askers::Node(node),
+            | Self::PortsKept { node, .. }
+            | Self::PortsSeen { node, .. } => Askers::Node(node),
             Self::ClusterInspect
             | Self::ClusterUpdate { .. }
             | Self::NodeList
@@ -219,6 +234,7 @@ impl Verb {
             | Self::PayloadInspect { .. }
             | Self::PayloadUpdate { .. }
             | Self::PayloadRemove { .. }
+            | Self::PortList { .. }
             | Self::PathList => Askers::Managers,
         }
     }
@@ -316,6 +332,7 @@ pub enum Answer {
     Payloads(Vec<Payload>),
     Payload(Box<Payload>),
     Paths(Vec<AgedReport>),
+    Ports(Vec<ServicePort>),
 }
 
 /// Consensus as one manager sees it; the leader knows most.

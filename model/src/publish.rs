@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::service::{LABEL_PUBLISH, PortConfig, Protocol};
+use crate::{
+    NodeId, ServiceId,
+    service::{LABEL_PUBLISH, PortConfig, Protocol},
+};
 
 /// Which of a service's tasks a port of a host leads to.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +35,45 @@ pub struct HeldPort {
     pub protocol: Protocol,
     pub port: u16,
     pub address: Option<IpAddr>,
+}
+
+/// What a host sees of a port that it is to publish.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortSight {
+    pub port: HeldPort,
+    /// Whether the host is to publish it.
+    pub told: bool,
+    /// Why it does not lead anywhere on this host; absent: it does, or is not to.
+    pub obstacle: Option<String>,
+    /// Who on this host may drop what was forwarded to a task, as sentences.
+    pub drops: Vec<String>,
+    /// The tasks that it leads to; empty: it refuses.
+    pub tasks: Vec<TaskTraffic>,
+}
+
+/// What a host has counted of published connections to a task, since that came into load balancing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskTraffic {
+    /// Of the task, on the ingress network.
+    pub address: IpAddr,
+    pub connections: u64,
+    /// Packets to the task and from it.
+    pub sent: u64,
+    pub received: u64,
+    /// On the task's own host: connections that could not come about, because the same client's
+    /// port had one to the task by another host.
+    pub crossed: u64,
+}
+
+/// A published port of a service, on all hosts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServicePort {
+    pub service: ServiceId,
+    pub name: String,
+    pub target: u16,
+    pub port: HeldPort,
+    /// Absent: the host did not answer in time.
+    pub hosts: Vec<(NodeId, Option<PortSight>)>,
 }
 
 impl PublishOptions {

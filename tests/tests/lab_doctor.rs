@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)] // all of it is tests
 
-use std::time::Duration;
+use std::{net::TcpListener, time::Duration};
 
 use serde_json::Value;
 use tests::{Host, Lab, Options, wait};
@@ -104,5 +104,66 @@ fn what_is_wrong_is_found_and_what_is_well_is_not() {
         (health.status, health.text().trim()),
         (200, r#"{"Status":"ok","Problems":[]}"#)
     );
+    published_ports(&manager, &worker);
     lab.down().unwrap();
+}
+
+/// A port that a host lost while its daemon was away, and what stands in its packets' way.
+fn published_ports(manager: &Host, worker: &Host) {
+    assert_eq!(level(manager, "published ports"), "ok");
+    let create = "service create -d --name echo --replicas 2 --publish 8000:8080 \
+                  --constraint node.role==worker registry:5000/example/echo:latest";
+    manager.ctl(create.split_whitespace()).ok();
+    let page = || manager.ctl(["service", "inspect", "--pretty", "echo"]).ok();
+    let leads =
+        "\n 8000/tcp to 8080\n  manager01, worker01, worker02, worker03: leads to echo.1, echo.2";
+    wait::until("all hosts lead there", LIMIT, || {
+        let page = page();
+        page.ends_with(leads).then_some(()).ok_or(page)
+    });
+    assert_eq!(level(manager, "published ports"), "ok");
+
+    worker.kill().unwrap();
+    let bind = || {
+        worker
+            .within(|| TcpListener::bind(("0.0.0.0", 8000)))
+            .unwrap()
+    };
+    let listener = wait::until("another program has the port", LIMIT, bind);
+    worker.start().unwrap();
+    let check = "port 8000/tcp of service echo";
+    wait::until("the host that lost the port is named", LIMIT, || {
+        let found = findings(manager, check);
+        let said = found.iter().any(|finding| {
+            finding["Level"] == "error"
+                && finding["Found"].as_str().is_some_and(|found| {
+                    found.starts_with("worker01: ") && found.contains("already in use")
+                })
+        });
+        said.then_some(()).ok_or(found)
+    });
+    let page = page();
+    assert!(
+        page.contains("\n  worker01: does not have the port: "),
+        "{page}"
+    );
+    drop(listener);
+    wait::until("the port is taken as soon as it is free", LIMIT, || {
+        let page = manager.ctl(["service", "inspect", "--pretty", "echo"]).ok();
+        page.ends_with(leads).then_some(()).ok_or(page)
+    });
+
+    let table =
+        "table inet other { chain forward { type filter hook forward priority 0; policy drop; }; }";
+    worker
+        .exec(["sh", "-c", &format!("echo '{table}' | nft -f -")])
+        .ok();
+    let found = findings(manager, check);
+    let said = found[0]["Found"].as_str().unwrap();
+    assert!(
+        said.starts_with("worker01: chain forward of table inet other"),
+        "{found:#?}"
+    );
+    worker.exec(["nft", "delete table inet other"]).ok();
+    manager.ctl(["service", "rm", "echo"]).ok();
 }

@@ -3,8 +3,15 @@
 use std::{sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
-use manager::{client::Connection, wire::PortOrder};
-use model::{NodeId, control::Verb, publish::HeldPort};
+use manager::{
+    client::Connection,
+    wire::{PortOrder, PortQuestion},
+};
+use model::{
+    NodeId,
+    control::Verb,
+    publish::{HeldPort, PortSight},
+};
 
 use super::ClusterNode;
 
@@ -15,6 +22,9 @@ pub trait PortKeeper: Send + Sync + 'static {
 
     /// Gives up those that are only kept.
     fn release(&self, ports: &[HeldPort]);
+
+    /// What this host sees of each; nothing if it cannot look.
+    fn look<'a>(&'a self, ports: &'a [HeldPort]) -> BoxFuture<'a, Vec<PortSight>>;
 }
 
 impl ClusterNode {
@@ -42,7 +52,27 @@ pub(super) async fn obey(
         order: order.order,
         refused,
     };
-    if let Err(error) = connection.call(&verb).await {
+    tell(&connection, &verb).await;
+}
+
+/// Looks at ports, and says what is seen.
+pub(super) async fn answer(
+    connection: Connection,
+    node: NodeId,
+    keeper: Arc<dyn PortKeeper>,
+    question: PortQuestion,
+) {
+    let sights = keeper.look(&question.ports).await;
+    let verb = Verb::PortsSeen {
+        node,
+        order: question.order,
+        sights,
+    };
+    tell(&connection, &verb).await;
+}
+
+async fn tell(connection: &Connection, verb: &Verb) {
+    if let Err(error) = connection.call(verb).await {
         tracing::debug!(%error, "the word about ports did not reach the manager");
     }
 }

@@ -6,7 +6,7 @@ use futures_util::FutureExt as _;
 use manager::{
     client::{CALL_LIMIT, ClientError, Connection, SessionStream},
     tls,
-    wire::{Register, SessionMessage},
+    wire::{LEVEL, Register, SessionMessage},
 };
 use model::{Generation, Id, Refusal, node::NodeDescription};
 use rand::Rng as _;
@@ -113,6 +113,7 @@ async fn open(shared: &Shared, member: &Member, address: SocketAddr) -> Result<O
     let register = Register {
         description: described.clone(),
         generation: shared.feed.current().generation,
+        level: LEVEL,
     };
     let mut stream = connection.session(&register).await?;
     let first = tokio::time::timeout(CALL_LIMIT, stream.next())
@@ -243,6 +244,13 @@ async fn receive(
                 if let Some(keeper) = shared.ports.get().cloned() {
                     let node = member.membership().node_id;
                     pushes.spawn(ports::obey(connection.clone(), node, keeper, *order));
+                }
+                Ok(())
+            }
+            SessionMessage::LookAtPorts(question) => {
+                if let Some(keeper) = shared.ports.get().cloned() {
+                    let node = member.membership().node_id;
+                    pushes.spawn(ports::answer(connection.clone(), node, keeper, *question));
                 }
                 Ok(())
             }

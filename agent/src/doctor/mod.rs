@@ -1,12 +1,13 @@
 //! What is wrong with this host and its cluster, what it means, and the command that mends it.
 //!
-//! [`look`] reads; [`host`], [`cluster`] and [`paths`] judge what was read and are pure. The daemon answers
+//! [`look`] reads; [`host`], [`cluster`], [`paths`] and [`ports`] judge what was read and are pure. The daemon answers
 //! for both (`GET /overnet/doctor`); `ovnd doctor` looks at the host itself where no daemon does.
 
 pub mod cluster;
 pub mod host;
 pub mod look;
 pub mod paths;
+pub mod ports;
 
 use std::{fmt::Write as _, process::ExitCode};
 

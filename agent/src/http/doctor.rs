@@ -16,7 +16,7 @@ use crate::{
     doctor::{
         Finding, QUESTION,
         cluster::{self, ClusterSight},
-        host, look, paths,
+        host, look, paths, ports,
     },
 };
 
@@ -46,6 +46,9 @@ async fn examine(State(state): State<AppState>) -> Answer {
     }
     if knows_paths && let Ok(sight) = super::paths::sight(&state, None).await {
         findings.extend(paths::examine(&sight, &paths::paths(&sight)));
+    }
+    if knows_paths && let Ok(sight) = super::ports::sight(&state, None).await {
+        findings.extend(ports::examine(&sight));
     }
     Ok(json(&findings))
 }

@@ -23,6 +23,7 @@ mod networks;
 mod nodes;
 mod paths;
 mod payloads;
+mod ports;
 mod service_logs;
 mod services;
 mod state;
@@ -86,6 +87,7 @@ fn routes() -> Router<AppState> {
         .merge(service_logs::routes())
         .merge(tasks::routes())
         .merge(paths::routes())
+        .merge(ports::routes())
         .merge(payloads::routes())
         .merge(networks::routes())
         .merge(containers::routes())

@@ -3,11 +3,20 @@
 
 use std::time::Duration;
 
-use dataplane::desired::HostPort;
+use dataplane::{
+    firewall::foreign::{self, Dropping},
+    netlink::Netlink,
+};
 use futures_util::future::BoxFuture;
-use model::{ContainerId, publish::HeldPort};
+use model::{
+    ContainerId,
+    publish::{HeldPort, PortSight},
+};
 
-use super::{Networks, published};
+use super::{
+    Networks,
+    port_sights::{self, host_port},
+};
 use crate::{cluster::PortKeeper, worker::Flows};
 
 impl Flows for Networks {
@@ -22,14 +31,6 @@ impl Flows for Networks {
                 }
             }
         })
-    }
-}
-
-fn host_port(port: &HeldPort) -> HostPort {
-    HostPort {
-        protocol: published::protocol(port.protocol),
-        port: port.port,
-        address: port.address,
     }
 }
 
@@ -60,4 +61,36 @@ impl PortKeeper for Networks {
         let ports = ports.iter().map(host_port).collect();
         self.dataplane.release_ports(ports);
     }
+
+    fn look<'a>(&'a self, ports: &'a [HeldPort]) -> BoxFuture<'a, Vec<PortSight>> {
+        Box::pin(async move {
+            let (observed, counters) =
+                tokio::join!(self.dataplane.observe(), self.dataplane.counters());
+            let (Ok(observed), Ok(counters)) = (observed, counters) else {
+                // Nothing is better than a guess: the manager says that this host did not answer.
+                return Vec::new();
+            };
+            let status = self.dataplane.status();
+            let failures: Vec<_> = {
+                let status = status.borrow();
+                let failed = status.failed.iter();
+                failed.map(|standing| standing.failure.clone()).collect()
+            };
+            let desired = self.desired().await;
+            let seen = port_sights::Seen {
+                desired: &desired,
+                held: &observed.view.ports,
+                failures: &failures,
+                counters: &counters,
+                dropping: &dropping(),
+            };
+            port_sights::sights(ports, seen)
+        })
+    }
+}
+
+fn dropping() -> Vec<Dropping> {
+    Netlink::open(libc::NETLINK_NETFILTER)
+        .and_then(|mut socket| foreign::dropping(&mut socket))
+        .unwrap_or_default()
 }

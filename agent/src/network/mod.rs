@@ -14,6 +14,7 @@ mod endpoints;
 mod flows;
 pub mod local;
 mod paths;
+mod port_sights;
 mod ports;
 mod published;
 mod record;
@@ -36,6 +37,7 @@ use model::{Assignments, ContainerId, Generation, NodeId, Refusal, control::Answ
 use runtime::network::{ConnectRequest, Connected, ConnectedEndpoint, Network, NetworkMode};
 use tokio::sync::{Mutex, Notify, watch};
 
+pub use self::port_sights::host_port;
 pub use self::record::{Survives, write_atomically};
 use self::{
     local::{LocalAddresses, LocalNetwork, LocalNetworks},

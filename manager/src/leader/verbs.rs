@@ -15,6 +15,7 @@ use crate::{
     control::{self, Attempt},
     dispatcher::REST,
     orchestrator::handover::LATE,
+    server::Word,
     store::{Rest, Tables},
 };
 
@@ -125,8 +126,21 @@ impl Manager {
                 order,
                 refused,
             } => {
-                self.port_desk().answer(&order, node, refused);
+                let word = Word::Refused(refused);
+                self.port_desk().answer(&order, node, word);
                 Ok(Answer::Done)
+            }
+            Verb::PortsSeen {
+                node,
+                order,
+                sights,
+            } => {
+                let word = Word::Seen(sights);
+                self.port_desk().answer(&order, node, word);
+                Ok(Answer::Done)
+            }
+            Verb::PortList { service } => {
+                Ok(Answer::Ports(self.port_list(service.as_deref()).await?))
             }
             Verb::PathReport(report) => {
                 let (view, mut report) = (store.view(), *report);

@@ -58,6 +58,7 @@ impl Service for Members {
         Ok(Response::new(Box::pin(messages(
             Arc::clone(&self.0),
             member.node,
+            register.level,
             term,
         ))))
     }
@@ -192,6 +193,7 @@ fn elsewhere(manager: &Manager) -> SessionMessage {
 fn messages(
     manager: Arc<Manager>,
     node: NodeId,
+    level: u32,
     term: CancellationToken,
 ) -> impl Stream<Item = Result<Payload, Status>> + Send {
     async_stream::stream! {
@@ -199,7 +201,7 @@ fn messages(
         let session = control::new_id();
         manager.sessions().open(&node, session.clone(), model::Generation::default(), Instant::now());
         let mut orders = manager.log_desk().session(&node);
-        let mut ports = manager.port_desk().session(&node);
+        let mut ports = manager.port_desk().session(&node, level);
         let open = Open { manager: Arc::clone(&manager), node: node.clone(), session: session.clone() };
         let Some(own) = tables.node(&node).cloned() else {
             yield pack(&SessionMessage::Removed);
@@ -220,7 +222,7 @@ fn messages(
             let watched = tokio::select! {
                 watched = watch.next() => Ok(watched),
                 Some(order) = orders.recv() => Err(SessionMessage::Logs(Box::new(order))),
-                Some(order) = ports.recv() => Err(SessionMessage::Ports(Box::new(order))),
+                Some(order) = ports.recv() => Err(order.into()),
                 () = term.cancelled() => {
                     yield pack(&elsewhere(&manager));
                     break;

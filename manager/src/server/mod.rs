@@ -9,7 +9,10 @@ mod ports;
 
 use std::{net::SocketAddr, sync::Arc};
 
-pub(crate) use self::{logs::LogDesk, ports::PortDesk};
+pub(crate) use self::{
+    logs::LogDesk,
+    ports::{PortDesk, Word},
+};
 
 use model::{Refusal, node::Role};
 use tokio::{

@@ -65,7 +65,16 @@ pub struct Register {
     pub description: NodeDescription,
     /// What the node's ledger has.
     pub generation: Generation,
+    /// What the node understands; 0 of one that does not say. See [`LEVEL`].
+    #[serde(default)]
+    pub level: u32,
 }
+
+/// What a node of this build understands of a session. A message that came with a level is not
+/// sent to a node below it: to that node it would be a broken session.
+///
+/// 1: questions about ports.
+pub const LEVEL: u32 = 1;
 
 /// What a session says, in this order: one welcome, one full set, then anything but a welcome.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -83,6 +92,8 @@ pub enum SessionMessage {
     Logs(Box<LogOrder>),
     /// Somebody is about to publish ports.
     Ports(Box<PortOrder>),
+    /// Somebody wants to know how this host sees ports; from level 1 on.
+    LookAtPorts(Box<PortQuestion>),
     /// The node was removed from the cluster; there is no coming back under this identity.
     Removed,
 }
@@ -166,6 +177,13 @@ pub struct PortOrder {
     pub ports: Vec<HeldPort>,
     /// For how long; absent: they are given up.
     pub keep: Option<Duration>,
+}
+
+/// Asks a host what it sees of ports; the answer is `Verb::PortsSeen`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PortQuestion {
+    pub order: Id,
+    pub ports: Vec<HeldPort>,
 }
 
 /// The first message of a host's stream of logs; the others are [`LogPush`].

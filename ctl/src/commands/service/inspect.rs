@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use clap::Args;
 
 use super::pretty::pretty;
+use super::published;
 use crate::commands::inspect::print_all;
 use crate::commands::text;
 use crate::failure::Failure;
@@ -67,7 +68,26 @@ pub async fn inspect(session: &Session, args: InspectArgs) -> Result<(), Failure
                 names.insert(id.to_owned(), text(&network, "/Name").to_owned());
             }
         }
-        session.print(&pretty(&service, &names, session.now()))?;
+        let mut page = pretty(&service, &names, session.now());
+        if publishes(&service) {
+            let call = client
+                .get("/overnet/ports")
+                .query("service", text(&service, "/ID"));
+            // Another engine, or an older one, has no such page.
+            if let Ok(ports) = call.value().await {
+                page = page.trim_end().to_owned() + "\n" + &published::on_hosts(&ports) + "\n";
+            }
+        }
+        session.print(&page)?;
     }
     Ok(())
+}
+
+/// Whether it has a port on all hosts.
+fn publishes(service: &serde_json::Value) -> bool {
+    let ports = service
+        .pointer("/Endpoint/Ports")
+        .and_then(|p| p.as_array());
+    let mut ports = ports.into_iter().flatten();
+    ports.any(|port| text(port, "/PublishMode") == "ingress")
 }

@@ -8,6 +8,7 @@ mod lookup;
 mod ls;
 mod pretty;
 mod ps;
+mod published;
 mod scale;
 pub mod send;
 mod status;
