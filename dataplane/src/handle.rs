@@ -59,8 +59,9 @@ impl Dataplane {
         report
     }
 
-    /// Carries out a difference without looking at the rest.
-    pub async fn change(&self, changes: Vec<Change>) -> Report {
+    /// Carries out a difference without looking at the rest. It is on its way when this returns,
+    /// after those of earlier calls; what waits together is carried out together.
+    pub fn change(&self, changes: Vec<Change>) -> impl Future<Output = Report> + Send + '_ {
         self.dns.apply(&changes);
         let mut opened = Vec::new();
         for change in &changes {
@@ -84,9 +85,12 @@ impl Dataplane {
                 | Change::RemovePublished(_) => {}
             }
         }
-        let mut report = self.ask(|answer| Order::Change(changes, answer)).await;
-        self.open_dns(opened, &mut report).await;
-        report
+        let answer = self.order(|answer| Order::Change(changes, answer));
+        async move {
+            let mut report = answer.await.unwrap_or_else(|_| down());
+            self.open_dns(opened, &mut report).await;
+            report
+        }
     }
 
     /// Newest status; a slow reader misses nothing but what is past.
@@ -188,24 +192,32 @@ impl Dataplane {
     }
 
     async fn ask(&self, order: impl FnOnce(oneshot::Sender<Report>) -> Order) -> Report {
-        self.ask_for(order).await.unwrap_or_else(|| Report {
-            failures: vec![crate::Failure {
-                scope: "host".into(),
-                sentence: Error::Down.to_string(),
-            }],
-        })
+        self.ask_for(order).await.unwrap_or_else(down)
     }
 
     async fn ask_for<T>(&self, order: impl FnOnce(oneshot::Sender<T>) -> Order) -> Option<T> {
+        self.order(order).await.ok()
+    }
+
+    fn order<T>(&self, order: impl FnOnce(oneshot::Sender<T>) -> Order) -> oneshot::Receiver<T> {
         let (answer, wait) = oneshot::channel();
         self.mailbox.send(order(answer));
-        wait.await.ok()
+        wait
     }
 }
 
 impl Drop for Dataplane {
     fn drop(&mut self) {
         self.mailbox.send(Order::Stop);
+    }
+}
+
+fn down() -> Report {
+    Report {
+        failures: vec![crate::Failure {
+            scope: "host".into(),
+            sentence: Error::Down.to_string(),
+        }],
     }
 }
 

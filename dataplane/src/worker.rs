@@ -38,6 +38,8 @@ const FULL_LOOK: Duration = Duration::from_secs(30);
 const FIRST_RETRY: Duration = Duration::from_millis(250);
 const LAST_RETRY: Duration = Duration::from_secs(30);
 const DRIFTS_KEPT: usize = 32;
+/// Changes that are carried out together at most.
+const TOGETHER: usize = 256;
 
 pub struct Worker {
     kernel: Linux,
@@ -103,6 +105,11 @@ impl Worker {
             loop {
                 match self.orders.try_recv() {
                     Ok(Order::Stop) | Err(TryRecvError::Disconnected) => return,
+                    Ok(Order::Change(changes, answer)) => {
+                        if let Some(Order::Stop) = self.change_together((changes, answer)) {
+                            return;
+                        }
+                    }
                     Ok(order) => self.obey(order),
                     Err(TryRecvError::Empty) => break,
                 }
@@ -156,8 +163,7 @@ impl Worker {
                 self.answer(answer, failures);
             }
             Order::Change(changes, answer) => {
-                let failures = self.change(changes);
-                self.answer(answer, failures);
+                self.change_together((changes, answer));
             }
             Order::Observe(answer) => {
                 let _ = answer.send(self.kernel.observe());
@@ -205,6 +211,50 @@ impl Worker {
         self.publish();
         // The asker may have left; the work stays done.
         let _ = answer.send(Report { failures });
+    }
+
+    /// Carries out a change with those that wait behind it: many containers that end at once cost
+    /// little more than one. Answers the order behind them, if it is another one's turn to stop.
+    fn change_together(&mut self, first: (Vec<Change>, oneshot::Sender<Report>)) -> Option<Order> {
+        let mut together = vec![first];
+        let mut next = None;
+        while together.len() < TOGETHER {
+            match self.orders.try_recv() {
+                Ok(Order::Change(changes, answer)) => together.push((changes, answer)),
+                Ok(other) => {
+                    next = Some(other);
+                    break;
+                }
+                Err(_) => break,
+            }
+        }
+        let sandboxes = |changes: &[Change]| -> BTreeSet<String> {
+            let ids = changes.iter().filter_map(|change| match change {
+                Change::SetSandbox(id, _) | Change::RemoveSandbox(id) => Some(id.clone()),
+                _ => None,
+            });
+            ids.collect()
+        };
+        let own: Vec<_> = together.iter().map(|(all, _)| sandboxes(all)).collect();
+        let named: BTreeSet<&String> = own.iter().flatten().collect();
+        let (changes, askers): (Vec<_>, Vec<_>) = together.into_iter().unzip();
+        let failures = self.change(changes.into_iter().flatten().collect());
+        for (own, asker) in own.iter().zip(askers) {
+            // What failed of another asker's sandbox is not this one's failure.
+            let concern = |failure: &&Failure| {
+                own.contains(&failure.scope) || !named.contains(&failure.scope)
+            };
+            let failures = failures.iter().filter(concern).cloned().collect();
+            self.answer(asker, failures);
+        }
+        match next {
+            Some(Order::Stop) => Some(Order::Stop),
+            Some(order) => {
+                self.obey(order);
+                None
+            }
+            None => None,
+        }
     }
 
     fn change(&mut self, changes: Vec<Change>) -> Vec<Failure> {

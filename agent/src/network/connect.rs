@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use dataplane::desired::Change as Step;
+use dataplane::{Report, desired::Change as Step};
 use model::{
     ContainerId, EndpointOwner, Refusal, RefusalKind,
     control::{Answer, Attached, Verb},
@@ -169,8 +169,13 @@ impl Networks {
                 return Err(refusal);
             }
         };
-        let outcome = self.program(&mut inner, &record).await;
+        let outcome = self.program(&mut inner, &record);
+        // Others need not wait for the kernel.
         drop(inner);
+        let outcome = match outcome {
+            Ok(report) => made(&record, &report.await),
+            Err(refusal) => Err(refusal),
+        };
         match outcome {
             Ok(()) => Ok(record.connected),
             Err(refusal) => {
@@ -274,7 +279,12 @@ impl Networks {
         })
     }
 
-    async fn program(&self, inner: &mut Inner, record: &SandboxRecord) -> Result<(), Refusal> {
+    /// The kernel is on its way to it when this returns.
+    fn program<'a>(
+        &'a self,
+        inner: &mut Inner,
+        record: &SandboxRecord,
+    ) -> Result<impl Future<Output = Report> + use<'a>, Refusal> {
         self.keep(record)?;
         inner
             .sandboxes
@@ -282,14 +292,7 @@ impl Networks {
         let mut steps = self.local_steps(record);
         steps.extend(self.sandbox_step(inner, record));
         steps.extend(ports::steps(record));
-        let report = self.dataplane.change(steps).await;
-        match report.failures.first() {
-            None => Ok(()),
-            Some(failure) => Err(Refusal::internal(format!(
-                "the network of container {} could not be made: {failure}",
-                record.request.name
-            ))),
-        }
+        Ok(self.dataplane.change(steps))
     }
 
     pub(super) fn keep(&self, record: &SandboxRecord) -> Result<(), Refusal> {
@@ -310,7 +313,11 @@ impl Networks {
         if inner.adopted {
             let mut steps = ports::removals(&record);
             steps.push(Step::RemoveSandbox(container.to_string()));
-            report("sandbox removal", &self.dataplane.change(steps).await);
+            let removed = self.dataplane.change(steps);
+            // Others need not wait for the kernel.
+            drop(inner);
+            report("sandbox removal", &removed.await);
+            inner = self.inner.lock().await;
         }
         for (network, address) in &record.local {
             inner.addresses.take_back(network, *address);
@@ -328,5 +335,15 @@ impl Networks {
                 .collect(),
         )
         .await;
+    }
+}
+
+fn made(record: &SandboxRecord, report: &Report) -> Result<(), Refusal> {
+    match report.failures.first() {
+        None => Ok(()),
+        Some(failure) => Err(Refusal::internal(format!(
+            "the network of container {} could not be made: {failure}",
+            record.request.name
+        ))),
     }
 }

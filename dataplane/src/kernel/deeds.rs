@@ -18,12 +18,34 @@ use crate::{
     view::{Interface, Place, Port, Vxlan, bridge_name, gateway_name, vxlan_name},
 };
 
+/// A group of links that nobody else gives to his: ours are in it for the moment of their removal.
+const LEAVING: u32 = 0x4f56_4e45;
+
+/// The ports of one place that the first of these steps remove.
+fn ports_that_go(steps: &[Step]) -> (Place, Vec<&str>) {
+    let Some(Step::DropPort { place: first, .. }) = steps.first() else {
+        return (Place::Host, Vec::new());
+    };
+    let ports = steps.iter().map_while(|step| match step {
+        Step::DropPort { place, port, .. } if place == first => Some(port.as_str()),
+        _ => None,
+    });
+    (first.clone(), ports.collect())
+}
+
 impl Linux {
     /// Carries out `steps` in their order. What stands on something that failed is left out: the
     /// failure of its ground says enough. Scopes are segments' tags and sandboxes' paths.
     pub fn apply(&mut self, steps: &[Step]) -> Vec<Failure> {
         let (mut failures, mut broken) = (Vec::new(), BTreeSet::new());
-        for step in steps {
+        let mut rest = steps;
+        while let Some(step) = rest.first() {
+            let (place, ports) = ports_that_go(rest);
+            if ports.len() > 1 && self.drop_ports(&place, &ports).is_ok() {
+                rest = &rest[ports.len()..];
+                continue;
+            }
+            rest = &rest[1..];
             let ground = self.ground(step);
             if ground.iter().any(|object| broken.contains(object)) {
                 continue;
@@ -46,6 +68,18 @@ impl Linux {
             }
         }
         failures
+    }
+
+    /// Removes ports of one place together: the kernel waits until nobody uses a device any more,
+    /// some ten milliseconds, for each one or once for all.
+    fn drop_ports(&mut self, place: &Place, ports: &[&str]) -> io::Result<()> {
+        let route = self.route(place)?;
+        let marked = ports.iter().map(|port| links::set_group(port, LEAVING));
+        let failed = route.batch(marked)?;
+        if let Some((_, error)) = failed.into_iter().find(|(_, error)| !is_gone(error)) {
+            return Err(error);
+        }
+        gone_is_fine(route.request(links::delete_group(LEAVING)))
     }
 
     /// The place that a step touches, besides the sandbox of a pair.

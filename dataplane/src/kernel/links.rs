@@ -11,6 +11,8 @@ use crate::{
     view::{Bridge, Interface, Mac, Port, PortFlags, Vxlan},
 };
 
+/// IFLA_GROUP of linux/if_link.h.
+const GROUP: u16 = 27;
 pub const NEW_LINK: u16 = 16;
 pub const DEL_LINK: u16 = 17;
 pub const GET_LINK: u16 = 18;
@@ -142,6 +144,20 @@ pub fn set_flags(index: u32, flags: PortFlags) -> Message {
             port.attribute(kind, &[u8::from(on)]);
         }
     });
+    message
+}
+
+/// By `RTM_SETLINK`: with `RTM_NEWLINK` a name that is gone would mean all links of the group.
+pub fn set_group(name: &str, group: u32) -> Message {
+    let mut message = Message::new(SET_LINK, 0, &link_header(0, None));
+    message.text(3, name).number(GROUP, group);
+    message
+}
+
+/// All links of a group in one go.
+pub fn delete_group(group: u32) -> Message {
+    let mut message = Message::new(DEL_LINK, 0, &link_header(0, None));
+    message.number(GROUP, group);
     message
 }
 
