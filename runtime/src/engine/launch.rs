@@ -7,14 +7,16 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{MountKind, create::clean, record::Record};
+use super::{MountKind, create::clean, record::Record, volumes::volumes_of};
 use crate::{
     network::{Connected, NetworkMode},
     oci::{
         Executor, Launch, OciError, ProcessId,
         bundle::{self, Device, Facts, Mount},
         capability,
-        rootfs::{Layers, copy_into, ensure_dir, mount_overlay, open_root, read_in},
+        mountinfo::hide_below,
+        part::{Links, Temporary},
+        rootfs::{Layers, copy_into, ensure_dir, mount_image, mount_overlay, open_root, read_in},
         user,
     },
 };
@@ -29,6 +31,8 @@ pub(super) struct Plan {
     pub shared: Vec<(&'static str, PathBuf)>,
     pub init: Option<PathBuf>,
     pub cgroup_v2: bool,
+    /// The folder of all volumes, as the kernel names it.
+    pub volumes: PathBuf,
 }
 
 /// On the private thread: mounts, looks up, writes `config.json`, starts the monitor.
@@ -62,7 +66,14 @@ pub(super) fn launch(executor: &Executor, plan: &Plan) -> Result<(ProcessId, Pro
             ))
         })?;
     }
-    let mounts = mounts(plan, &root)?;
+    let own = volumes_of(record);
+    hide_below(&plan.volumes, &|place| {
+        let below = place.strip_prefix(&plan.volumes).ok();
+        let name = below.and_then(|below| below.iter().next()?.to_str());
+        name.is_some_and(|name| own.contains(name))
+    })?;
+    let mut temporary = Temporary::new(plan.bundle.join("m"));
+    let mounts = mounts(plan, &root, &mut temporary)?;
     let devices = devices(record)?;
     let config = bundle::config(&Facts {
         spec,
@@ -88,7 +99,7 @@ pub(super) fn launch(executor: &Executor, plan: &Plan) -> Result<(ProcessId, Pro
         .options
         .get("max-size")
         .and_then(|text| super::logs::parse_size(text));
-    executor.create(&Launch {
+    let created = executor.create(&Launch {
         container: record.id.as_str(),
         bundle: &plan.bundle,
         tty: spec.tty,
@@ -96,10 +107,19 @@ pub(super) fn launch(executor: &Executor, plan: &Plan) -> Result<(ProcessId, Pro
         leave_stdin_open: spec.open_stdin && !spec.stdin_once,
         log: (spec.host.log.driver != "none").then_some(log.as_path()),
         log_max,
-    })
+    });
+    // The container has its own by now. The monitor stays in this namespace for as long as the
+    // container runs, and would keep all of it busy.
+    drop(temporary);
+    hide_below(&plan.volumes, &|_| false)?;
+    created
 }
 
-fn mounts(plan: &Plan, root: &impl std::os::fd::AsFd) -> Result<Vec<Mount>, OciError> {
+fn mounts(
+    plan: &Plan,
+    root: &impl std::os::fd::AsFd,
+    temporary: &mut Temporary,
+) -> Result<Vec<Mount>, OciError> {
     let record = &plan.record;
     let mut list = Vec::new();
     for (target, file) in [
@@ -165,6 +185,34 @@ fn mounts(plan: &Plan, root: &impl std::os::fd::AsFd) -> Result<Vec<Mount>, OciE
                     kind: "tmpfs",
                     source: "tmpfs".into(),
                     options: all,
+                });
+                continue;
+            }
+            Some(MountKind::Image { image, subpath }) => {
+                let name = format!("image {image}");
+                let whole = temporary.folder()?;
+                mount_image(&point.layers, &plan.bundle.join("empty"), &whole)?;
+                let place = if subpath.is_empty() {
+                    whole
+                } else {
+                    temporary.bind_part(&whole, subpath, Links::InRoot, &name)?
+                };
+                list.push(Mount {
+                    target: point.destination.clone(),
+                    kind: "bind",
+                    source: place.display().to_string(),
+                    options: vec!["rbind".into(), "rprivate".into(), "ro".into()],
+                });
+                continue;
+            }
+            Some(MountKind::Volume { subpath, .. }) if !subpath.is_empty() => {
+                let name = format!("volume {}", point.name.as_deref().unwrap_or_default());
+                let place = temporary.bind_part(&point.source, subpath, Links::Beneath, &name)?;
+                list.push(Mount {
+                    target: point.destination.clone(),
+                    kind: "bind",
+                    source: place.display().to_string(),
+                    options: vec!["rbind".into(), "rprivate".into(), access],
                 });
                 continue;
             }

@@ -8,6 +8,8 @@
 pub mod attach;
 pub mod bundle;
 pub mod capability;
+pub mod mountinfo;
+pub mod part;
 pub mod private;
 pub mod rootfs;
 pub mod seccomp;
@@ -46,6 +48,9 @@ pub enum OciError {
     /// The runtime's own words.
     #[error("{0}")]
     Refused(String),
+    /// What was asked for cannot be had; told to the user as it is.
+    #[error(transparent)]
+    Wish(#[from] model::Refusal),
     #[error("{doing}: {source}")]
     Io {
         doing: String,
