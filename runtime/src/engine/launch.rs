@@ -7,16 +7,16 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{MountKind, create::clean, record::Record, volumes::volumes_of};
+use super::{record::Record, sources::mounts, volumes::volumes_of};
 use crate::{
     network::{Connected, NetworkMode},
     oci::{
         Executor, Launch, OciError, ProcessId,
-        bundle::{self, Device, Facts, Mount},
+        bundle::{self, Device, Facts},
         capability,
         mountinfo::hide_below,
-        part::{Links, Temporary},
-        rootfs::{Layers, copy_into, ensure_dir, mount_image, mount_overlay, open_root, read_in},
+        part::Temporary,
+        rootfs::{Layers, ensure_dir, mount_overlay, open_root, read_in},
         user,
     },
 };
@@ -113,131 +113,6 @@ pub(super) fn launch(executor: &Executor, plan: &Plan) -> Result<(ProcessId, Pro
     drop(temporary);
     hide_below(&plan.volumes, &|_| false)?;
     created
-}
-
-fn mounts(
-    plan: &Plan,
-    root: &impl std::os::fd::AsFd,
-    temporary: &mut Temporary,
-) -> Result<Vec<Mount>, OciError> {
-    let record = &plan.record;
-    let mut list = Vec::new();
-    for (target, file) in [
-        ("/etc/resolv.conf", "resolv.conf"),
-        ("/etc/hostname", "hostname"),
-        ("/etc/hosts", "hosts"),
-    ] {
-        if !record
-            .mounts
-            .iter()
-            .any(|point| point.destination == target)
-        {
-            list.push(Mount {
-                target: target.into(),
-                kind: "bind",
-                source: plan.directory.join(file).display().to_string(),
-                options: vec!["rbind".into(), "rprivate".into(), "rw".into()],
-            });
-        }
-    }
-    for point in &record.mounts {
-        let wish = record
-            .spec
-            .host
-            .mounts
-            .iter()
-            .find(|mount| clean(&mount.target) == point.destination)
-            .map(|mount| &mount.kind);
-        let access = if point.writable { "rw" } else { "ro" }.to_owned();
-        let source = point.source.display().to_string();
-        let (kind, options) = match wish {
-            Some(MountKind::Bind {
-                create_source,
-                non_recursive,
-                ..
-            }) => {
-                if *create_source && !point.source.exists() {
-                    fs::create_dir_all(&point.source)
-                        .map_err(OciError::io(format!("making {source}")))?;
-                }
-                let bind = if *non_recursive { "bind" } else { "rbind" };
-                (
-                    "bind",
-                    vec![bind.to_owned(), access, point.propagation.clone()],
-                )
-            }
-            Some(MountKind::Tmpfs {
-                size,
-                mode,
-                options,
-            }) => {
-                let mut all = vec!["nosuid".to_owned(), "nodev".into(), "noexec".into()];
-                all.retain(|option| {
-                    let opposite = option.strip_prefix("no").unwrap_or_default();
-                    !options.iter().any(|own| own == opposite)
-                });
-                all.extend(options.iter().cloned());
-                all.extend(size.map(|size| format!("size={size}")));
-                all.extend(mode.map(|mode| format!("mode={mode:o}")));
-                all.push(access);
-                list.push(Mount {
-                    target: point.destination.clone(),
-                    kind: "tmpfs",
-                    source: "tmpfs".into(),
-                    options: all,
-                });
-                continue;
-            }
-            Some(MountKind::Image { image, subpath }) => {
-                let name = format!("image {image}");
-                let whole = temporary.folder()?;
-                mount_image(&point.layers, &plan.bundle.join("empty"), &whole)?;
-                let place = if subpath.is_empty() {
-                    whole
-                } else {
-                    temporary.bind_part(&whole, subpath, Links::InRoot, &name)?
-                };
-                list.push(Mount {
-                    target: point.destination.clone(),
-                    kind: "bind",
-                    source: place.display().to_string(),
-                    options: vec!["rbind".into(), "rprivate".into(), "ro".into()],
-                });
-                continue;
-            }
-            Some(MountKind::Volume { subpath, .. }) if !subpath.is_empty() => {
-                let name = format!("volume {}", point.name.as_deref().unwrap_or_default());
-                let place = temporary.bind_part(&point.source, subpath, Links::Beneath, &name)?;
-                list.push(Mount {
-                    target: point.destination.clone(),
-                    kind: "bind",
-                    source: place.display().to_string(),
-                    options: vec!["rbind".into(), "rprivate".into(), access],
-                });
-                continue;
-            }
-            Some(MountKind::Volume { no_copy, .. }) => {
-                super::volumes::fill(&point.source, *no_copy, |volume| {
-                    copy_into(root, &point.destination, volume)
-                })?;
-                ("bind", vec!["rbind".to_owned(), "rprivate".into(), access])
-            }
-            None => {
-                super::volumes::fill(&point.source, false, |volume| {
-                    copy_into(root, &point.destination, volume)
-                })?;
-                ("bind", vec!["rbind".to_owned(), "rprivate".into(), access])
-            }
-        };
-        list.push(Mount {
-            target: point.destination.clone(),
-            kind,
-            source,
-            options,
-        });
-    }
-    list.sort_by_key(|mount| mount.target.matches('/').count());
-    Ok(list)
 }
 
 fn devices(record: &Record) -> Result<Vec<Device>, OciError> {

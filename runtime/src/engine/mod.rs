@@ -25,6 +25,7 @@ mod machine;
 mod mount_points;
 mod record;
 mod run;
+mod sources;
 pub mod spec;
 mod stop;
 pub mod streams;

@@ -3,7 +3,7 @@
 //!
 //! A container's root file system is mounted in a private mount namespace that only its monitor
 //! and the container see. When both are gone the mount is gone too, whatever happened to this
-//! process, and no mount of ours is ever seen on the host.
+//! process. Of our mounts the host sees the file systems of volumes only, which containers share.
 
 pub mod attach;
 pub mod bundle;

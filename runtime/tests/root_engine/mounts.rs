@@ -112,10 +112,7 @@ async fn a_tmpfs_is_shared_and_gone_with_its_last_user() {
     let held = fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap();
     assert!(!held.contains("_data"), "{held}");
 
-    engine
-        .restart(&first, at_once())
-        .await
-        .unwrap();
+    engine.restart(&first, at_once()).await.unwrap();
     assert!(place.join("note").exists(), "a restart is no rest");
     stop(&host, &first).await;
     assert!(!mounted(&place));
@@ -175,6 +172,21 @@ async fn a_devices_files_outlive_the_volume() {
     assert!(!mounted(&place));
     assert_eq!(entries(&device).len(), 2);
 
+    // As one leaves it that is killed between the bind and what makes it read-only.
+    let wish = options("none", &device.display().to_string(), "bind,ro,noexec");
+    let half = engine.volume_create(Some("half"), BTreeMap::new(), wish);
+    bind(&device, &half.await.unwrap().mountpoint);
+    let script = "cat /v/old; touch /v/no || echo refused";
+    let (_, out, _) = host.run(with(script, volume("half", ""))).await;
+    assert_eq!(out, "old\nrefused\n");
+    let mut read_only = volume("half", "");
+    read_only.read_only = true;
+    let (_, out, _) = host
+        .run(with("grep ' /v ' /proc/self/mounts", read_only))
+        .await;
+    assert!(out.contains("ro,noexec"), "{out}");
+    until("unmounted", || !mounted(&data(&host, "half"))).await;
+
     // What somebody else has mounted in a plain volume is not ours to unmount.
     let plain = engine.volume_create(Some("plain"), BTreeMap::new(), BTreeMap::new());
     let deep = plain.await.unwrap().mountpoint.join("deep");
@@ -188,6 +200,7 @@ async fn a_devices_files_outlive_the_volume() {
     engine.volume_remove("plain", false).await.unwrap();
 
     fs::remove_dir_all(&device).unwrap();
+    let wish = options("none", &device.display().to_string(), "bind");
     for (name, wish, words) in [
         ("gone", wish, "does not exist on this host"),
         (

@@ -18,13 +18,18 @@ use crate::oci::mountinfo::at_or_below;
 
 /// Mounts it unless something is there already. Blocks: a server may take its time.
 pub fn mount_once(volume: &str, wish: &FileSystem, at: &Path) -> Result<(), Refusal> {
-    if is_mounted(at)? {
-        return Ok(());
-    }
-    let wish = addressed(volume, wish)?;
-    for (number, call) in calls(&wish).into_iter().enumerate() {
+    let there = is_mounted(at)?;
+    let wish = if there {
+        wish.clone()
+    } else {
+        addressed(volume, wish)?
+    };
+    // The first call mounts, the others change what is mounted. They change nothing when they
+    // are repeated, and somebody may have been killed before them.
+    let skipped = usize::from(there);
+    for (number, call) in calls(&wish).into_iter().enumerate().skip(skipped) {
         if let Err(error) = carry_out(&call, at) {
-            if number > 0 {
+            if number > 0 && !there {
                 // Half of what was asked for is not what was asked for.
                 let _ = umount2(at, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW);
             }
