@@ -206,6 +206,24 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_earlier_builds_have_stored_is_read() {
+        let mount = r#"{"target":"/v","read_only":true,"kind":{"volume":{"name":"data"}}}"#;
+        let mount: MountSpec = serde_json::from_str(mount).unwrap();
+        let MountKind::Volume {
+            options, subpath, ..
+        } = mount.kind
+        else {
+            panic!("no volume");
+        };
+        assert!(options.is_empty() && subpath.is_empty());
+        let point = r#"{"kind":"volume","name":"data","source":"/x/_data","destination":"/v",
+            "driver":"local","mode":"z","writable":true,"propagation":""}"#;
+        let point: MountPoint = serde_json::from_str(point).unwrap();
+        assert_eq!((point.volume(), point.image()), (Some("data"), None));
+        assert!(point.layers.is_empty());
+    }
+
+    #[test]
     fn mounts_that_contradict_themselves() {
         let volume = |name: Option<&str>, subpath: &str| MountKind::Volume {
             name: name.map(Into::into),
