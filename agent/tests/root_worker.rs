@@ -28,8 +28,8 @@ use model::{
     payload::{Content, PayloadSpec},
     service::ServiceMode,
     task::{
-        ContainerSpec, FileTarget, Handover, HealthSpec, Mount, PayloadReference, RestartPolicy,
-        TaskSpec, TaskState, TaskStatus,
+        ContainerSpec, Driver, FileTarget, Handover, HealthSpec, ImageOptions, Mount, MountKind,
+        PayloadReference, RestartPolicy, TaskSpec, TaskState, TaskStatus, VolumeOptions,
     },
 };
 use runtime::{
@@ -270,7 +270,11 @@ impl Drop for Host {
                 let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
             }
         }
-        let _ = nix::mount::umount2(&self.path("run/payloads"), nix::mount::MntFlags::MNT_DETACH);
+        let mounted = ["run/payloads", "root/volumes"]
+            .map(|name| runtime::oci::mountinfo::at_or_below(&self.path(name)).unwrap_or_default());
+        for place in mounted.concat() {
+            let _ = nix::mount::umount2(&place, nix::mount::MntFlags::MNT_DETACH);
+        }
         for controller in fs::read_dir("/sys/fs/cgroup")
             .into_iter()
             .flatten()
@@ -434,6 +438,29 @@ async fn what_cannot_run_says_why() {
             "bind source path does not exist: /not/there",
         ),
         (
+            "mounted",
+            "",
+            |spec| {
+                spec.container.mounts = vec![Mount {
+                    kind: MountKind::Image,
+                    source: "127.0.0.1:1/tools".into(),
+                    target: "/x".into(),
+                    ..Mount::default()
+                }];
+            },
+            TaskState::Rejected,
+            "127.0.0.1:1",
+        ),
+        (
+            "options",
+            "",
+            |spec| {
+                spec.container.mounts = vec![volume("data", &[("type", "tmpfs")], "")];
+            },
+            TaskState::Rejected,
+            "missing required option: \"device\"",
+        ),
+        (
             "program",
             "",
             |spec| spec.container.command = vec!["/no/program".into()],
@@ -452,6 +479,57 @@ async fn what_cannot_run_says_why() {
         let status = host.leader.until(id, state).await;
         assert!(status.error.contains(words), "{id}: {:?}", status.error);
     }
+    host.down().await;
+}
+
+fn volume(name: &str, options: &[(&str, &str)], subpath: &str) -> Mount {
+    let options = options
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    Mount {
+        kind: MountKind::Volume,
+        source: name.into(),
+        target: "/v".into(),
+        volume: Some(VolumeOptions {
+            driver: Some(Driver {
+                name: "local".into(),
+                options: options.collect(),
+            }),
+            subpath: subpath.into(),
+            ..VolumeOptions::default()
+        }),
+        ..Mount::default()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_task_has_a_part_of_a_device_and_of_an_image() {
+    let host = Host::new().await;
+    let device = host.path("device");
+    fs::create_dir_all(device.join("part")).unwrap();
+    let bind = [
+        ("type", "none"),
+        ("device", device.to_str().unwrap()),
+        ("o", "bind"),
+    ];
+    let image = Mount {
+        kind: MountKind::Image,
+        source: IMAGE.into(),
+        target: "/tools".into(),
+        image: Some(ImageOptions {
+            subpath: "bin".into(),
+        }),
+        ..Mount::default()
+    };
+    let script =
+        "/tools/busybox echo written >/v/file; touch /tools/x || /tools/busybox touch /v/refused";
+    host.give(&task("t1", script, |spec| {
+        spec.container.mounts = vec![volume("disk", &bind, "part"), image];
+    }));
+    host.leader.until("t1", TaskState::Complete).await;
+    let part = device.join("part");
+    assert_eq!(fs::read_to_string(part.join("file")).unwrap(), "written\n");
+    assert!(part.join("refused").exists());
     host.down().await;
 }
 

@@ -374,6 +374,7 @@ pub struct Mount {
     pub consistency: String,
     pub bind: Option<BindOptions>,
     pub volume: Option<VolumeOptions>,
+    pub image: Option<ImageOptions>,
     pub tmpfs: Option<TmpfsOptions>,
 }
 
@@ -405,6 +406,13 @@ pub struct VolumeOptions {
     pub no_copy: bool,
     pub labels: BTreeMap<String, String>,
     pub driver: Option<Driver>,
+    pub subpath: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(default)]
+pub struct ImageOptions {
+    /// Empty: the whole image.
     pub subpath: String,
 }
 

@@ -96,7 +96,7 @@ fn of_image(image: &Image, containers: &[ContainerView]) -> ImageUsage {
         shared_size: 0,
         containers: containers
             .iter()
-            .filter(|view| view.image_id == image.id.as_str())
+            .filter(|view| view.uses_image(image.id.as_str()))
             .count(),
         labels: BTreeMap::new(),
     }
@@ -108,13 +108,18 @@ fn users(volume: &str, containers: &[ContainerView]) -> usize {
         .filter(|view| {
             view.mounts
                 .iter()
-                .any(|mount| mount.name.as_deref() == Some(volume))
+                .any(|mount| mount.volume() == Some(volume))
         })
         .count()
 }
 
 fn of_volume(volume: VolumeView, ref_count: usize) -> Shown {
-    let size = disk_usage(&volume.mountpoint).and_then(|bytes| i64::try_from(bytes).ok());
+    // What a device or a server holds is not measured, as in Docker: it may take long.
+    let plain = volume.options.is_empty();
+    let size = plain
+        .then(|| disk_usage(&volume.mountpoint))
+        .flatten()
+        .and_then(|bytes| i64::try_from(bytes).ok());
     let mut shown = Shown::from(volume);
     shown.usage_data = Some(Usage {
         size: size.unwrap_or(-1),

@@ -5,7 +5,11 @@
 
 mod view;
 
-use std::{collections::BTreeMap, io, time::SystemTime};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    time::SystemTime,
+};
 
 use api::{
     event::{Actor, EventView},
@@ -370,14 +374,15 @@ fn no_page(rest: &str) -> super::Failure {
     )))
 }
 
-/// Which containers stand on which image.
+/// Which containers stand on which image, or mount it.
 fn users(state: &AppState) -> Result<BTreeMap<Digest, Vec<Use>>, Refusal> {
     let mut users: BTreeMap<Digest, Vec<Use>> = BTreeMap::new();
     for container in state.engine.list(&ListOptions {
         all: true,
         ..ListOptions::default()
     })? {
-        if let Ok(image) = container.image_id.parse() {
+        let images: BTreeSet<&str> = container.images().collect();
+        for image in images.into_iter().filter_map(|image| image.parse().ok()) {
             let id = container.id.to_string();
             users.entry(image).or_default().push(Use {
                 container: id.chars().take(12).collect(),

@@ -86,6 +86,20 @@ pub(super) fn wish(task: &Task, place: &Place<'_>) -> Result<ContainerSpec, Refu
     })
 }
 
+/// The images that are needed here before the container can be made: its own and those it mounts.
+pub(super) fn images(task: &Task, node: &NodeDescription) -> Result<Vec<String>, Refusal> {
+    let spec = &task.spec.container;
+    let values = Values::of(task, node);
+    let mut images = vec![spec.image.clone()];
+    for mount in &spec.mounts {
+        if mount.kind == task::MountKind::Image {
+            images.push(values.expand("a mount's source", &mount.source)?);
+        }
+    }
+    images.dedup();
+    Ok(images)
+}
+
 fn labels(task: &Task) -> BTreeMap<String, String> {
     let mut labels = task.spec.container.labels.clone();
     let node = task.node.as_ref().map(ToString::to_string);
@@ -288,9 +302,13 @@ fn mount_spec(
                     .collect(),
             }
         }
-        task::MountKind::Image | task::MountKind::Npipe | task::MountKind::Cluster => {
+        task::MountKind::Image => MountKind::Image {
+            image: source,
+            subpath: mount.image.clone().unwrap_or_default().subpath,
+        },
+        task::MountKind::Npipe | task::MountKind::Cluster => {
             return Err(Refusal::not_implemented(format!(
-                "mounts of type {:?} are not there; use bind, volume or tmpfs for {target}",
+                "mounts of type {:?} are not there; use bind, volume, tmpfs or image for {target}",
                 mount.kind
             )));
         }
@@ -311,11 +329,6 @@ fn volume(mount: &Mount, source: &str, values: &Values) -> Result<MountKind, Ref
             driver.name
         )));
     }
-    if !driver.options.is_empty() || !options.subpath.is_empty() {
-        return Err(Refusal::not_implemented(format!(
-            "volume {source:?} asks for driver options or a subpath, which are not there yet; mount the whole of a plain volume"
-        )));
-    }
     let mut labels = BTreeMap::new();
     for (key, value) in &options.labels {
         labels.insert(key.clone(), values.expand("a volume's label", value)?);
@@ -324,6 +337,8 @@ fn volume(mount: &Mount, source: &str, values: &Values) -> Result<MountKind, Ref
         name: (!source.is_empty()).then(|| source.to_owned()),
         no_copy: options.no_copy,
         labels,
+        options: driver.options,
+        subpath: options.subpath,
     })
 }
 

@@ -188,6 +188,60 @@ fn what_cannot_be_is_refused_in_a_sentence() {
 }
 
 #[test]
+fn volumes_with_options_and_images() {
+    let options = BTreeMap::from([("type".to_owned(), "tmpfs".to_owned())]);
+    let task = task(|spec| {
+        spec.container.mounts = vec![
+            Mount {
+                kind: task::MountKind::Volume,
+                source: "data".into(),
+                target: "/v".into(),
+                volume: Some(task::VolumeOptions {
+                    driver: Some(task::Driver {
+                        name: "local".into(),
+                        options: options.clone(),
+                    }),
+                    subpath: "a/b".into(),
+                    ..task::VolumeOptions::default()
+                }),
+                ..Mount::default()
+            },
+            Mount {
+                kind: task::MountKind::Image,
+                source: "tools:{{.Task.Slot}}".into(),
+                target: "/i".into(),
+                image: Some(task::ImageOptions {
+                    subpath: "bin".into(),
+                }),
+                ..Mount::default()
+            },
+        ];
+    });
+    let mounts = made(&task).unwrap().host.mounts;
+    assert_eq!(
+        mounts[0].kind,
+        MountKind::Volume {
+            name: Some("data".into()),
+            no_copy: false,
+            labels: BTreeMap::new(),
+            options,
+            subpath: "a/b".into(),
+        }
+    );
+    assert_eq!(
+        mounts[1].kind,
+        MountKind::Image {
+            image: "tools:2".into(),
+            subpath: "bin".into(),
+        }
+    );
+    assert_eq!(
+        images(&task, &NodeDescription::default()).unwrap(),
+        ["registry:5000/example/echo:latest", "tools:2"]
+    );
+}
+
+#[test]
 fn generic_resources_are_told_by_kind() {
     let discrete = |value| GenericResource::Discrete {
         kind: "ssd".into(),

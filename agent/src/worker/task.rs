@@ -239,10 +239,16 @@ impl<'a> Machine<'a> {
         tokio::time::sleep(doubled.min(LONGEST_PAUSE)).await;
     }
 
-    /// Only the pull may take long, and it is given up when the task is no longer wanted.
+    /// Only the pulls may take long, and they are given up when the task is no longer wanted.
     async fn prepare(&self, task: &Task, assigned: &mut Assigned) -> Result<(), Refusal> {
-        let spec = &task.spec.container;
-        let pull = self.shared.pulls.ensure(&spec.image, &spec.registry_auth);
+        let registry_auth = &task.spec.container.registry_auth;
+        let images = container::images(task, &self.shared.node)?;
+        let pull = async {
+            for image in &images {
+                self.shared.pulls.ensure(image, registry_auth).await?;
+            }
+            Ok::<(), Refusal>(())
+        };
         let unwanted = assigned.wait_for(|task| {
             task.as_ref()
                 .is_none_or(|task| task.desired > TaskState::Complete)

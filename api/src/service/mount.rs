@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use model::{
     Refusal,
-    task::{BindOptions, Mount, MountKind, TmpfsOptions, VolumeOptions},
+    task::{BindOptions, ImageOptions, Mount, MountKind, TmpfsOptions, VolumeOptions},
 };
 use serde::{Deserialize, Serialize};
 
@@ -97,15 +97,6 @@ impl MountView {
             }
             MountKind::Bind | MountKind::Volume | MountKind::Tmpfs | MountKind::Image => {}
         }
-        if self
-            .image_options
-            .as_ref()
-            .is_some_and(|options| !options.subpath.is_empty())
-        {
-            return Err(Refusal::not_implemented(format!(
-                "mount {target}: a part of an image (ImageOptions.Subpath) cannot be mounted yet; mount the whole image"
-            )));
-        }
         Ok(Mount {
             kind,
             source: self.source,
@@ -123,6 +114,9 @@ impl MountView {
                 no_copy: options.no_copy,
                 labels: options.labels,
                 driver: options.driver_config.map(DriverView::into_model),
+                subpath: options.subpath,
+            }),
+            image: self.image_options.map(|options| ImageOptions {
                 subpath: options.subpath,
             }),
             tmpfs: self.tmpfs_options.map(|options| TmpfsOptions {
@@ -155,7 +149,9 @@ impl From<&Mount> for MountView {
                 subpath: options.subpath.clone(),
                 driver_config: options.driver.as_ref().map(DriverView::from),
             }),
-            image_options: None,
+            image_options: mount.image.as_ref().map(|options| ImageView {
+                subpath: options.subpath.clone(),
+            }),
             tmpfs_options: mount.tmpfs.as_ref().map(|options| TmpfsView {
                 size_bytes: options.size_bytes,
                 mode: options.mode,

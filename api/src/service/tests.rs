@@ -58,7 +58,7 @@ fn everything() -> Value {
                                        "DriverConfig": {"Name": "local", "Options": {"type": "nfs"}}}},
                     {"Type": "tmpfs", "Target": "/t",
                      "TmpfsOptions": {"SizeBytes": 1024, "Mode": 448, "Options": [["exec"], ["uid", "5"]]}},
-                    {"Type": "image", "Source": "busybox", "Target": "/i"}
+                    {"Type": "image", "Source": "busybox", "Target": "/i", "ImageOptions": {"Subpath": "bin"}}
                 ],
                 "StopGracePeriod": 30_000_000_000_i64,
                 "Healthcheck": {"Test": ["CMD-SHELL", "true"], "Interval": 1_000_000_000, "Timeout": 2_000_000_000,
@@ -402,12 +402,6 @@ fn wrong_and_absent_features_are_refused_by_name() {
             json!("nfs"),
             400,
             "bind, volume",
-        ),
-        (
-            "/TaskTemplate/ContainerSpec/Mounts/3/ImageOptions",
-            json!({"Subpath": "a"}),
-            501,
-            "Subpath",
         ),
         ("/TaskTemplate/Resources/SwapBytes", json!(5), 501, "swap"),
         (

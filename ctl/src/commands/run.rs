@@ -267,7 +267,9 @@ async fn make(
 
 /// A 404 of create is about the image or about something else it names, such as a network.
 fn says_no_image(failure: &Failure) -> bool {
-    failure.text().to_lowercase().contains("no such image")
+    let text = failure.text().to_lowercase();
+    // Docker, too, pulls the image that runs and not those it mounts.
+    text.contains("no such image") && !text.contains("which is mounted at")
 }
 
 /// Starts it; the exit status tells why it could not be.

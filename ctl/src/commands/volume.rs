@@ -25,7 +25,10 @@ pub enum VolumeCommand {
 
 /// Create a volume on this host
 #[derive(Args, Debug)]
-#[command(after_help = "Example:\n  ovnctl volume create data")]
+#[command(after_help = "Examples:\n  ovnctl volume create data\n  \
+    ovnctl volume create -o type=tmpfs -o device=tmpfs -o o=size=64m,uid=1000 scratch\n  \
+    ovnctl volume create -o type=nfs -o device=:/export -o o=addr=nas.lan,nfsvers=4 shared\n  \
+    ovnctl volume create -o type=none -o device=/srv/data -o o=bind disk")]
 pub struct CreateArgs {
     /// Driver
     #[arg(short, long, value_name = "NAME", default_value = "local")]
@@ -33,7 +36,7 @@ pub struct CreateArgs {
     /// Set a label
     #[arg(long, value_name = "KEY=VALUE")]
     label: Vec<String>,
-    /// Option of the driver
+    /// Option of the driver: type=…, device=…, o=…, as mount(8) has them
     #[arg(short, long, value_name = "KEY=VALUE")]
     opt: Vec<String>,
     /// Name (default: a random one)

@@ -160,7 +160,7 @@ pub struct ContainerFlags {
     /// Tendency to swap, 0 to 100
     #[arg(long, value_name = "N")]
     pub memory_swappiness: Option<i64>,
-    /// Mount a bind, volume or tmpfs: type=…,source=…,target=…
+    /// Mount a bind, volume, tmpfs or image: type=…,source=…,target=…
     #[arg(long, value_name = "SPEC")]
     pub mount: Vec<String>,
     /// Name of the container

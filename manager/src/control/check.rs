@@ -217,6 +217,10 @@ fn mount(mount: &Mount) -> Result<(), Refusal> {
         MountKind::Tmpfs if !mount.source.is_empty() => {
             invalid("invalid tmpfs source, source must be empty")
         }
+        MountKind::Image if mount.source.is_empty() => invalid(format!(
+            "mount {}: the source of a mount of type image is missing; name the image",
+            mount.target
+        )),
         MountKind::Npipe => Err(Refusal::not_implemented(
             "mounts of type npipe are Windows' own; use bind, volume, tmpfs or image",
         )),

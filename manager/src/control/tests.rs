@@ -123,7 +123,7 @@ fn bad_services_are_refused_before_anything_changes() {
     use RefusalKind::{Conflict, Forbidden, Invalid, NotFound, NotImplemented};
     let tables = tables();
     type Spoil = fn(&mut ServiceSpec);
-    let cases: [(Spoil, RefusalKind, &str); 33] = [
+    let cases: [(Spoil, RefusalKind, &str); 34] = [
         (|s| s.name.clear(), Invalid, "needs a name"),
         (|s| s.name = "-a".into(), Invalid, "DNS name component"),
         (|s| s.name = "a.b".into(), Invalid, "DNS name component"),
@@ -278,6 +278,11 @@ fn bad_services_are_refused_before_anything_changes() {
             |s| s.task.container.mounts = vec![mount(MountKind::Bind, "a", "/x")],
             Invalid,
             "absolute path",
+        ),
+        (
+            |s| s.task.container.mounts = vec![mount(MountKind::Image, "", "/x")],
+            Invalid,
+            "name the image",
         ),
         (
             |s| s.task.container.mounts = vec![mount(MountKind::Npipe, "a", "/x")],

@@ -64,7 +64,7 @@ impl Engine {
             boot: boot.trim().to_owned(),
             table: RwLock::new(Table::default()),
             execs: Mutex::new(HashMap::new()),
-            volumes: Mutex::new(()),
+            volumes: super::volumes::Turns::default(),
             events: EventLog::new(),
             stopping: CancellationToken::new(),
             tasks: TaskTracker::new(),
@@ -89,7 +89,7 @@ impl Engine {
             let container = Arc::new(Container::new(self, record));
             let (name, layers) = {
                 let record = container.record();
-                (record.name.clone(), record.layers.clone())
+                (record.name.clone(), record.all_layers())
             };
             match self.config.images.pin(&layers) {
                 Ok(pin) => {
@@ -120,6 +120,8 @@ impl Engine {
             self.look_after(container);
         }
         self.remove_strays();
+        let this = self.arc();
+        self.spawn(async move { this.release_left_volumes().await });
         for container in ended {
             let this = self.arc();
             self.spawn(async move {

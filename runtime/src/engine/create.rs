@@ -1,13 +1,13 @@
 //! Making a container: the wish is checked and merged with the image's defaults.
 
-use std::{collections::BTreeMap, fs, path::PathBuf, sync::Arc, time::Duration};
+use std::{fs, path::PathBuf, sync::Arc, time::Duration};
 
 use model::{Refusal, name::check_container_name};
 use serde::Deserialize;
 
 use super::{
-    ContainerSpec, Created, Effective, Engine, Healthcheck, ImageDefaults, MountKind, MountPoint,
-    MountSpec, ResolvedImage, container::Container, machine::Life, now, random_id, record::Record,
+    ContainerSpec, Created, Effective, Engine, Healthcheck, ImageDefaults, ResolvedImage,
+    container::Container, machine::Life, mount_points, now, random_id, record::Record,
 };
 use crate::{
     images::Image,
@@ -60,7 +60,10 @@ impl Engine {
         effective: Effective,
         image: ResolvedImage,
     ) -> Result<(), Refusal> {
-        let pin = self.config.images.pin(&image.layers)?;
+        let mounted = self.mounted_images(&spec).await?;
+        let layers = [&image].into_iter().chain(mounted.values());
+        let layers: Vec<PathBuf> = layers.flat_map(|image| image.layers.clone()).collect();
+        let pin = self.config.images.pin(&layers)?;
         let directory = self.container_dir(id);
         for part in ["upper", "work", "rootfs"] {
             let path = directory.join(part);
@@ -93,7 +96,9 @@ impl Engine {
         };
         let probe = Container::new(self, record.clone());
         self.config.network.check(&probe.connect_request()).await?;
-        record.mounts = self.mount_points(&record.spec, &record.effective)?;
+        record.mounts = self
+            .mount_points(&record.spec, &record.effective, &mounted)
+            .await?;
         let container = Arc::new(Container::new(self, record));
         *container.pin.lock().expect("no panic under this lock") = Some(pin);
         container.change_durably(|_| ())?;
@@ -104,103 +109,6 @@ impl Engine {
             .insert(id.clone(), container.clone());
         self.tell(&container.record(), "create", &[]);
         Ok(())
-    }
-
-    /// Volumes are made here, so that they exist as soon as the container does.
-    fn mount_points(
-        &self,
-        spec: &ContainerSpec,
-        effective: &Effective,
-    ) -> Result<Vec<MountPoint>, Refusal> {
-        let mut points: BTreeMap<String, MountPoint> = BTreeMap::new();
-        for mount in &spec.host.mounts {
-            let target = clean(&mount.target);
-            if points.contains_key(&target) {
-                return Err(Refusal::invalid(format!("Duplicate mount point: {target}")));
-            }
-            points.insert(target.clone(), self.mount_point(mount, target)?);
-        }
-        for path in &effective.volumes {
-            let target = clean(path);
-            if !points.contains_key(&target) {
-                let mount = MountSpec {
-                    target: target.clone(),
-                    read_only: false,
-                    kind: MountKind::Volume {
-                        name: None,
-                        no_copy: false,
-                        labels: BTreeMap::new(),
-                    },
-                };
-                points.insert(target.clone(), self.mount_point(&mount, target)?);
-            }
-        }
-        Ok(points.into_values().collect())
-    }
-
-    fn mount_point(&self, mount: &MountSpec, target: String) -> Result<MountPoint, Refusal> {
-        let mode = if mount.read_only { "ro" } else { "" }.to_owned();
-        Ok(match &mount.kind {
-            MountKind::Bind {
-                source,
-                create_source,
-                propagation,
-                ..
-            } => {
-                let path = PathBuf::from(source);
-                if !path.is_absolute() {
-                    return Err(Refusal::invalid(format!(
-                        "invalid mount path: '{source}' mount path must be absolute"
-                    )));
-                }
-                if !path.exists() && !create_source {
-                    return Err(Refusal::invalid(format!(
-                        "invalid mount config for type \"bind\": bind source path does not exist: {source}"
-                    )));
-                }
-                MountPoint {
-                    kind: "bind".into(),
-                    name: None,
-                    source: path,
-                    destination: target,
-                    driver: String::new(),
-                    mode,
-                    writable: !mount.read_only,
-                    propagation: if propagation.is_empty() {
-                        "rprivate".into()
-                    } else {
-                        propagation.clone()
-                    },
-                    anonymous: false,
-                }
-            }
-            MountKind::Volume { name, labels, .. } => {
-                let volume =
-                    self.volume_ensure(name.as_deref(), labels.clone(), BTreeMap::new())?;
-                MountPoint {
-                    kind: "volume".into(),
-                    anonymous: name.is_none(),
-                    name: Some(volume.name),
-                    source: volume.mountpoint,
-                    destination: target,
-                    driver: "local".into(),
-                    mode: if mount.read_only { mode } else { "z".into() },
-                    writable: !mount.read_only,
-                    propagation: String::new(),
-                }
-            }
-            MountKind::Tmpfs { .. } => MountPoint {
-                kind: "tmpfs".into(),
-                name: None,
-                source: PathBuf::new(),
-                destination: target,
-                driver: String::new(),
-                mode,
-                writable: !mount.read_only,
-                propagation: String::new(),
-                anonymous: false,
-            },
-        })
     }
 }
 
@@ -246,19 +154,7 @@ fn check(spec: &ContainerSpec) -> Result<Vec<String>, Refusal> {
             spec.working_dir
         )));
     }
-    for mount in &host.mounts {
-        if !mount.target.starts_with('/') {
-            return Err(Refusal::invalid(format!(
-                "invalid mount path: '{}' mount path must be absolute",
-                mount.target
-            )));
-        }
-        if clean(&mount.target) == "/" {
-            return Err(Refusal::invalid(
-                "invalid specification: destination can't be '/'",
-            ));
-        }
-    }
+    mount_points::check(&host.mounts)?;
     let mut warnings = Vec::new();
     if host
         .security_opt

@@ -7,14 +7,16 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{MountKind, create::clean, record::Record};
+use super::{record::Record, sources::mounts, volumes::volumes_of};
 use crate::{
     network::{Connected, NetworkMode},
     oci::{
         Executor, Launch, OciError, ProcessId,
-        bundle::{self, Device, Facts, Mount},
+        bundle::{self, Device, Facts},
         capability,
-        rootfs::{Layers, copy_into, ensure_dir, mount_overlay, open_root, read_in},
+        mountinfo::hide_below,
+        part::Temporary,
+        rootfs::{Layers, ensure_dir, mount_overlay, open_root, read_in},
         user,
     },
 };
@@ -29,6 +31,8 @@ pub(super) struct Plan {
     pub shared: Vec<(&'static str, PathBuf)>,
     pub init: Option<PathBuf>,
     pub cgroup_v2: bool,
+    /// The folder of all volumes, as the kernel names it.
+    pub volumes: PathBuf,
 }
 
 /// On the private thread: mounts, looks up, writes `config.json`, starts the monitor.
@@ -62,7 +66,14 @@ pub(super) fn launch(executor: &Executor, plan: &Plan) -> Result<(ProcessId, Pro
             ))
         })?;
     }
-    let mounts = mounts(plan, &root)?;
+    let own = volumes_of(record);
+    hide_below(&plan.volumes, &|place| {
+        let below = place.strip_prefix(&plan.volumes).ok();
+        let name = below.and_then(|below| below.iter().next()?.to_str());
+        name.is_some_and(|name| own.contains(name))
+    })?;
+    let mut temporary = Temporary::new(plan.bundle.join("m"));
+    let mounts = mounts(plan, &root, &mut temporary)?;
     let devices = devices(record)?;
     let config = bundle::config(&Facts {
         spec,
@@ -88,7 +99,7 @@ pub(super) fn launch(executor: &Executor, plan: &Plan) -> Result<(ProcessId, Pro
         .options
         .get("max-size")
         .and_then(|text| super::logs::parse_size(text));
-    executor.create(&Launch {
+    let created = executor.create(&Launch {
         container: record.id.as_str(),
         bundle: &plan.bundle,
         tty: spec.tty,
@@ -96,100 +107,12 @@ pub(super) fn launch(executor: &Executor, plan: &Plan) -> Result<(ProcessId, Pro
         leave_stdin_open: spec.open_stdin && !spec.stdin_once,
         log: (spec.host.log.driver != "none").then_some(log.as_path()),
         log_max,
-    })
-}
-
-fn mounts(plan: &Plan, root: &impl std::os::fd::AsFd) -> Result<Vec<Mount>, OciError> {
-    let record = &plan.record;
-    let mut list = Vec::new();
-    for (target, file) in [
-        ("/etc/resolv.conf", "resolv.conf"),
-        ("/etc/hostname", "hostname"),
-        ("/etc/hosts", "hosts"),
-    ] {
-        if !record
-            .mounts
-            .iter()
-            .any(|point| point.destination == target)
-        {
-            list.push(Mount {
-                target: target.into(),
-                kind: "bind",
-                source: plan.directory.join(file).display().to_string(),
-                options: vec!["rbind".into(), "rprivate".into(), "rw".into()],
-            });
-        }
-    }
-    for point in &record.mounts {
-        let wish = record
-            .spec
-            .host
-            .mounts
-            .iter()
-            .find(|mount| clean(&mount.target) == point.destination)
-            .map(|mount| &mount.kind);
-        let access = if point.writable { "rw" } else { "ro" }.to_owned();
-        let source = point.source.display().to_string();
-        let (kind, options) = match wish {
-            Some(MountKind::Bind {
-                create_source,
-                non_recursive,
-                ..
-            }) => {
-                if *create_source && !point.source.exists() {
-                    fs::create_dir_all(&point.source)
-                        .map_err(OciError::io(format!("making {source}")))?;
-                }
-                let bind = if *non_recursive { "bind" } else { "rbind" };
-                (
-                    "bind",
-                    vec![bind.to_owned(), access, point.propagation.clone()],
-                )
-            }
-            Some(MountKind::Tmpfs {
-                size,
-                mode,
-                options,
-            }) => {
-                let mut all = vec!["nosuid".to_owned(), "nodev".into(), "noexec".into()];
-                all.retain(|option| {
-                    let opposite = option.strip_prefix("no").unwrap_or_default();
-                    !options.iter().any(|own| own == opposite)
-                });
-                all.extend(options.iter().cloned());
-                all.extend(size.map(|size| format!("size={size}")));
-                all.extend(mode.map(|mode| format!("mode={mode:o}")));
-                all.push(access);
-                list.push(Mount {
-                    target: point.destination.clone(),
-                    kind: "tmpfs",
-                    source: "tmpfs".into(),
-                    options: all,
-                });
-                continue;
-            }
-            Some(MountKind::Volume { no_copy, .. }) => {
-                super::volumes::fill(&point.source, *no_copy, |volume| {
-                    copy_into(root, &point.destination, volume)
-                })?;
-                ("bind", vec!["rbind".to_owned(), "rprivate".into(), access])
-            }
-            None => {
-                super::volumes::fill(&point.source, false, |volume| {
-                    copy_into(root, &point.destination, volume)
-                })?;
-                ("bind", vec!["rbind".to_owned(), "rprivate".into(), access])
-            }
-        };
-        list.push(Mount {
-            target: point.destination.clone(),
-            kind,
-            source,
-            options,
-        });
-    }
-    list.sort_by_key(|mount| mount.target.matches('/').count());
-    Ok(list)
+    });
+    // The container has its own by now. The monitor stays in this namespace for as long as the
+    // container runs, and would keep all of it busy.
+    drop(temporary);
+    hide_below(&plan.volumes, &|_| false)?;
+    created
 }
 
 fn devices(record: &Record) -> Result<Vec<Device>, OciError> {

@@ -95,8 +95,15 @@ impl Engine {
     pub fn images_in_use(&self) -> BTreeMap<String, Vec<ContainerId>> {
         let mut map: BTreeMap<String, Vec<ContainerId>> = BTreeMap::new();
         for container in self.all() {
-            let image = container.record().image_id.clone();
-            map.entry(image).or_default().push(container.id.clone());
+            let record = container.record();
+            let mounted = record.mounts.iter().filter_map(|point| point.image());
+            let mut images: Vec<&str> = mounted.chain([record.image_id.as_str()]).collect();
+            images.sort_unstable();
+            images.dedup();
+            for image in images {
+                let users = map.entry(image.to_owned()).or_default();
+                users.push(container.id.clone());
+            }
         }
         map
     }
@@ -174,7 +181,7 @@ fn matches(view: &ContainerView, key: &str, values: &[String]) -> bool {
         "volume" => any(&|value| {
             view.mounts
                 .iter()
-                .any(|point| point.name.as_deref() == Some(value) || point.destination == value)
+                .any(|point| point.volume() == Some(value) || point.destination == value)
         }),
         "health" => any(&|value| match &view.state.health {
             None => value == "none",

@@ -130,6 +130,16 @@ impl Life {
         }
     }
 
+    /// Whether the file systems of its volumes are to be mounted: not only while it runs, but
+    /// from the beginning of a start on, and between a crash and the restart.
+    pub fn holds_volumes(&self) -> bool {
+        self.dirty
+            || matches!(
+                self.phase,
+                Phase::Running | Phase::Paused | Phase::Restarting
+            )
+    }
+
     fn policy_restarts(&self, code: i64) -> bool {
         match self.policy {
             RestartPolicy::No => false,
@@ -256,6 +266,26 @@ mod tests {
                 with_engine,
                 "{policy:?} {by_hand} {code}"
             );
+        }
+    }
+
+    #[test]
+    fn volumes_are_held_until_it_is_at_rest() {
+        for (phase, dirty, holds) in [
+            (Phase::Created, false, false),
+            (Phase::Created, true, true),
+            (Phase::Running, true, true),
+            (Phase::Paused, true, true),
+            (Phase::Restarting, false, true),
+            (Phase::Exited, true, true),
+            (Phase::Exited, false, false),
+            (Phase::Removing, false, false),
+        ] {
+            let it = Life {
+                dirty,
+                ..life(phase)
+            };
+            assert_eq!(it.holds_volumes(), holds, "{phase:?} {dirty}");
         }
     }
 

@@ -22,8 +22,10 @@ mod launch;
 mod listing;
 mod logs;
 mod machine;
+mod mount_points;
 mod record;
 mod run;
+mod sources;
 pub mod spec;
 mod stop;
 pub mod streams;
@@ -206,7 +208,7 @@ pub struct Engine {
     boot: String,
     table: RwLock<Table>,
     execs: Mutex<HashMap<String, Arc<Exec>>>,
-    volumes: Mutex<()>,
+    volumes: volumes::Turns,
     events: EventLog,
     stopping: CancellationToken,
     tasks: TaskTracker,
@@ -239,8 +241,22 @@ impl Engine {
         self.this.upgrade().expect("a method runs on a live engine")
     }
 
-    /// Runs blocking work beside the runtime programs, in a private mount namespace.
+    /// Runs blocking work beside the runtime programs, in a private mount namespace without the
+    /// file systems of volumes.
     async fn private<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(Executor) -> Result<T, OciError> + Send + 'static,
+    ) -> Result<T, OciError> {
+        let volumes = self.volumes_place();
+        self.private_with_volumes(move |executor| {
+            // What the work starts may live long, and must not keep them busy.
+            crate::oci::mountinfo::hide_below(&volumes, &|_| false)?;
+            work(executor)
+        })
+        .await
+    }
+
+    async fn private_with_volumes<T: Send + 'static>(
         &self,
         work: impl FnOnce(Executor) -> Result<T, OciError> + Send + 'static,
     ) -> Result<T, OciError> {

@@ -39,6 +39,12 @@ pub(super) struct Record {
 }
 
 impl Record {
+    /// Those of its image and of the images it mounts.
+    pub fn all_layers(&self) -> Vec<PathBuf> {
+        let mounted = self.mounts.iter().flat_map(|point| &point.layers);
+        self.layers.iter().chain(mounted).cloned().collect()
+    }
+
     pub fn view(&self, directory: &Path, execs: Vec<String>) -> ContainerView {
         let alive = matches!(self.life.phase, Phase::Running | Phase::Paused);
         ContainerView {

@@ -11,6 +11,7 @@ use super::{
     launch::{Plan, launch, write_files},
     machine::{Action, Observed, Phase, next},
     now,
+    volumes::volumes_of,
 };
 use crate::{
     network::Connected,
@@ -83,6 +84,8 @@ impl Engine {
                     error: Some(refusal.message.clone()),
                 };
             });
+            let volumes = volumes_of(&container.record());
+            self.release_volumes(volumes).await;
             if container.record().life.auto_remove {
                 self.remove_held(
                     container,
@@ -105,12 +108,13 @@ impl Engine {
             record.oom_killed = false;
             record.boot.clone_from(&self.boot);
         })?;
+        self.mount_volumes(container).await?;
         let request = container.connect_request();
         let connected = self.config.network.connect(&request).await?;
         let plan = self.plan(container, &connected)?;
         let early = container.bundle.clone();
         let (process, monitor) = self
-            .private(move |executor| launch(&executor, &plan))
+            .private_with_volumes(move |executor| launch(&executor, &plan))
             .await
             .map_err(|error| start_refusal(container, &error))?;
         for waiting in container
@@ -185,6 +189,7 @@ impl Engine {
             shared,
             init,
             cgroup_v2: super::cgroup::version() == super::cgroup::Version::V2,
+            volumes: self.volumes_place(),
             record,
         })
     }
@@ -253,7 +258,12 @@ impl Engine {
                     self.kill_lost(container).await;
                     self.clean_up(container, false).await
                 }
-                Action::CleanUp { keep_network } => self.clean_up(container, keep_network).await,
+                Action::CleanUp { keep_network } => {
+                    let cleaned = self.clean_up(container, keep_network).await;
+                    let volumes = volumes_of(&container.record());
+                    self.release_volumes(volumes).await;
+                    cleaned
+                }
                 Action::Start => self.run(container).await,
                 Action::WakeAt(at) => {
                     self.wake_at(container, at);
@@ -448,6 +458,9 @@ fn exit_code_of(message: &str) -> i64 {
 
 /// The runtime's reason in the words that Docker's clients look for.
 fn start_refusal(container: &Container, error: &OciError) -> Refusal {
+    if let OciError::Wish(refusal) = error {
+        return refusal.clone();
+    }
     let text = error.to_string();
     let program = container
         .record()

@@ -168,6 +168,20 @@ pub enum MountKind {
         no_copy: bool,
         #[serde(default)]
         labels: BTreeMap<String, String>,
+        /// Of the local driver: `type`, `device`, `o`; empty: as an existing volume has them.
+        #[serde(default)]
+        options: BTreeMap<String, String>,
+        /// A folder or file in the volume in place of all of it; empty: all.
+        #[serde(default)]
+        subpath: String,
+    },
+    /// The files of an image, read-only.
+    Image {
+        /// Name, digest, id or id prefix of an image on this host.
+        image: String,
+        /// A folder or file in the image in place of all of it; empty: all.
+        #[serde(default)]
+        subpath: String,
     },
     Tmpfs {
         /// Bytes; absent: half of the memory.

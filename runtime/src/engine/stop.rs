@@ -7,7 +7,7 @@ use model::{Refusal, name::check_container_name};
 
 use super::{
     Engine, Exit, ListOptions, Pruned, RemoveOptions, StopOptions, WaitCondition,
-    container::Container, create::signal_number, machine::Phase, run::flatten,
+    container::Container, create::signal_number, machine::Phase, run::flatten, volumes::volumes_of,
 };
 use crate::oci::{self, OciError};
 
@@ -299,6 +299,7 @@ impl Engine {
         container.change(|record| record.life.phase = Phase::Removing)?;
         self.clean_up(container, false).await?;
         let record = container.record().clone();
+        self.release_volumes(volumes_of(&record)).await;
         let directory = container.directory.clone();
         tokio::task::spawn_blocking(move || {
             // The record goes last but one: what is half removed is found again.

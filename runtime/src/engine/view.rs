@@ -40,6 +40,19 @@ pub struct ContainerView {
     pub lower_dirs: Vec<PathBuf>,
 }
 
+impl ContainerView {
+    /// Whether it stands on an image or mounts it.
+    pub fn uses_image(&self, id: &str) -> bool {
+        self.images().any(|image| image == id)
+    }
+
+    /// The ids of its image and of the images it mounts.
+    pub fn images(&self) -> impl Iterator<Item = &str> {
+        let mounted = self.mounts.iter().filter_map(MountPoint::image);
+        std::iter::once(self.image_id.as_str()).chain(mounted)
+    }
+}
+
 /// What runs, after the image's defaults.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Effective {
@@ -133,10 +146,11 @@ pub struct HealthProbe {
 /// One entry of `Mounts`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct MountPoint {
-    /// `bind`, `volume` or `tmpfs`.
+    /// `bind`, `volume`, `tmpfs` or `image`.
     pub kind: String,
-    /// A volume's name.
+    /// A volume's name, or an image's as the user wrote it.
     pub name: Option<String>,
+    /// Of an image its id.
     pub source: PathBuf,
     pub destination: String,
     /// `local` for volumes.
@@ -147,6 +161,21 @@ pub struct MountPoint {
     /// An anonymous volume, removed with the container on request.
     #[serde(default)]
     pub anonymous: bool,
+    /// An image's layers, the bottom one first.
+    #[serde(default)]
+    pub layers: Vec<PathBuf>,
+}
+
+impl MountPoint {
+    /// The volume's name, where it is one.
+    pub fn volume(&self) -> Option<&str> {
+        self.name.as_deref().filter(|_| self.kind == "volume")
+    }
+
+    /// The image's id, where it is one.
+    pub fn image(&self) -> Option<&str> {
+        self.source.to_str().filter(|_| self.kind == "image")
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]

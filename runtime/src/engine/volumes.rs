@@ -1,4 +1,10 @@
-//! Local volumes: `volumes/NAME/_data` and `volumes/NAME/volume.json`.
+//! Local volumes: `volumes/NAME/_data` and `volumes/NAME/volume.json`. One with driver options
+//! has a file system of its own at `_data` while it is used.
+
+mod device;
+mod mounting;
+mod options;
+mod removal;
 
 use std::{
     collections::BTreeMap,
@@ -8,43 +14,51 @@ use std::{
 
 use model::Refusal;
 
+pub(super) use self::mounting::{Turns, volumes_of};
+use self::{
+    mounting::blocking,
+    options::{FileSystem, Options, difference},
+};
 use super::{
     Engine, Pruned, VolumeView,
     listing::{label_matches, tree_size},
     now, random_id,
     record::{read_json, write_json},
 };
-use crate::oci::OciError;
+use crate::oci::{OciError, mountinfo};
 
 /// Marks a volume that has not been used yet: the image's content goes in at the first start.
 const FRESH: &str = "fresh";
 
 impl Engine {
-    /// Absent name: an anonymous one. An existing one of that name is given back.
+    /// Absent name: an anonymous one. An existing one of that name is given back, unless other
+    /// options are asked for than it has (409).
     pub async fn volume_create(
         &self,
         name: Option<&str>,
         labels: BTreeMap<String, String>,
-        options: BTreeMap<String, String>,
-    ) -> Result<VolumeView, Refusal> {
-        self.volume_ensure(name, labels, options)
-    }
-
-    pub(super) fn volume_ensure(
-        &self,
-        name: Option<&str>,
-        labels: BTreeMap<String, String>,
-        options: BTreeMap<String, String>,
+        options: Options,
     ) -> Result<VolumeView, Refusal> {
         if let Some(name) = name {
             check_name(name)?;
         }
-        let _lock = self.volumes.lock().expect("no panic under this lock");
-        if let Some(view) = name.and_then(|name| self.volume_read(name)) {
-            return Ok(view);
-        }
+        FileSystem::of(&options).map_err(|refusal| Refusal {
+            message: format!("create {}: {}", name.unwrap_or_default(), refusal.message),
+            ..refusal
+        })?;
         let anonymous = name.is_none();
         let name = name.map_or_else(|| random_id().to_string(), str::to_owned);
+        let _turn = self.volumes.of(&name).await;
+        if let Some(view) = self.volume_read(&name) {
+            return match difference(&view.options, &options) {
+                None => Ok(view),
+                Some(words) => Err(Refusal::conflict(format!(
+                    "create {name}: the volume exists with other driver options: {words}; use \
+                     another name, leave the options out to take it as it is, or remove it first: \
+                     ovnctl volume rm {name}"
+                ))),
+            };
+        }
         let directory = self.volume_dir(&name);
         let mountpoint = directory.join("_data");
         fs::create_dir_all(&mountpoint)
@@ -105,16 +119,16 @@ impl Engine {
             .ok_or_else(|| Refusal::not_found(format!("get {name}: no such volume")))
     }
 
-    /// In use: 409, with the users named.
+    /// In use: 409, with the users named. What is on a device or a server stays there.
     pub async fn volume_remove(&self, name: &str, force: bool) -> Result<(), Refusal> {
-        let _lock = self.volumes.lock().expect("no panic under this lock");
-        if self.volume_read(name).is_none() {
+        let _turn = self.volumes.of(name).await;
+        let Some(view) = self.volume_read(name) else {
             return if force {
                 Ok(())
             } else {
                 Err(Refusal::not_found(format!("get {name}: no such volume")))
             };
-        }
+        };
         let users = self.volume_users(name);
         if !users.is_empty() {
             return Err(Refusal::conflict(format!(
@@ -122,10 +136,8 @@ impl Engine {
                 users.join(", ")
             )));
         }
-        let directory = self.volume_dir(name);
-        fs::remove_dir_all(&directory).map_err(|error| {
-            Refusal::internal(format!("removing {}: {error}", directory.display()))
-        })?;
+        let place = self.volumes_place().join(name);
+        blocking(move || delete(&view, &place)).await?;
         self.tell_volume(name, "destroy");
         Ok(())
     }
@@ -147,7 +159,12 @@ impl Engine {
             if !(all || view.anonymous) {
                 continue;
             }
-            let size = tree_size(&view.mountpoint);
+            // What is on a device stays there.
+            let size = if view.options.is_empty() {
+                tree_size(&view.mountpoint)
+            } else {
+                0
+            };
             if self.volume_remove(&view.name, false).await.is_ok() {
                 pruned.reclaimed += size;
                 pruned.deleted.push(view.name);
@@ -164,7 +181,7 @@ impl Engine {
                 record
                     .mounts
                     .iter()
-                    .any(|point| point.name.as_deref() == Some(name))
+                    .any(|point| point.volume() == Some(name))
             })
             .map(|container| container.id.to_string())
             .collect()
@@ -197,7 +214,29 @@ fn check_name(name: &str) -> Result<(), Refusal> {
     )))
 }
 
-/// Fills a volume that was never used.
+/// Unmounts and deletes a volume that nobody uses.
+fn delete(view: &VolumeView, place: &Path) -> Result<(), Refusal> {
+    let data = place.join("_data");
+    if !matches!(FileSystem::of(&view.options), Ok(None)) {
+        device::unmount(&view.name, &data)?;
+    }
+    let left = mountinfo::at_or_below(place).map_err(|e| Refusal::internal(e.to_string()))?;
+    if let Some(left) = left.first() {
+        return Err(Refusal::conflict(format!(
+            "remove {}: something is mounted at {}, whose files are not to be deleted; unmount it \
+             first",
+            view.name,
+            left.display()
+        )));
+    }
+    // Its record goes last: what is half removed is still a volume that can be removed.
+    removal::remove_tree(&data)
+        .and_then(|()| removal::remove_tree(place))
+        .map_err(|error| Refusal::internal(format!("removing {}: {error}", place.display())))
+}
+
+/// Fills a volume that was never used. One whose content is gone with each unmount stays as it
+/// is, for it would be filled the first time only.
 pub(super) fn fill(
     mountpoint: &Path,
     no_copy: bool,
@@ -207,6 +246,11 @@ pub(super) fn fill(
         return Ok(());
     };
     if !mark.exists() {
+        return Ok(());
+    }
+    let volume: Option<VolumeView> = read_json(&mark.with_file_name("volume.json"));
+    let wish = volume.and_then(|volume| FileSystem::of(&volume.options).ok().flatten());
+    if wish.is_some_and(|wish| wish.is_volatile()) {
         return Ok(());
     }
     let is_empty = fs::read_dir(mountpoint).is_ok_and(|mut list| list.next().is_none());

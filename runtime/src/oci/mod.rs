@@ -3,11 +3,13 @@
 //!
 //! A container's root file system is mounted in a private mount namespace that only its monitor
 //! and the container see. When both are gone the mount is gone too, whatever happened to this
-//! process, and no mount of ours is ever seen on the host.
+//! process. Of our mounts the host sees the file systems of volumes only, which containers share.
 
 pub mod attach;
 pub mod bundle;
 pub mod capability;
+pub mod mountinfo;
+pub mod part;
 pub mod private;
 pub mod rootfs;
 pub mod seccomp;
@@ -46,6 +48,9 @@ pub enum OciError {
     /// The runtime's own words.
     #[error("{0}")]
     Refused(String),
+    /// What was asked for cannot be had; told to the user as it is.
+    #[error(transparent)]
+    Wish(#[from] model::Refusal),
     #[error("{doing}: {source}")]
     Io {
         doing: String,

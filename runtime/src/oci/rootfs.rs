@@ -27,56 +27,75 @@ pub struct Layers {
 
 /// Mounts the layers at a directory. To be called in a private mount namespace: it changes the
 /// thread's working directory.
-///
-/// Directories are named by descriptor numbers, so that 128 long paths fit into the one page
-/// that mount(2) takes.
 pub fn mount_overlay(layers: &Layers, at: &Path) -> Result<(), OciError> {
-    let directory = |path: &Path| {
-        open(
-            path,
-            OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC,
-            Mode::empty(),
-        )
-        .map_err(|error| OciError::Io {
-            doing: format!("opening {}", path.display()),
-            source: error.into(),
-        })
-    };
-    let mut lower = Vec::with_capacity(layers.lower.len());
-    for path in layers.lower.iter().rev() {
-        lower.push(directory(path)?);
-    }
+    let mut lower = layers.lower.clone();
     if lower.is_empty() {
         let empty = layers.writable.join("empty");
         std::fs::create_dir_all(&empty).map_err(OciError::io("making an empty layer"))?;
-        lower.push(directory(&empty)?);
+        lower.push(empty);
     }
     let upper = directory(&layers.writable.join("upper"))?;
     let work = directory(&layers.writable.join("work"))?;
-    let names: Vec<String> = lower.iter().map(|fd| fd.as_raw_fd().to_string()).collect();
-    let options = format!(
-        "lowerdir={},upperdir={},workdir={}",
-        names.join(":"),
+    let above = format!(
+        ",upperdir={},workdir={}",
         upper.as_raw_fd(),
         work.as_raw_fd()
     );
-    let io = |doing: &str| {
-        let doing = doing.to_owned();
+    overlay(&lower, &above, MsFlags::empty(), at)
+}
+
+/// Mounts layers, bottom first, at a directory so that nothing in it can be changed. `empty` is
+/// made. To be called as [`mount_overlay`].
+pub fn mount_image(layers: &[PathBuf], empty: &Path, at: &Path) -> Result<(), OciError> {
+    std::fs::create_dir_all(empty).map_err(OciError::io("making an empty layer"))?;
+    // Without a writable layer the kernel wants two at least; and one layer by itself would show
+    // the marks of files that it deletes.
+    let mut lower = vec![empty.to_owned()];
+    lower.extend(layers.iter().cloned());
+    if lower.len() == 1 {
+        lower.push(empty.join("below"));
+        std::fs::create_dir_all(&lower[1]).map_err(OciError::io("making an empty layer"))?;
+    }
+    overlay(&lower, "", MsFlags::MS_RDONLY, at)
+}
+
+/// Directories are named by descriptor numbers, so that 128 long paths fit into the one page
+/// that mount(2) takes.
+fn overlay(lower: &[PathBuf], above: &str, flags: MsFlags, at: &Path) -> Result<(), OciError> {
+    let mut layers = Vec::with_capacity(lower.len());
+    for path in lower.iter().rev() {
+        layers.push(directory(path)?);
+    }
+    let names: Vec<String> = layers.iter().map(|fd| fd.as_raw_fd().to_string()).collect();
+    let options = format!("lowerdir={}{above}", names.join(":"));
+    let io = |doing: String| {
         move |error: Errno| OciError::Io {
             doing,
             source: error.into(),
         }
     };
-    chdir("/proc/self/fd").map_err(io("entering /proc/self/fd"))?;
+    chdir("/proc/self/fd").map_err(io("entering /proc/self/fd".into()))?;
     mount(
         Some("overlay"),
         at,
         Some("overlay"),
-        MsFlags::empty(),
+        flags,
         Some(options.as_str()),
     )
-    .map_err(io("mounting the root file system"))?;
-    chdir("/").map_err(io("entering /"))
+    .map_err(io(format!("mounting the layers at {}", at.display())))?;
+    chdir("/").map_err(io("entering /".into()))
+}
+
+fn directory(path: &Path) -> Result<OwnedFd, OciError> {
+    open(
+        path,
+        OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC,
+        Mode::empty(),
+    )
+    .map_err(|error| OciError::Io {
+        doing: format!("opening {}", path.display()),
+        source: error.into(),
+    })
 }
 
 /// Opens the directory that paths are looked up in.

@@ -24,12 +24,18 @@ pub struct OneImage(PathBuf);
 impl Images for OneImage {
     fn resolve<'a>(&'a self, reference: &'a str) -> BoxFuture<'a, Result<ResolvedImage, Refusal>> {
         Box::pin(async move {
-            if reference != "busybox" {
-                return Err(Refusal::not_found(format!("No such image: {reference}")));
-            }
+            let (digit, layers) = match reference {
+                "busybox" => ("a", vec![self.0.clone()]),
+                // What lies beside it, where a test has made it.
+                "tools" => (
+                    "b",
+                    ["below", "above"].map(|n| self.0.with_file_name(n)).into(),
+                ),
+                _ => return Err(Refusal::not_found(format!("No such image: {reference}"))),
+            };
             Ok(ResolvedImage {
-                id: format!("sha256:{}", "a".repeat(64)),
-                layers: vec![self.0.clone()],
+                id: format!("sha256:{}", digit.repeat(64)),
+                layers,
                 defaults: ImageDefaults {
                     command: vec!["sh".into()],
                     env: vec!["FROM_IMAGE=yes".into(), "DROPPED=1".into()],
@@ -128,15 +134,8 @@ impl Host {
 
     pub fn config(&self) -> EngineConfig {
         EngineConfig {
-            root: self.directory.path().join("root"),
-            run_dir: self.directory.path().join("run"),
-            // Another runtime program than the one found first, for example /usr/sbin/runc.
-            runtime: std::env::var_os("OVERNET_TEST_RUNTIME").map(Into::into),
-            monitor: None,
-            cgroup_parent: self.parent.clone(),
-            init: None,
-            images: Arc::new(OneImage(self.directory.path().join("layer"))),
             network: self.network.clone(),
+            ..config_in(self.directory.path(), &self.parent)
         }
     }
 
@@ -209,6 +208,10 @@ impl Drop for Host {
                 unsafe { libc::kill(pid, libc::SIGKILL) };
             }
         }
+        let mounted = runtime::oci::mountinfo::at_or_below(self.directory.path());
+        for place in mounted.unwrap_or_default() {
+            let _ = nix::mount::umount2(&place, nix::mount::MntFlags::MNT_DETACH);
+        }
         let deadline = Instant::now() + Duration::from_secs(5);
         while Instant::now() < deadline {
             let mut left = false;
@@ -228,6 +231,21 @@ impl Drop for Host {
             }
             std::thread::yield_now();
         }
+    }
+}
+
+/// An engine in a directory.
+pub fn config_in(directory: &Path, parent: &str) -> EngineConfig {
+    EngineConfig {
+        root: directory.join("root"),
+        run_dir: directory.join("run"),
+        // Another runtime program than the one found first, for example /usr/sbin/runc.
+        runtime: std::env::var_os("OVERNET_TEST_RUNTIME").map(Into::into),
+        monitor: None,
+        cgroup_parent: parent.to_owned(),
+        init: None,
+        images: Arc::new(OneImage(directory.join("layer"))),
+        network: Arc::new(HostOnly::default()),
     }
 }
 

@@ -4,5 +4,6 @@
 
 mod host;
 mod life;
+mod mounts;
 mod one_container;
 mod streams;

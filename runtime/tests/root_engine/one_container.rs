@@ -109,6 +109,8 @@ async fn volumes_and_binds() {
             name: Some(name.into()),
             no_copy: false,
             labels: BTreeMap::new(),
+            options: BTreeMap::new(),
+            subpath: String::new(),
         },
     };
     let mut spec = sh("cat /data/seed; echo more >/data/more");

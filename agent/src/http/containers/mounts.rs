@@ -1,8 +1,10 @@
 //! From `Binds`, `Mounts` and `Tmpfs` to the engine's mounts.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use api::docker::{Mount, MountBindOptions, MountTmpfsOptions, MountType, MountVolumeOptions};
+use api::docker::{
+    Mount, MountBindOptions, MountImageOptions, MountTmpfsOptions, MountType, MountVolumeOptions,
+};
 use model::Refusal;
 use runtime::engine::{MountKind, MountSpec};
 
@@ -99,7 +101,9 @@ fn bind(text: &str) -> Result<MountSpec, Refusal> {
         MountKind::Volume {
             name: (!source.is_empty()).then(|| source.to_owned()),
             no_copy,
-            labels: std::collections::BTreeMap::new(),
+            labels: BTreeMap::new(),
+            options: BTreeMap::new(),
+            subpath: String::new(),
         }
     };
     Ok(MountSpec {
@@ -171,12 +175,29 @@ fn mount(given: Mount) -> Result<MountSpec, Refusal> {
                     .collect(),
             }
         }
-        Some(MountType::IMAGE) => return Err(absent(&format!("a mount of type image ({target})"))),
+        Some(MountType::IMAGE) => {
+            if bind_options.is_some() || volume_options.is_some() || tmpfs_options.is_some() {
+                return Err(wrong("options of another type on an image"));
+            }
+            let MountImageOptions { subpath } = image_options.unwrap_or_default();
+            return Ok(MountSpec {
+                target,
+                read_only: true,
+                kind: MountKind::Image {
+                    image: source,
+                    subpath: subpath.unwrap_or_default(),
+                },
+            });
+        }
         Some(MountType::CLUSTER) => {
             return Err(absent(&format!("a mount of type cluster ({target})")));
         }
         Some(MountType::NPIPE) => return Err(wrong("type npipe exists on Windows only")),
-        None => return Err(wrong("Type is missing; give it bind, volume or tmpfs")),
+        None => {
+            return Err(wrong(
+                "Type is missing; give it bind, volume, tmpfs or image",
+            ));
+        }
     };
     if image_options.is_some() {
         return Err(wrong("ImageOptions belong to mounts of type image"));
@@ -224,22 +245,17 @@ fn volume_kind(
         driver_config,
         subpath,
     } = options;
-    if subpath.is_some_and(|path| !path.is_empty()) {
-        return Err(absent(&format!("volume-subpath ({target})")));
-    }
-    if let Some(driver) = driver_config {
-        let named = driver.name.unwrap_or_default();
-        if !matches!(named.as_str(), "" | "local") {
-            return Err(absent(&format!("volume driver {named} ({target})")));
-        }
-        if driver.options.is_some_and(|options| !options.is_empty()) {
-            return Err(absent(&format!("volume-opt ({target})")));
-        }
+    let driver = driver_config.unwrap_or_default();
+    let named = driver.name.unwrap_or_default();
+    if !matches!(named.as_str(), "" | "local") {
+        return Err(absent(&format!("volume driver {named} ({target})")));
     }
     Ok(MountKind::Volume {
         name: (!name.is_empty()).then_some(name),
         no_copy: no_copy.unwrap_or(false),
         labels: labels.unwrap_or_default().into_iter().collect(),
+        options: driver.options.unwrap_or_default().into_iter().collect(),
+        subpath: subpath.unwrap_or_default(),
     })
 }
 
@@ -303,7 +319,9 @@ mod tests {
         MountKind::Volume {
             name: name.map(Into::into),
             no_copy,
-            labels: std::collections::BTreeMap::new(),
+            labels: BTreeMap::new(),
+            options: BTreeMap::new(),
+            subpath: String::new(),
         }
     }
 
@@ -369,12 +387,41 @@ mod tests {
                 options: Vec::new()
             }
         );
+        assert_eq!(
+            of(
+                r#"{"Type":"volume","Source":"v","Target":"/b","VolumeOptions":{"Subpath":"a/b",
+                "DriverConfig":{"Name":"local","Options":{"type":"tmpfs","device":"tmpfs"}}}}"#
+            )
+            .unwrap()
+            .kind,
+            MountKind::Volume {
+                name: Some("v".into()),
+                no_copy: false,
+                labels: BTreeMap::new(),
+                options: [("type", "tmpfs"), ("device", "tmpfs")]
+                    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                    .into(),
+                subpath: "a/b".into(),
+            }
+        );
+        assert_eq!(
+            of(r#"{"Type":"image","Source":"a:1","Target":"/b","ImageOptions":{"Subpath":"c"}}"#)
+                .unwrap(),
+            MountSpec {
+                target: "/b".into(),
+                read_only: true,
+                kind: MountKind::Image {
+                    image: "a:1".into(),
+                    subpath: "c".into()
+                },
+            }
+        );
         for (json, words) in [
             (r#"{"Type":"bind","Source":"a","Target":"/b"}"#, "absolute"),
             (r#"{"Type":"bind","Source":"/a"}"#, "Target"),
             (
-                r#"{"Type":"image","Source":"a","Target":"/b"}"#,
-                "type image",
+                r#"{"Type":"image","Source":"a","Target":"/b","TmpfsOptions":{"Mode":448}}"#,
+                "another type on an image",
             ),
             (r#"{"Type":"npipe","Source":"a","Target":"/b"}"#, "Windows"),
             (r#"{"Source":"a","Target":"/b"}"#, "Type is missing"),
@@ -383,8 +430,12 @@ mod tests {
                 "no source",
             ),
             (
-                r#"{"Type":"volume","Target":"/b","VolumeOptions":{"Subpath":"x"}}"#,
-                "subpath",
+                r#"{"Type":"volume","Target":"/b","VolumeOptions":{"DriverConfig":{"Name":"x"}}}"#,
+                "volume driver x",
+            ),
+            (
+                r#"{"Type":"volume","Target":"/b","ImageOptions":{"Subpath":"x"}}"#,
+                "ImageOptions",
             ),
         ] {
             let refusal = of(json).unwrap_err();
