@@ -18,6 +18,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 const RATE: &str = "40";
 /// How long the loads go on: longer than all that happens meanwhile.
 const ANNOUNCED: u64 = 75;
+const UNDISTURBED: u64 = 10;
 const SUDDEN: u64 = 25;
 const FLOODED: u64 = 15;
 const HALF_OPEN: &str = "100000";
@@ -63,10 +64,18 @@ fn no_request_fails_for_what_is_announced() {
     ]);
     created.ok();
     until_running(&manager, 4);
+    undisturbed(&lab);
     announced(&lab);
     flooded(&lab);
     sudden(&lab);
     lab.down().unwrap();
+}
+
+/// For the picture: what the loads say while nothing happens.
+fn undisturbed(lab: &Lab) {
+    for count in finish(start(lab, UNDISTURBED)) {
+        assert_eq!(count.failed, 0, "{}: {}", count.what, count.lines);
+    }
 }
 
 fn announced(lab: &Lab) {

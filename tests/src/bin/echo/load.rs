@@ -17,13 +17,13 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Requests that may be under way at once.
 const WORKERS: u64 = 16;
 
-/// Prints `sent N failed M slowest MS`, and after it a line for each failure.
+/// Prints `sent N failed M p50 MS p99 MS slowest MS`, and after it a line for each failure.
 pub fn load(target: &str, seconds: &str, rate: &str, keep: bool) -> Result<()> {
     let seconds: f64 = seconds.parse().context("SECONDS is a number")?;
     let rate: f64 = rate.parse().context("PER_SECOND is a number")?;
     let total = (seconds * rate) as u64;
-    let (next, slowest) = (AtomicU64::new(0), AtomicU64::new(0));
-    let failures = Mutex::new(Vec::new());
+    let next = AtomicU64::new(0);
+    let (failures, all) = (Mutex::new(Vec::new()), Mutex::new(Vec::new()));
     let start = Instant::now();
     std::thread::scope(|scope| {
         for _ in 0..WORKERS {
@@ -48,8 +48,10 @@ pub fn load(target: &str, seconds: &str, rate: &str, keep: bool) -> Result<()> {
                             failures.unwrap_or_else(PoisonError::into_inner).push(line);
                         }
                     }
-                    let took = begun.elapsed().as_millis() as u64;
-                    slowest.fetch_max(took, Ordering::Relaxed);
+                    let took = begun.elapsed();
+                    all.lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .push(took);
                 }
             });
         }
@@ -57,10 +59,18 @@ pub fn load(target: &str, seconds: &str, rate: &str, keep: bool) -> Result<()> {
     let failures = failures
         .into_inner()
         .unwrap_or_else(PoisonError::into_inner);
+    let mut all = all.into_inner().unwrap_or_else(PoisonError::into_inner);
+    all.sort();
+    let at = |part: usize| {
+        let place = (all.len() * part / 100).min(all.len().saturating_sub(1));
+        all.get(place).map_or(0.0, |took| took.as_secs_f64() * 1e3)
+    };
     println!(
-        "sent {total} failed {} slowest {}",
+        "sent {total} failed {} p50 {:.2} p99 {:.2} slowest {:.2}",
         failures.len(),
-        slowest.load(Ordering::Relaxed)
+        at(50),
+        at(99),
+        at(100)
     );
     for line in &failures {
         println!("{line}");
