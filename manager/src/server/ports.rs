@@ -1,5 +1,5 @@
 //! Ports across hosts: before a service that publishes ports is stored, every host with a session
-//! keeps them from other programs, or says why it cannot.
+//! that is to publish them keeps them from other programs, or says why it cannot.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -8,13 +8,13 @@ use std::{
 };
 
 use model::{
-    Id, NodeId, Refusal, Service, ServiceSpec,
+    Id, Node, NodeId, Refusal, Service, ServiceSpec,
     publish::{HeldPort, PublishOptions},
     service::PublishMode,
 };
 use tokio::sync::mpsc;
 
-use crate::{control, leader::Manager, store::Tables, wire::PortOrder};
+use crate::{control, dispatcher::opens, leader::Manager, store::Tables, wire::PortOrder};
 
 /// Orders that wait for a host's session.
 const ORDERS: usize = 64;
@@ -22,6 +22,9 @@ const ORDERS: usize = 64;
 const PATIENCE: Duration = Duration::from_secs(2);
 /// How long hosts keep a port for a service that is about to be there.
 const KEEP: Duration = Duration::from_secs(15);
+
+/// Ports by the hosts that are to have them.
+type Ports = BTreeMap<NodeId, Vec<HeldPort>>;
 
 /// Who waits for which hosts' word.
 #[derive(Default)]
@@ -57,14 +60,20 @@ impl PortDesk {
         }
     }
 
-    /// Sends an order to every host with a session; those that have it.
-    fn order(&self, order: &PortOrder) -> BTreeSet<NodeId> {
+    /// Sends each host with a session the order about its ports; those that have it.
+    fn order(&self, id: &Id, ports: &Ports, keep: Option<Duration>) -> BTreeSet<NodeId> {
         let mut inner = self.lock();
         inner.sessions.retain(|_, session| !session.is_closed());
-        let sent = inner.sessions.iter();
-        sent.filter(|(_, session)| session.try_send(order.clone()).is_ok())
-            .map(|(node, _)| node.clone())
-            .collect()
+        let sent = ports.iter().filter(|(node, ports)| {
+            let order = PortOrder {
+                order: id.clone(),
+                ports: (*ports).clone(),
+                keep,
+            };
+            let session = inner.sessions.get(*node);
+            session.is_some_and(|session| session.try_send(order).is_ok())
+        });
+        sent.map(|(node, _)| node.clone()).collect()
     }
 }
 
@@ -73,7 +82,7 @@ impl PortDesk {
 pub(crate) struct Kept<'a> {
     manager: &'a Manager,
     order: Id,
-    ports: Vec<HeldPort>,
+    ports: Ports,
 }
 
 impl Kept<'_> {
@@ -87,26 +96,25 @@ impl Drop for Kept<'_> {
     fn drop(&mut self) {
         let desk = self.manager.port_desk();
         desk.lock().waiting.remove(&self.order);
-        if !self.ports.is_empty() {
-            desk.order(&PortOrder {
-                order: self.order.clone(),
-                ports: std::mem::take(&mut self.ports),
-                keep: None,
-            });
-        }
+        desk.order(&self.order, &self.ports, None);
     }
 }
 
-/// The ports that a service with this spec takes, and does not have.
-fn asked(spec: &ServiceSpec, own: Option<&Service>) -> Vec<HeldPort> {
+/// The ports that a service with this spec takes on the node, and does not have there.
+fn asked(spec: &ServiceSpec, own: Option<&Service>, node: &Node) -> Vec<HeldPort> {
     let ports = |spec: &ServiceSpec| -> BTreeSet<HeldPort> {
         let ports = spec.endpoint.iter().flat_map(|endpoint| &endpoint.ports);
         ports
             .filter(|port| port.mode == PublishMode::Ingress && port.published != 0)
-            .map(|port| HeldPort {
-                protocol: port.protocol,
-                port: port.published,
-                address: PublishOptions::of(&spec.labels, port).host_ip,
+            .filter(|port| opens(&spec.labels, port, Some(node)))
+            .map(|port| {
+                let options = PublishOptions::of(&spec.labels, port);
+                HeldPort {
+                    protocol: port.protocol,
+                    port: port.published,
+                    address: options.host_ip,
+                    interface: options.interface,
+                }
             })
             .collect()
     };
@@ -122,7 +130,11 @@ impl Manager {
         spec: &ServiceSpec,
         own: Option<&Service>,
     ) -> Result<Option<Kept<'_>>, Refusal> {
-        let ports = asked(spec, own);
+        let view = self.store().view();
+        let asked = view
+            .nodes()
+            .map(|node| (node.id.clone(), asked(spec, own, node)));
+        let ports: Ports = asked.filter(|(_, ports)| !ports.is_empty()).collect();
         if ports.is_empty() {
             return Ok(None);
         }
@@ -137,11 +149,7 @@ impl Manager {
             order: order.clone(),
             ports: ports.clone(),
         };
-        let mut open = self.port_desk().order(&PortOrder {
-            order,
-            ports,
-            keep: Some(KEEP),
-        });
+        let mut open = self.port_desk().order(&order, &ports, Some(KEEP));
         let mut refused = BTreeMap::new();
         let hear = async {
             while !open.is_empty() {
@@ -175,4 +183,40 @@ fn sentence(tables: &Tables, refused: &BTreeMap<NodeId, Vec<String>>) -> String 
     });
     let hosts: Vec<_> = hosts.collect();
     format!("ports cannot be published: {}", hosts.join("; "))
+}
+
+#[cfg(test)]
+mod tests {
+    use model::{publish::label, service::Protocol};
+
+    use super::*;
+    use crate::example::{node, publish, service};
+
+    #[test]
+    fn a_node_is_asked_for_what_it_is_to_publish_and_does_not() {
+        let shaped = |options: &str| {
+            let mut web = service("web", 1, &[]);
+            publish(&mut web, 80, 8080, PublishMode::Ingress);
+            let label = label(80, Protocol::Tcp);
+            web.spec.labels.insert(label, options.to_owned());
+            web
+        };
+        let mut edge = node("n1");
+        edge.spec.labels.insert("edge".into(), "true".into());
+        let plain = node("n2");
+        let on_edge = "nodes=node.labels.edge==true";
+        for (before, now, at_edge, at_plain) in [
+            (None, "", 1, 1),
+            (None, on_edge, 1, 0),
+            (Some(on_edge), on_edge, 0, 0),
+            (Some(on_edge), "", 0, 1),
+            (Some(""), on_edge, 0, 0),
+            (Some(""), "host_ip=eth1", 1, 1),
+        ] {
+            let (own, new) = (before.map(shaped), shaped(now));
+            let count = |node| asked(&new.spec, own.as_ref(), node).len();
+            let found = (count(&edge), count(&plain));
+            assert_eq!(found, (at_edge, at_plain), "{before:?} to {now:?}");
+        }
+    }
 }
