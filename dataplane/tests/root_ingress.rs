@@ -346,6 +346,7 @@ fn published(protocol: Protocol, port: u16, backends: &[u8]) -> Published {
         protocol,
         port,
         address: None,
+        interface: None,
         target: TARGET,
         backends: backends
             .iter()
@@ -678,6 +679,7 @@ fn root_ingress_leads_to_local_containers_too() {
         protocol: Protocol::Tcp,
         port,
         address: address.map(|address| address.parse().unwrap()),
+        interface: None,
         target: TARGET,
         backends: [("bystander".to_owned(), vec!["172.29.0.3".parse().unwrap()])].into(),
     };

@@ -163,7 +163,10 @@ fn each_task_has_cards_of_its_own(lab: &Lab) {
     for host in hosts.collect::<BTreeSet<_>>() {
         let there = lab.host(&host);
         let container = ctl(&there, "ps -q --filter name=cards");
-        let given = ctl(&there, &format!("exec {container} printenv DOCKER_RESOURCE_SLOT"));
+        let given = ctl(
+            &there,
+            &format!("exec {container} printenv DOCKER_RESOURCE_SLOT"),
+        );
         assert_eq!(given.trim(), "card0,card1", "on {host}");
     }
     let facts = ctl(&manager, "node inspect worker01");

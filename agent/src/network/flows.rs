@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use dataplane::desired::HostPort;
 use futures_util::future::BoxFuture;
-use model::{ContainerId, publish::HeldPort};
+use model::{ContainerId, interface::InterfaceName, publish::HeldPort};
 
 use super::{Networks, published};
 use crate::{cluster::PortKeeper, worker::Flows};
@@ -25,18 +25,27 @@ impl Flows for Networks {
     }
 }
 
-fn host_port(port: &HeldPort) -> HostPort {
-    HostPort {
-        protocol: published::protocol(port.protocol),
-        port: port.port,
-        address: port.address,
+impl Networks {
+    /// What a manager's ports mean on this host.
+    async fn host_ports(&self, ports: &[HeldPort]) -> Vec<HostPort> {
+        let mut all = Vec::new();
+        for port in ports {
+            let interface = port.interface.as_ref().map(InterfaceName::as_str);
+            let port = HostPort {
+                protocol: published::protocol(port.protocol),
+                port: port.port,
+                address: port.address,
+            };
+            all.extend(self.places(port, interface).await);
+        }
+        all
     }
 }
 
 impl PortKeeper for Networks {
     fn keep<'a>(&'a self, ports: &'a [HeldPort], time: Duration) -> BoxFuture<'a, Vec<String>> {
         Box::pin(async move {
-            let ports: Vec<_> = ports.iter().map(host_port).collect();
+            let ports = self.host_ports(ports).await;
             let inner = self.inner.lock().await;
             let taken: Vec<String> = ports
                 .iter()
@@ -56,8 +65,10 @@ impl PortKeeper for Networks {
         })
     }
 
-    fn release(&self, ports: &[HeldPort]) {
-        let ports = ports.iter().map(host_port).collect();
-        self.dataplane.release_ports(ports);
+    fn release<'a>(&'a self, ports: &'a [HeldPort]) -> BoxFuture<'a, ()> {
+        Box::pin(async move {
+            let ports = self.host_ports(ports).await;
+            self.dataplane.release_ports(ports);
+        })
     }
 }
