@@ -28,6 +28,8 @@ fn ports_lead_by_the_hosts_and_interfaces_that_are_named() {
     an_interface_is_followed(&lab);
     only_hosts_with_the_interface_are_asked(&lab);
     what_cannot_be_is_refused(&lab);
+    choices_are_what_all_hosts_can_have(&lab);
+    the_ingress_network_is_made_anew(&lab);
     lab.down().unwrap();
 }
 
@@ -298,5 +300,79 @@ fn what_cannot_be_is_refused(lab: &Lab) {
     ] {
         let refused = create(lab, "wrong", &[port]).failed();
         assert!(refused.contains(said), "{port}: {refused}");
+    }
+}
+
+/// The first ports to choose are other programs' on some hosts.
+fn choices_are_what_all_hosts_can_have(lab: &Lab) {
+    let first = occupy(&lab.host("worker01"), 30_000);
+    let second = occupy(&lab.host("worker02"), 30_001);
+    create(lab, "chosen", &["8080", "8081"]).ok();
+    let ports = || {
+        let format = "{{range .Endpoint.Ports}}{{.PublishedPort}} {{end}}";
+        let words = ["service", "inspect", "--format", format, "chosen"];
+        lab.host("manager01").ctl(words).ok()
+    };
+    assert_eq!(ports().trim(), "30002 30003");
+    for host in lab.nodes() {
+        until_answers(lab, &at(lab, host.name(), 30_002));
+        let said = unpublished(&host);
+        assert_eq!(said, "[]", "{}", host.name());
+    }
+    end(first);
+    end(second);
+    let add = ["service", "update", "-d", "--publish-add", "9000", "chosen"];
+    lab.host("manager01").ctl(add).ok();
+    assert_eq!(ports().trim(), "30002 30003 30000");
+    remove(lab, "chosen");
+}
+
+fn the_ingress_network_is_made_anew(lab: &Lab) {
+    let manager = lab.host("manager01");
+    let network = |words: &str| manager.ctl(["network"].into_iter().chain(words.split(' ')));
+    let second = network("create -d overlay --ingress second").failed();
+    assert!(
+        second.contains("ingress network (") && second.contains(") is already present"),
+        "{second}"
+    );
+    let delete = || manager.api("DELETE", "/networks/ingress", b"").unwrap();
+    let refused = delete();
+    let said = String::from_utf8_lossy(&refused.body).into_owned();
+    assert!(
+        refused.status == 400 && said.contains("ingress network cannot be removed because service"),
+        "{said}"
+    );
+    for name in ["edge", "everywhere"] {
+        remove(lab, name);
+    }
+    wait::until("the ingress network is removed", LIMIT, || {
+        let answer = delete();
+        (answer.status == 204).then_some(()).ok_or(answer.body)
+    });
+    for host in lab.nodes() {
+        wait::until("nothing is published", LIMIT, || {
+            is_free(&host, 8001).then_some(()).ok_or(())
+        });
+    }
+    let refused = create(lab, "late", &["8500:8080"]).failed();
+    assert!(
+        refused.contains("no ingress network is present"),
+        "{refused}"
+    );
+    let attachable = network("create -d overlay --ingress --attachable mesh").failed();
+    assert!(attachable.contains("attachable"), "{attachable}");
+    let own = "create -d overlay --ingress --subnet 10.55.0.0/20 --ipv6 \
+               --opt com.docker.network.driver.mtu=1400 mesh";
+    network(own).ok();
+    create(lab, "late", &["8500:8080"]).ok();
+    for host in lab.nodes() {
+        until_answers(lab, &at(lab, host.name(), 8500));
+        until_answers(lab, &format!("[{}]:8500", host.member().address6()));
+        let addresses = host.exec(["ip", "-o", "address"]).ok();
+        assert!(addresses.contains("inet 10.55.0.1/20"), "{addresses}");
+        // VXLAN takes 50 bytes of what the option says of the underlay.
+        let links = host.exec(["ip", "-o", "link"]).ok();
+        let mut gateways = links.lines().filter(|line| line.contains("ovtg"));
+        assert!(gateways.all(|line| line.contains("mtu 1350")), "{links}");
     }
 }

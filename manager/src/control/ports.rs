@@ -42,6 +42,12 @@ pub(super) fn ports(
     let Some(endpoint) = &spec.endpoint else {
         return Ok(());
     };
+    let mut ingress = endpoint.ports.iter();
+    if tables.ingress().is_none() && ingress.any(|port| port.mode == PublishMode::Ingress) {
+        return invalid(
+            "service needs ingress network, but no ingress network is present; make one with `network create --ingress`",
+        );
+    }
     let mut seen = BTreeSet::new();
     for port in &endpoint.ports {
         if port.target == 0 {
@@ -125,11 +131,11 @@ fn host_mode(spec: &ServiceSpec, port: &PortConfig) -> Result<(), Refusal> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::example::{publish, service, tables};
+    use crate::example::{network, publish, service, set_network, tables};
 
     #[test]
     fn options_of_ports_are_read_before_anything_changes() {
-        let tables = tables(vec![]);
+        let tables = tables(vec![set_network(network("ingress", &["10.0.0.0/24"]))]);
         for (mode, options, said) in [
             (PublishMode::Ingress, "host_ip=eth1", ""),
             (

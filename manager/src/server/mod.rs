@@ -1,5 +1,6 @@
 //! The one port of a manager: newcomers join, members call. Mutual TLS from the first packet.
 
+mod choice;
 mod join;
 mod logs;
 mod members;
@@ -9,7 +10,7 @@ mod ports;
 
 use std::{net::SocketAddr, sync::Arc};
 
-pub(crate) use self::{logs::LogDesk, ports::PortDesk};
+pub(crate) use self::{choice::give, logs::LogDesk, ports::PortDesk};
 
 use model::{Refusal, node::Role};
 use tokio::{

@@ -10,11 +10,14 @@ use std::{
 use model::{
     Id, Node, NodeId, Refusal, Service, ServiceSpec,
     publish::{HeldPort, PublishOptions},
-    service::PublishMode,
+    service::{PortConfig, PublishMode},
 };
 use tokio::sync::mpsc;
 
-use crate::{control, dispatcher::opens, leader::Manager, store::Tables, wire::PortOrder};
+use crate::{
+    allocator::with_choices, control, dispatcher::opens, leader::Manager, store::Tables,
+    wire::PortOrder,
+};
 
 /// Orders that wait for a host's session.
 const ORDERS: usize = 64;
@@ -24,7 +27,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const KEEP: Duration = Duration::from_secs(15);
 
 /// Ports by the hosts that are to have them.
-type Ports = BTreeMap<NodeId, Vec<HeldPort>>;
+pub(super) type Ports = BTreeMap<NodeId, Vec<HeldPort>>;
 
 /// Who waits for which hosts' word.
 #[derive(Default)]
@@ -102,29 +105,37 @@ impl Drop for Kept<'_> {
 
 /// The ports that a service with this spec takes on the node, and does not have there.
 fn asked(spec: &ServiceSpec, own: Option<&Service>, node: &Node) -> Vec<HeldPort> {
+    let given = own.map(|service| service.endpoint.clone());
+    let given = given.unwrap_or_default();
     let ports = |spec: &ServiceSpec| -> BTreeSet<HeldPort> {
-        let ports = spec.endpoint.iter().flat_map(|endpoint| &endpoint.ports);
+        let ports = with_choices(spec, &given).into_iter();
         ports
             .filter(|port| port.mode == PublishMode::Ingress && port.published != 0)
-            .filter(|port| opens(&spec.labels, port, Some(node)))
-            .map(|port| {
-                let options = PublishOptions::of(&spec.labels, port);
-                HeldPort {
-                    protocol: port.protocol,
-                    port: port.published,
-                    address: options.host_ip,
-                    interface: options.interface,
-                }
-            })
+            .filter_map(|port| held(&spec.labels, &port, node))
             .collect()
     };
     let own = own.map(|service| ports(&service.spec)).unwrap_or_default();
     ports(spec).difference(&own).copied().collect()
 }
 
+/// The port as the node would hold it; none if it does not publish it.
+pub(super) fn held(
+    labels: &BTreeMap<String, String>,
+    port: &PortConfig,
+    node: &Node,
+) -> Option<HeldPort> {
+    let options = PublishOptions::of(labels, port);
+    opens(labels, port, Some(node)).then_some(HeldPort {
+        protocol: port.protocol,
+        port: port.published,
+        address: options.host_ip,
+        interface: options.interface,
+    })
+}
+
 impl Manager {
-    /// Has all hosts with a session keep the ports that such a service would take; a refusal
-    /// names the hosts that cannot.
+    /// Has all hosts with a session keep the ports that such a service would take, but for those
+    /// that are still to be chosen; a refusal names the hosts that cannot.
     pub(crate) async fn keep_ports(
         &self,
         spec: &ServiceSpec,
@@ -134,7 +145,12 @@ impl Manager {
         let asked = view
             .nodes()
             .map(|node| (node.id.clone(), asked(spec, own, node)));
-        let ports: Ports = asked.filter(|(_, ports)| !ports.is_empty()).collect();
+        self.keep(asked.collect()).await
+    }
+
+    /// Has each host that has a session keep its ports.
+    pub(super) async fn keep(&self, mut ports: Ports) -> Result<Option<Kept<'_>>, Refusal> {
+        ports.retain(|_, ports| !ports.is_empty());
         if ports.is_empty() {
             return Ok(None);
         }
