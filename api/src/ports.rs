@@ -9,7 +9,7 @@ use crate::paths::NameView;
 #[serde(default, rename_all = "PascalCase")]
 pub struct PublishedPortView {
     pub service: NameView,
-    /// `8000/tcp`, or `192.0.2.1:8000/tcp`.
+    /// `8000/tcp`, `192.0.2.1:8000/tcp` or `eth1:8000/tcp`.
     pub port: String,
     pub target: u16,
     pub hosts: Vec<PortHostView>,

@@ -170,6 +170,10 @@ pub struct Published {
     /// The host's only address that leads there; absent: all of them.
     #[serde(default)]
     pub address: Option<IpAddr>,
+    /// Only the addresses of this interface lead there, whatever they are at the time; beside no
+    /// `address`.
+    #[serde(default)]
+    pub interface: Option<String>,
     /// Of the tasks.
     pub target: u16,
     /// By endpoint id, the addresses of those that get new connections. Without any, new
@@ -213,6 +217,7 @@ impl fmt::Display for HostPort {
 }
 
 impl Published {
+    /// Without the interface, see [`crate::ingress::host_ports`].
     pub fn host_port(&self) -> HostPort {
         HostPort {
             protocol: self.protocol,

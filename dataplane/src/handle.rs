@@ -1,6 +1,6 @@
 //! The handle of the dataplane: requests go to one thread that owns the kernel's sockets.
 
-use std::{path::PathBuf, sync::Arc, thread::JoinHandle, time::Duration};
+use std::{net::IpAddr, path::PathBuf, sync::Arc, thread::JoinHandle, time::Duration};
 
 use tokio::sync::{oneshot, watch};
 
@@ -137,6 +137,13 @@ impl Dataplane {
             Some(port) => Err(vec![(port, Error::Down.to_string())]),
             None => Ok(()),
         })
+    }
+
+    /// The addresses of an interface of the host, without the link-local ones of IPv6.
+    pub async fn addresses(&self, interface: &str) -> Vec<IpAddr> {
+        let interface = interface.to_owned();
+        let asked = self.ask_for(|answer| Order::Addresses(interface, answer));
+        asked.await.unwrap_or_default()
     }
 
     /// Gives up ports that are only kept.

@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    net::IpAddr,
     sync::{Arc, mpsc::Sender},
     time::Duration,
 };
@@ -29,6 +30,8 @@ pub enum Order {
         oneshot::Sender<Result<(), Vec<(HostPort, String)>>>,
     ),
     ReleasePorts(Vec<HostPort>),
+    /// The addresses of this interface.
+    Addresses(String, oneshot::Sender<Vec<IpAddr>>),
     /// What published ports have counted.
     Counters(oneshot::Sender<io::Result<Counters>>),
     Stop,

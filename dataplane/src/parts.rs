@@ -187,10 +187,10 @@ pub fn diff(desired: &Desired, parts: &Parts, observed: &Observed) -> Plan {
     }
     if parts.host {
         let wanted = want_host(desired, facts);
-        diff_host(&mut plan, desired, &wanted, seen);
+        diff_host(&mut plan, desired, &wanted, observed);
     } else if parts.ports {
         let wanted = want_host(desired, facts);
-        diff_ports(&mut plan, desired, &wanted, seen);
+        diff_ports(&mut plan, desired, &wanted, observed);
     }
     plan.sorted()
 }

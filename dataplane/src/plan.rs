@@ -67,11 +67,12 @@ impl fmt::Display for Plan {
 /// The whole plan.
 pub fn plan(desired: &Desired, observed: &Observed) -> Plan {
     let wanted = want(desired, &observed.facts);
-    diff(desired, &wanted, &observed.view)
+    diff(desired, &wanted, observed)
 }
 
 /// The difference of two views.
-pub fn diff(desired: &Desired, wanted: &View, seen: &View) -> Plan {
+pub fn diff(desired: &Desired, wanted: &View, observed: &Observed) -> Plan {
+    let seen = &observed.view;
     let mut plan = Plan::default();
     let names = Names::new(desired);
     let tags: BTreeSet<&String> = wanted.segments.keys().chain(seen.segments.keys()).collect();
@@ -99,7 +100,7 @@ pub fn diff(desired: &Desired, wanted: &View, seen: &View) -> Plan {
             diff_sandbox(&mut plan, desired, id, wanted, seen);
         }
     }
-    diff_host(&mut plan, desired, wanted, seen);
+    diff_host(&mut plan, desired, wanted, observed);
     plan.sorted()
 }
 

@@ -1,6 +1,12 @@
 //! What the dataplane says back: failures, drift, and why it could not start.
 
-use std::{collections::BTreeMap, fmt, io, net::IpAddr, path::PathBuf, time::SystemTime};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt, io,
+    net::IpAddr,
+    path::PathBuf,
+    time::SystemTime,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -101,6 +107,9 @@ pub struct Status {
     /// Requests carried out since the start.
     pub requests: u64,
     pub failed: Vec<Standing>,
+    /// Ports that this host does not publish because it lacks their interface, as sentences: as
+    /// the wish says, and no failure.
+    pub unpublished: BTreeSet<String>,
     /// Differences that somebody else made and that were put right, since the start.
     pub drifts: u64,
     /// The newest of them as sentences, oldest first, at most 32.

@@ -28,6 +28,10 @@ pub struct Observed {
 pub struct Facts {
     /// The host's addresses with their devices' MTU in bytes.
     pub addresses: BTreeMap<IpAddr, u32>,
+    /// The addresses of devices that have some, without the link-local ones of IPv6, which are
+    /// none of the host's outside their link.
+    #[serde(default)]
+    pub interfaces: BTreeMap<String, BTreeSet<IpAddr>>,
     /// MTU of the device of the default route.
     pub default_mtu: Option<u32>,
 }

@@ -90,8 +90,8 @@ pub fn want_host(desired: &Desired, facts: &Facts) -> View {
         forwarding: forwarding(desired),
         table: rules::host(desired).map(|rules| rules.table()),
         gateways: ingress::gateways(desired, facts),
-        ingress: ingress::rules::host(desired).map(|rules| rules.table()),
-        ports: ingress::ports(desired),
+        ingress: ingress::rules::host(desired, facts).map(|rules| rules.table()),
+        ports: ingress::ports(desired, facts),
         ..View::default()
     }
 }

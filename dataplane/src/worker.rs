@@ -4,6 +4,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
+    net::IpAddr,
     os::fd::AsFd,
     sync::{
         Arc,
@@ -178,6 +179,9 @@ impl Worker {
                 let _ = answer.send(self.kernel.keep_ports(&ports, time));
             }
             Order::ReleasePorts(ports) => self.kernel.release_ports(&ports),
+            Order::Addresses(interface, answer) => {
+                let _ = answer.send(self.addresses(&interface));
+            }
             Order::Counters(answer) => {
                 let _ = answer.send(self.counters());
             }
@@ -313,6 +317,16 @@ impl Worker {
         self.kernel.flows(&netns, &own)
     }
 
+    fn addresses(&mut self, interface: &str) -> Vec<IpAddr> {
+        if !self.told {
+            // Nothing has been looked at yet; what cannot be is tried again with the first wish.
+            let _ = self.kernel.look(&Place::Host, &mut self.seen);
+        }
+        let interfaces = &self.seen.facts.interfaces;
+        let own = interfaces.get(interface).into_iter().flatten();
+        own.copied().collect()
+    }
+
     fn release(&mut self, id: &str, touched: &mut Touched) {
         if let Some(before) = self.desired.remotes.get(id) {
             self.rows.remove(id, before);
@@ -374,10 +388,11 @@ impl Worker {
         let plan = if self.seen.facts == before {
             parts::diff(&self.desired, parts, &self.seen)
         } else {
-            // Every MTU hangs on the host's devices.
+            // Every MTU hangs on the host's devices, and so do ports of an interface.
             plan(&self.desired, &self.seen)
         };
-        self.carry_out(&plan, drift)
+        // That the host is another one is nobody's meddling.
+        self.carry_out(&plan, drift && self.seen.facts == before)
     }
 
     fn carry_out(&mut self, plan: &Plan, drift: bool) -> Vec<Failure> {
@@ -486,6 +501,7 @@ impl Worker {
                 since: *since,
             });
         self.status.failed = standing.collect();
+        self.status.unpublished = ingress::unpublished(&self.desired, &self.seen.facts);
         self.publish.send_replace(self.status.clone());
     }
 }

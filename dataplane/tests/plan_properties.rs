@@ -421,13 +421,20 @@ fn vip(number: u8) -> impl Strategy<Value = (String, Vip)> {
 
 fn published(number: u8) -> impl Strategy<Value = (String, Published)> {
     let backends = proptest::collection::btree_set(100..104u8, 0..3);
-    let address = prop_oneof![Just(None), Just(Some(IpAddr::from([192, 0, 2, 1])))];
-    (0..4u8, 0..3u16, address, backends).prop_map(move |(network, port, address, backends)| {
+    let bound = prop_oneof![
+        2 => Just((None, None)),
+        1 => Just((Some(IpAddr::from([192, 0, 2, 1])), None)),
+        1 => Just((None, Some("up0"))),
+        1 => Just((None, Some("up1"))),
+    ];
+    (0..4u8, 0..3u16, bound, backends).prop_map(move |(network, port, bound, backends)| {
+        let (address, interface) = bound;
         let published = Published {
             network: format!("n{network}"),
             protocol: Protocol::Tcp,
             port: 8000 + port,
             address,
+            interface: interface.map(str::to_owned),
             target: 80,
             backends: backends
                 .into_iter()
@@ -632,17 +639,31 @@ fn damage(view: &mut View, (what, first, second): &Damage) {
     }
 }
 
-fn found() -> impl Strategy<Value = Fake> {
-    let facts =
-        (proptest::option::of(1400..9001u32), proptest::bool::ANY).prop_map(|(mtu, known)| Facts {
-            addresses: known
-                .then(|| (IpAddr::from([192, 0, 2, 1]), mtu.unwrap_or(1500)))
-                .into_iter()
-                .collect(),
+/// Addresses of two devices come and go; of the first one is the underlay's.
+fn facts() -> impl Strategy<Value = Facts> {
+    let address = prop_oneof![
+        Just(IpAddr::from([192, 0, 2, 1])),
+        Just(IpAddr::from([198, 51, 100, 1])),
+        Just(IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, 1])),
+    ];
+    let addresses = proptest::collection::btree_map(address, 0..2u8, 0..4);
+    (proptest::option::of(1400..9001u32), addresses).prop_map(|(mtu, known)| {
+        let mut facts = Facts {
             default_mtu: mtu,
-        });
+            ..Facts::default()
+        };
+        for (address, device) in known {
+            facts.addresses.insert(address, mtu.unwrap_or(1500));
+            let own = facts.interfaces.entry(format!("up{device}"));
+            own.or_default().insert(address);
+        }
+        facts
+    })
+}
+
+fn found() -> impl Strategy<Value = Fake> {
     let damages = vec((0..25u8, any::<Index>(), any::<Index>()), 0..5);
-    (proptest::option::of(wish()), facts, damages).prop_map(|(before, facts, damages)| {
+    (proptest::option::of(wish()), facts(), damages).prop_map(|(before, facts, damages)| {
         let mut fake = Fake::default();
         fake.seen.facts = facts;
         if let Some(before) = before {
@@ -688,6 +709,46 @@ proptest! {
             let found = &after.seen.view.sandboxes[path];
             for (name, interface) in &sandbox.interfaces {
                 prop_assert_eq!(&found.interfaces[name], interface);
+            }
+        }
+    }
+
+    #[test]
+    fn ports_of_an_interface_follow_its_addresses(
+        desired in wish(),
+        fake in found(),
+        later in facts(),
+    ) {
+        let mut after = fake;
+        after.follow(&desired);
+        after.seen.facts = later.clone();
+        after.follow(&desired);
+        let second = plan(&desired, &after.seen);
+        prop_assert!(second.is_empty(), "{second}");
+        for port in &after.seen.view.ports {
+            let by = |published: &Published| {
+                let same = (published.protocol, published.port) == (port.protocol, port.port);
+                let leads = match (&published.interface, port.address) {
+                    (None, address) => published.address == address,
+                    (Some(name), Some(address)) => {
+                        let own = later.interfaces.get(name);
+                        own.is_some_and(|own| own.contains(&address))
+                    }
+                    (Some(_), None) => false,
+                };
+                same && leads
+            };
+            prop_assert!(desired.published.values().any(by), "{port} is held for nobody");
+        }
+        let table = after.seen.view.ingress.as_ref();
+        let elements = table.into_iter().flat_map(|table| {
+            let bound = ["bound4", "bound6"].into_iter();
+            bound.filter_map(|name| table.sets.get(name).map(|set| (name, set)))
+        });
+        for (name, set) in elements {
+            for element in set {
+                let port = dataplane::ingress::port_of(name, element).unwrap();
+                prop_assert!(after.seen.view.ports.contains(&port), "{port} leads and is not held");
             }
         }
     }

@@ -274,6 +274,7 @@ fn root_ingress_leads_to_local_containers_too() {
         protocol: Protocol::Tcp,
         port,
         address: address.map(|address| address.parse().unwrap()),
+        interface: None,
         target: TARGET,
         backends: [("bystander".to_owned(), vec!["172.29.0.3".parse().unwrap()])].into(),
     };

@@ -54,7 +54,11 @@ pub struct Assignments {
 pub struct ServiceRoute {
     pub id: ServiceId,
     pub name: String,
+    /// Without the ports that only other hosts publish.
     pub endpoint: ServiceEndpoint,
+    /// Whether there are such ports.
+    #[serde(default)]
+    pub elsewhere: bool,
     /// Further names by network.
     pub aliases: BTreeMap<NetworkId, Vec<String>>,
     /// The service's labels under `overnet.publish`, which say how ports are published.

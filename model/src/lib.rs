@@ -8,6 +8,7 @@ pub mod cluster;
 pub mod control;
 pub mod endpoint;
 pub mod id;
+pub mod interface;
 pub mod log;
 pub mod name;
 pub mod network;

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     NodeId, ServiceId,
+    interface::InterfaceName,
     service::{LABEL_PUBLISH, PortConfig, Protocol},
 };
 
@@ -22,11 +23,17 @@ pub enum PublishPolicy {
 }
 
 /// What the label of one port says.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PublishOptions {
     pub policy: PublishPolicy,
     /// The only address of a host that leads there.
     pub host_ip: Option<IpAddr>,
+    /// The only interface of a host by whose addresses it is reached; beside no `host_ip`.
+    #[serde(default)]
+    pub interface: Option<InterfaceName>,
+    /// Expressions as of placement constraints: hosts that do not meet them all do not publish.
+    #[serde(default)]
+    pub nodes: Vec<String>,
 }
 
 /// A port that hosts are to hold, as managers and hosts speak of it.
@@ -35,6 +42,9 @@ pub struct HeldPort {
     pub protocol: Protocol,
     pub port: u16,
     pub address: Option<IpAddr>,
+    /// Of this interface's addresses alone.
+    #[serde(default)]
+    pub interface: Option<InterfaceName>,
 }
 
 /// What a host sees of a port that it is to publish.
@@ -77,7 +87,7 @@ pub struct ServicePort {
 }
 
 impl PublishOptions {
-    /// Reads `policy=local-first,host_ip=192.0.2.1`.
+    /// Reads `policy=local-first,host_ip=192.0.2.1,nodes=node.role==worker`.
     pub fn parse(text: &str) -> Result<Self, String> {
         let mut options = Self::default();
         for field in text.split(',').filter(|field| !field.is_empty()) {
@@ -95,14 +105,14 @@ impl PublishOptions {
                     }
                 }
                 Some(("host_ip", value)) => {
-                    let address = value.parse();
-                    let address: IpAddr =
-                        address.map_err(|_| format!("host_ip {value:?} is no address"))?;
-                    options.host_ip = (!address.is_unspecified()).then_some(address);
+                    (options.host_ip, options.interface) = host_ip(value)?;
+                }
+                Some(("nodes", value)) if !value.is_empty() => {
+                    options.nodes.push(value.to_owned());
                 }
                 _ => {
                     return Err(format!(
-                        "{field:?}: there are policy=all|local-first|local and host_ip=ADDRESS"
+                        "{field:?}: there are policy=all|local-first|local, host_ip=ADDRESS|INTERFACE and nodes=CONSTRAINT"
                     ));
                 }
             }
@@ -116,6 +126,19 @@ impl PublishOptions {
         let label = label(port.target, port.protocol);
         let text = labels.get(&label).map_or("", String::as_str);
         Self::parse(text).unwrap_or_default()
+    }
+}
+
+/// An address, or else an interface; all addresses are neither.
+fn host_ip(value: &str) -> Result<(Option<IpAddr>, Option<InterfaceName>), String> {
+    if let Ok(address) = value.parse::<IpAddr>() {
+        return Ok(((!address.is_unspecified()).then_some(address), None));
+    }
+    match value.parse() {
+        Ok(interface) => Ok((None, Some(interface))),
+        Err(why) => Err(format!(
+            "host_ip {value:?} is neither an address nor the name of an interface: {why}"
+        )),
     }
 }
 
@@ -147,24 +170,64 @@ mod tests {
 
     #[test]
     fn options_are_read() {
-        let host_ip = "192.0.2.1".parse().ok();
-        for (text, policy, host_ip) in [
-            ("", PublishPolicy::All, None),
-            ("policy=all", PublishPolicy::All, None),
-            ("policy=local", PublishPolicy::Local, None),
+        let all = PublishOptions::default;
+        let policy = |policy| PublishOptions { policy, ..all() };
+        let eth1 = "eth1".parse().ok();
+        for (text, expected) in [
+            ("", all()),
+            ("policy=all", all()),
+            ("policy=local", policy(PublishPolicy::Local)),
             (
                 "host_ip=192.0.2.1,policy=local-first",
-                PublishPolicy::LocalFirst,
-                host_ip,
+                PublishOptions {
+                    host_ip: "192.0.2.1".parse().ok(),
+                    ..policy(PublishPolicy::LocalFirst)
+                },
             ),
-            ("host_ip=0.0.0.0", PublishPolicy::All, None),
+            ("host_ip=0.0.0.0", all()),
+            (
+                "host_ip=eth1",
+                PublishOptions {
+                    interface: eth1,
+                    ..all()
+                },
+            ),
+            (
+                "nodes=node.labels.edge==true,host_ip=eth1,nodes=node.role!=manager",
+                PublishOptions {
+                    interface: eth1,
+                    nodes: vec![
+                        "node.labels.edge==true".to_owned(),
+                        "node.role!=manager".to_owned(),
+                    ],
+                    ..all()
+                },
+            ),
         ] {
-            let expected = PublishOptions { policy, host_ip };
             assert_eq!(PublishOptions::parse(text), Ok(expected), "{text}");
         }
-        for text in ["policy", "policy=near", "host_ip=here", "nodes=a"] {
+        for text in ["policy", "policy=near", "nodes=", "nodes", "node=a"] {
             assert!(PublishOptions::parse(text).is_err(), "{text}");
         }
+        for text in [
+            "host_ip=",
+            "host_ip=a/b",
+            "host_ip=fe80::g",
+            "host_ip=no name",
+        ] {
+            let why = PublishOptions::parse(text).expect_err(text);
+            assert!(
+                why.contains("host_ip") && why.contains("interface"),
+                "{why}"
+            );
+        }
+    }
+
+    #[test]
+    fn ports_of_before_are_read() {
+        let before = r#"{"protocol":"Tcp","port":80,"address":null}"#;
+        let port: HeldPort = serde_json::from_str(before).expect("readable");
+        assert_eq!((port.port, port.interface), (80, None));
     }
 
     #[test]

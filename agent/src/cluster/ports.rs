@@ -21,7 +21,7 @@ pub trait PortKeeper: Send + Sync + 'static {
     fn keep<'a>(&'a self, ports: &'a [HeldPort], time: Duration) -> BoxFuture<'a, Vec<String>>;
 
     /// Gives up those that are only kept.
-    fn release(&self, ports: &[HeldPort]);
+    fn release<'a>(&'a self, ports: &'a [HeldPort]) -> BoxFuture<'a, ()>;
 
     /// What this host sees of each; nothing if it cannot look.
     fn look<'a>(&'a self, ports: &'a [HeldPort]) -> BoxFuture<'a, Vec<PortSight>>;
@@ -43,7 +43,7 @@ pub(super) async fn obey(
     order: PortOrder,
 ) {
     let Some(time) = order.keep else {
-        keeper.release(&order.ports);
+        keeper.release(&order.ports).await;
         return;
     };
     let refused = keeper.keep(&order.ports, time).await;

@@ -85,9 +85,13 @@ pub struct Way {
     pub traffic: TaskTraffic,
 }
 
-/// `8000/tcp`, or `192.0.2.1:8000/tcp`.
+/// `8000/tcp`, `192.0.2.1:8000/tcp` or `eth1:8000/tcp`.
 pub fn port_text(port: &ServicePort) -> String {
-    crate::network::host_port(&port.port).to_string()
+    let text = crate::network::host_port(&port.port).to_string();
+    match &port.port.interface {
+        Some(interface) => format!("{interface}:{text}"),
+        None => text,
+    }
 }
 
 /// The port on each host.

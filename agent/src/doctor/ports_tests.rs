@@ -29,6 +29,7 @@ fn port(protocol: Protocol) -> HeldPort {
         protocol,
         port: 8000,
         address: None,
+        interface: None,
     }
 }
 

@@ -4,12 +4,14 @@
 use std::time::Duration;
 
 use dataplane::{
+    desired::HostPort,
     firewall::foreign::{self, Dropping},
     netlink::Netlink,
 };
 use futures_util::future::BoxFuture;
 use model::{
     ContainerId,
+    interface::InterfaceName,
     publish::{HeldPort, PortSight},
 };
 
@@ -34,10 +36,22 @@ impl Flows for Networks {
     }
 }
 
+impl Networks {
+    /// What a manager's ports mean on this host.
+    async fn host_ports(&self, ports: &[HeldPort]) -> Vec<HostPort> {
+        let mut all = Vec::new();
+        for port in ports {
+            let interface = port.interface.as_ref().map(InterfaceName::as_str);
+            all.extend(self.places(host_port(port), interface).await);
+        }
+        all
+    }
+}
+
 impl PortKeeper for Networks {
     fn keep<'a>(&'a self, ports: &'a [HeldPort], time: Duration) -> BoxFuture<'a, Vec<String>> {
         Box::pin(async move {
-            let ports: Vec<_> = ports.iter().map(host_port).collect();
+            let ports = self.host_ports(ports).await;
             let inner = self.inner.lock().await;
             let taken: Vec<String> = ports
                 .iter()
@@ -57,9 +71,11 @@ impl PortKeeper for Networks {
         })
     }
 
-    fn release(&self, ports: &[HeldPort]) {
-        let ports = ports.iter().map(host_port).collect();
-        self.dataplane.release_ports(ports);
+    fn release<'a>(&'a self, ports: &'a [HeldPort]) -> BoxFuture<'a, ()> {
+        Box::pin(async move {
+            let ports = self.host_ports(ports).await;
+            self.dataplane.release_ports(ports);
+        })
     }
 
     fn look<'a>(&'a self, ports: &'a [HeldPort]) -> BoxFuture<'a, Vec<PortSight>> {
@@ -79,6 +95,7 @@ impl PortKeeper for Networks {
             let desired = self.desired().await;
             let seen = port_sights::Seen {
                 desired: &desired,
+                facts: &observed.facts,
                 held: &observed.view.ports,
                 failures: &failures,
                 counters: &counters,

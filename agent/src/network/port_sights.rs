@@ -6,8 +6,13 @@ use dataplane::{
     Counters, Desired, Failure,
     desired::{HostPort, Published},
     firewall::foreign::Dropping,
+    ingress::host_ports,
+    view::Facts,
 };
-use model::publish::{HeldPort, PortSight, TaskTraffic};
+use model::{
+    interface::InterfaceName,
+    publish::{HeldPort, PortSight, TaskTraffic},
+};
 
 use super::published;
 
@@ -18,6 +23,7 @@ const FORWARD: u32 = 2;
 #[derive(Debug, Clone, Copy)]
 pub struct Seen<'a> {
     pub desired: &'a Desired,
+    pub facts: &'a Facts,
     /// Ports that lead somewhere.
     pub held: &'a BTreeSet<HostPort>,
     pub failures: &'a [Failure],
@@ -33,21 +39,28 @@ pub fn sights(ports: &[HeldPort], seen: Seen) -> Vec<PortSight> {
 
 fn sight(port: &HeldPort, seen: Seen) -> PortSight {
     let host_port = host_port(port);
+    let interface = port.interface.as_ref().map(InterfaceName::as_str);
     let mut wanted = seen.desired.published.values();
-    let wanted = wanted.find(|published| published.host_port() == host_port);
+    let wanted = wanted.find(|published| {
+        published.host_port() == host_port && published.interface.as_deref() == interface
+    });
     PortSight {
         port: *port,
         told: wanted.is_some(),
-        obstacle: wanted.and_then(|_| obstacle(&host_port, seen)),
+        obstacle: wanted.and_then(|published| obstacle(published, seen)),
         drops: drops(seen.dropping),
         tasks: wanted.map_or_else(Vec::new, |published| traffic(published, seen.counters)),
     }
 }
 
-fn obstacle(port: &HostPort, seen: Seen) -> Option<String> {
-    if seen.held.contains(port) {
-        return None;
+fn obstacle(published: &Published, seen: Seen) -> Option<String> {
+    let places = host_ports(published, seen.facts);
+    if let (Some(interface), true) = (&published.interface, places.is_empty()) {
+        return Some(format!(
+            "interface {interface} is not there or has no address"
+        ));
     }
+    let port = places.iter().find(|port| !seen.held.contains(port))?;
     let name = port.to_string();
     let mut failures = seen.failures.iter();
     let failed = failures.find(|failure| failure.sentence.contains(&name));
@@ -91,7 +104,7 @@ fn traffic(published: &Published, counters: &Counters) -> Vec<TaskTraffic> {
         .collect()
 }
 
-/// As the dataplane names it.
+/// As the dataplane names it where no interface is asked for.
 pub fn host_port(port: &HeldPort) -> HostPort {
     HostPort {
         protocol: published::protocol(port.protocol),
@@ -112,6 +125,7 @@ mod tests {
             protocol: Protocol::Tcp,
             port,
             address: None,
+            interface: None,
         }
     }
 
@@ -123,6 +137,7 @@ mod tests {
             protocol: desired::Protocol::Tcp,
             port,
             address: None,
+            interface: None,
             target: 80,
             backends: [("e1".to_owned(), vec![task])].into(),
         };
@@ -151,6 +166,7 @@ mod tests {
         };
         let seen = Seen {
             desired: &desired,
+            facts: &Facts::default(),
             held: &[host_port(&held(8000))].into(),
             failures: &[failure],
             counters: &[(task, counted)].into(),

@@ -44,8 +44,12 @@ impl Networks {
             return Ok(Vec::new());
         }
         let services = published::all(&inner.assignments, &inner.backends, &self.node());
-        let services = services.values().map(|p| (p.host_port(), "a service"));
-        let mut taken: Vec<(HostPort, &str)> = services.collect();
+        let mut taken: Vec<(HostPort, &str)> = Vec::new();
+        for published in services.values() {
+            let interface = published.interface.as_deref();
+            let ports = self.places(published.host_port(), interface).await;
+            taken.extend(ports.into_iter().map(|port| (port, "a service")));
+        }
         let mut chosen = Vec::new();
         for port in &request.ports {
             let (first, last) = port.published.unwrap_or(DYNAMIC);
@@ -87,6 +91,20 @@ impl Networks {
             });
         }
         Ok(chosen)
+    }
+
+    /// The ports that this one means, which is only of the addresses of `interface` if there is
+    /// one.
+    pub(super) async fn places(&self, port: HostPort, interface: Option<&str>) -> Vec<HostPort> {
+        let Some(interface) = interface else {
+            return vec![port];
+        };
+        let addresses = self.dataplane.addresses(interface).await.into_iter();
+        let at = |address| HostPort {
+            address: Some(address),
+            ..port
+        };
+        addresses.map(at).collect()
     }
 
     /// The container that has a port which cannot stand beside this one.
@@ -148,6 +166,7 @@ fn published(record: &SandboxRecord, port: &PortBinding) -> Option<Published> {
         protocol: protocol(port.protocol),
         port: port.published?.0,
         address: port.address,
+        interface: None,
         target: port.target,
         backends: [(through.endpoint.clone(), addresses)].into(),
     })

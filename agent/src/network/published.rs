@@ -116,6 +116,7 @@ fn published(
         protocol: protocol(port.protocol),
         port: port.published,
         address: options.host_ip,
+        interface: options.interface.map(|name| name.to_string()),
         target: port.target,
         backends: all,
     })

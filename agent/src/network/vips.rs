@@ -263,6 +263,7 @@ mod tests {
 
     fn route(service: &str, vip: Option<&str>) -> ServiceRoute {
         ServiceRoute {
+            elsewhere: false,
             id: service.into(),
             name: service.into(),
             endpoint: ServiceEndpoint {

@@ -11,6 +11,7 @@
 //! rule is spent per host: only a row of the forwarding table and two map elements.
 
 mod change;
+mod places;
 pub mod relay;
 pub mod rules;
 
@@ -22,9 +23,10 @@ use std::{
 use ipnetwork::IpNetwork;
 
 pub use change::{Change, Entry, difference, key, port_of};
+pub use places::{host_ports, unpublished};
 
 use crate::{
-    desired::{Desired, HostPort, Network, NetworkKind, Published, Sandbox},
+    desired::{Desired, HostPort, Network, NetworkKind, Sandbox},
     view::{Facts, Interface, Mac, port_name, tag},
     want::mtu,
 };
@@ -167,13 +169,13 @@ pub fn routes(desired: &Desired, sandbox: &Sandbox) -> Option<BTreeSet<(IpAddr, 
 }
 
 /// The ports that this host holds.
-pub fn ports(desired: &Desired) -> BTreeSet<HostPort> {
+pub fn ports(desired: &Desired, facts: &Facts) -> BTreeSet<HostPort> {
     let mut networks = networks(desired);
     networks.extend(locals(desired));
     let published = desired.published.values();
     published
         .filter(|published| networks.contains(published.network.as_str()))
-        .map(Published::host_port)
+        .flat_map(|published| host_ports(published, facts))
         .collect()
 }
 

@@ -7,7 +7,7 @@ use std::{
 
 use ipnetwork::IpNetwork;
 
-use super::{gateway_mac, gone, hosts, inward, key, locals, mark, networks, ports};
+use super::{gateway_mac, gone, host_ports, hosts, inward, key, locals, mark, networks, ports};
 use crate::{
     conntrack::place,
     desired::{Desired, NetworkKind, Published, Sandbox},
@@ -16,7 +16,7 @@ use crate::{
         Chain, Map, Part, Ruleset, Set, TableName, bound as bound_name, loopback, octets,
         published as map_name,
     },
-    view::{bridge_name, tag},
+    view::{Facts, bridge_name, tag},
 };
 
 /// nftables' numbers of types, and bytes.
@@ -33,7 +33,7 @@ pub const COUNTED: [(&str, &str); 3] = [("to4", "to6"), ("from4", "from6"), ("ne
 
 /// What is sent to a port of one of the host's addresses goes to a container; into an ingress
 /// network goes nothing else.
-pub fn host(desired: &Desired) -> Option<Ruleset> {
+pub fn host(desired: &Desired, facts: &Facts) -> Option<Ruleset> {
     let networks = networks(desired);
     let locals = locals(desired);
     if networks.is_empty() && locals.is_empty() {
@@ -56,20 +56,26 @@ pub fn host(desired: &Desired) -> Option<Ruleset> {
         networks.contains(network) || locals.contains(network)
     });
     for (id, published) in known {
+        let ports = host_ports(published, facts);
         for ipv6 in [false, true] {
-            let address = published.address;
-            if address.is_some_and(|address| address.is_ipv6() != ipv6) {
+            let own = ports.iter().filter(|port| {
+                let address = port.address;
+                address.is_none_or(|address| address.is_ipv6() == ipv6)
+            });
+            let own: Vec<_> = own.collect();
+            if own.is_empty() {
                 continue;
             }
             let name = format!("port{}-{}", if ipv6 { 6 } else { 4 }, tag(id));
-            let map = match address {
-                Some(_) => bound_name(ipv6),
-                None => map_name(ipv6),
-            };
-            if let Some(map) = maps.get_mut(map) {
-                // Of two that claim one port the greater id wins.
-                let key = key(&published.host_port());
-                map.elements.insert(key, name.clone().into_bytes());
+            for port in own {
+                let map = match port.address {
+                    Some(_) => bound_name(ipv6),
+                    None => map_name(ipv6),
+                };
+                if let Some(map) = maps.get_mut(map) {
+                    // Of two that claim one port the greater id wins.
+                    map.elements.insert(key(port), name.clone().into_bytes());
+                }
             }
             leads.push(chain(&name, "", 0, 0, ways(published, ipv6)));
         }
@@ -352,12 +358,16 @@ pub fn back(desired: &Desired, sandbox: &Sandbox) -> Option<Ruleset> {
 
 /// What flows may go on after a change, of those that can begin anew: by [`place`] their
 /// backends. Into the networks of these subnets no others go on.
-pub fn flows(desired: &Desired) -> (BTreeMap<u32, BTreeSet<IpAddr>>, Vec<IpNetwork>) {
+pub fn flows(
+    desired: &Desired,
+    facts: &Facts,
+) -> (BTreeMap<u32, BTreeSet<IpAddr>>, Vec<IpNetwork>) {
     let networks = networks(desired);
-    let held = ports(desired);
+    let held = ports(desired, facts);
     let mut allowed = BTreeMap::<_, BTreeSet<IpAddr>>::new();
     for published in desired.published.values() {
-        if held.contains(&published.host_port()) {
+        let mut own = host_ports(published, facts).into_iter();
+        if own.any(|port| held.contains(&port)) {
             let backends = published.backends.values().flatten().copied();
             let at = place(published.protocol.number(), published.port);
             allowed.entry(at).or_default().extend(backends);
@@ -389,7 +399,8 @@ fn subnets(desired: &Desired, networks: &BTreeSet<&str>) -> Vec<IpNetwork> {
 /// Where a port leads, over one family.
 fn ways(published: &Published, ipv6: bool) -> Vec<Vec<Part>> {
     let all: BTreeSet<IpAddr> = published.backends.values().flatten().copied().collect();
-    let relayed = ipv6 && published.address.is_none() && all.iter().any(IpAddr::is_ipv4);
+    let anywhere = published.address.is_none() && published.interface.is_none();
+    let relayed = ipv6 && anywhere && all.iter().any(IpAddr::is_ipv4);
     let backends: Vec<_> = all.into_iter().filter(|to| to.is_ipv6() == ipv6).collect();
     let mut rules = Vec::new();
     if relayed {

@@ -76,6 +76,7 @@ fn published(network: &str, protocol: Protocol, port: u16, backends: &[&str]) ->
         protocol,
         port,
         address: None,
+        interface: None,
         target: 80,
         backends: backends
             .map(|(n, at)| (format!("e{n}"), vec![at.parse().unwrap()]))
@@ -111,7 +112,10 @@ fn render(rules: Option<Ruleset>) -> String {
 #[test]
 fn the_rules_of_a_host() {
     let mut desired = example();
-    assert_eq!(render(rules::host(&desired)), "nothing\n");
+    assert_eq!(
+        render(rules::host(&desired, &Facts::default())),
+        "nothing\n"
+    );
     for (id, entry) in [
         (
             "web",
@@ -129,7 +133,7 @@ fn the_rules_of_a_host() {
     ] {
         desired.published.insert(id.into(), entry);
     }
-    insta::assert_snapshot!(render(rules::host(&desired)), @r"
+    insta::assert_snapshot!(render(rules::host(&desired, &Facts::default())), @r"
     @ports4 [6, 0, 0, 0, 0, 81, 0, 0] : port4-8a030dbd4a6
     @ports4 [6, 0, 0, 0, 31, 64, 0, 0] : port4-1194877f4ff
     @ports4 [17, 0, 0, 0, 0, 53, 0, 0] : port4-f18f47a317e

@@ -14,6 +14,8 @@ use super::{
     sight,
     tables::Tables,
 };
+use ipnetwork::IpNetwork;
+
 use crate::{
     firewall,
     report::Error,
@@ -189,6 +191,7 @@ impl Linux {
         };
         let facts = &mut observed.facts;
         facts.addresses.clear();
+        facts.interfaces.clear();
         for (index, addresses) in &sight.addresses {
             // Our own bridges say nothing of the host.
             let Some(link) = sight
@@ -200,6 +203,11 @@ impl Linux {
             };
             for address in addresses {
                 facts.addresses.insert(address.ip(), link.mtu);
+            }
+            let own = sight.own_addresses(*index);
+            if !own.is_empty() {
+                let own = own.iter().map(IpNetwork::ip).collect();
+                facts.interfaces.insert(link.name.clone(), own);
             }
         }
         let default = sight.routes.first();

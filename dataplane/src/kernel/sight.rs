@@ -236,7 +236,7 @@ impl Sight {
     }
 
     /// Without the link-local ones of IPv6, which the kernel makes.
-    fn own_addresses(&self, index: u32) -> BTreeSet<IpNetwork> {
+    pub fn own_addresses(&self, index: u32) -> BTreeSet<IpNetwork> {
         let all = self.addresses.get(&index).into_iter().flatten();
         all.filter(|net| match net.ip() {
             IpAddr::V4(_) => true,

@@ -5,11 +5,12 @@ use crate::{
     desired::Desired,
     ingress,
     rules::{Ruleset, TableName},
-    view::{Forwarding, Passage, Place, Table, View, gateway_name},
+    view::{Forwarding, Observed, Passage, Place, Table, View, gateway_name},
 };
 
-pub fn diff_host(plan: &mut Plan, desired: &Desired, wanted: &View, seen: &View) {
-    diff_ingress(plan, desired, wanted, seen);
+pub fn diff_host(plan: &mut Plan, desired: &Desired, wanted: &View, observed: &Observed) {
+    diff_ingress(plan, desired, wanted, observed);
+    let seen = &observed.view;
     let missing = Forwarding {
         ipv4: wanted.forwarding.ipv4 && !seen.forwarding.ipv4,
         ipv6: wanted.forwarding.ipv6 && !seen.forwarding.ipv6,
@@ -74,7 +75,8 @@ fn diff_passage(plan: &mut Plan, ipv6: bool, wanted: bool, seen: Option<Passage>
 }
 
 /// Gateways and published ports.
-fn diff_ingress(plan: &mut Plan, desired: &Desired, wanted: &View, seen: &View) {
+fn diff_ingress(plan: &mut Plan, desired: &Desired, wanted: &View, observed: &Observed) {
+    let seen = &observed.view;
     for (tag, found) in &seen.gateways {
         let want = wanted.gateways.get(tag);
         if want.is_none_or(|want| want.port != found.port) {
@@ -108,12 +110,13 @@ fn diff_ingress(plan: &mut Plan, desired: &Desired, wanted: &View, seen: &View) 
             reason,
         );
     }
-    diff_ports(plan, desired, wanted, seen);
+    diff_ports(plan, desired, wanted, observed);
 }
 
 /// Published ports and the sockets that hold them.
-pub fn diff_ports(plan: &mut Plan, desired: &Desired, wanted: &View, seen: &View) {
-    let rules = ingress::rules::host(desired);
+pub fn diff_ports(plan: &mut Plan, desired: &Desired, wanted: &View, observed: &Observed) {
+    let (facts, seen) = (&observed.facts, &observed.view);
+    let rules = ingress::rules::host(desired, facts);
     let change = match (&rules, &seen.ingress) {
         (Some(rules), Some(seen)) => ingress::difference(rules, seen),
         _ => None,
@@ -142,7 +145,7 @@ pub fn diff_ports(plan: &mut Plan, desired: &Desired, wanted: &View, seen: &View
         ),
     }
     if plan.steps.len() > before && wanted.ingress.is_some() {
-        let (allowed, subnets) = ingress::rules::flows(desired);
+        let (allowed, subnets) = ingress::rules::flows(desired, facts);
         // Part of what the table is for, and no reason of its own.
         plan.steps.push(Step::CutPublished { allowed, subnets });
     }

@@ -344,6 +344,7 @@ pub fn published(protocol: Protocol, port: u16, backends: &[u8]) -> Published {
         protocol,
         port,
         address: None,
+        interface: None,
         target: TARGET,
         backends: backends
             .iter()

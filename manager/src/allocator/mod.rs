@@ -9,6 +9,7 @@ mod service;
 mod tests;
 
 pub(crate) use looped::AllocatorLoop;
+pub(crate) use ports::{free_ports, with_choices};
 
 use std::collections::HashMap;
 

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use model::{
-    Service, ServiceId,
-    service::{PortConfig, Protocol, PublishMode},
+    Service, ServiceId, ServiceSpec,
+    service::{PortConfig, Protocol, PublishMode, ServiceEndpoint},
 };
 
 use crate::store::Tables;
@@ -50,14 +50,7 @@ impl Ports {
             let mut port = port.clone();
             let mine = |given: Option<&ServiceId>| given == Some(&service.id);
             if is_dynamic(&port) {
-                let same = |old: &&PortConfig| {
-                    old.mode == port.mode
-                        && old.protocol == port.protocol
-                        && old.target == port.target
-                        && DYNAMIC.contains(&old.published)
-                };
-                let kept = before.iter().position(same).map(|at| before.remove(at));
-                let kept = kept.map(|old| old.published).filter(|published| {
+                let kept = choice(&mut before, &port).filter(|published| {
                     self.user(tables, service, port.protocol, *published)
                         .is_none()
                 });
@@ -103,18 +96,54 @@ impl Ports {
 
     /// A port that nobody has, this service neither.
     fn free(&self, tables: &Tables, service: &Service, protocol: Protocol) -> Option<u16> {
-        let own = |port: u16| {
-            let ports = service.endpoint.ports.iter();
-            let asked = service.spec.endpoint.iter().flat_map(|spec| &spec.ports);
-            let mut all = ports.chain(asked);
-            all.any(|one| one.protocol == protocol && one.published == port)
-        };
-        DYNAMIC.into_iter().find(|port| {
-            !self.given.contains_key(&(protocol, *port))
-                && tables.work().port_user(protocol, *port).is_none()
-                && !own(*port)
-        })
+        let mut free = free_ports(tables, &service.spec, &service.endpoint, protocol);
+        free.find(|port| !self.given.contains_key(&(protocol, *port)))
     }
+}
+
+/// Ports to choose from that no service has, one with this spec and endpoint neither.
+pub(crate) fn free_ports<'a>(
+    tables: &'a Tables,
+    spec: &'a ServiceSpec,
+    endpoint: &'a ServiceEndpoint,
+    protocol: Protocol,
+) -> impl Iterator<Item = u16> + 'a {
+    let own = move |port: u16| {
+        let asked = spec.endpoint.iter().flat_map(|spec| &spec.ports);
+        let mut all = endpoint.ports.iter().chain(asked);
+        all.any(|one| one.protocol == protocol && one.published == port)
+    };
+    let free = move |port: &u16| tables.work().port_user(protocol, *port).is_none() && !own(*port);
+    DYNAMIC.filter(free)
+}
+
+/// The ports of a spec with the choices that an endpoint holds for them; those that are still to
+/// be chosen have none.
+pub(crate) fn with_choices(spec: &ServiceSpec, endpoint: &ServiceEndpoint) -> Vec<PortConfig> {
+    let mut before: Vec<&PortConfig> = endpoint.ports.iter().collect();
+    let asked = spec.endpoint.iter().flat_map(|spec| &spec.ports);
+    asked
+        .map(|port| {
+            let dynamic = is_dynamic(port);
+            let published = dynamic.then(|| choice(&mut before, port)).flatten();
+            PortConfig {
+                published: published.unwrap_or(port.published),
+                ..port.clone()
+            }
+        })
+        .collect()
+}
+
+/// Takes the choice for a port like this one out of those of before.
+fn choice(before: &mut Vec<&PortConfig>, port: &PortConfig) -> Option<u16> {
+    let same = |old: &&PortConfig| {
+        old.mode == port.mode
+            && old.protocol == port.protocol
+            && old.target == port.target
+            && DYNAMIC.contains(&old.published)
+    };
+    let at = before.iter().position(same)?;
+    Some(before.remove(at).published)
 }
 
 /// Whether the choice is the allocator's.

@@ -4,15 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use model::{
     NetworkId, PayloadKind, Refusal, ServiceId, ServiceSpec,
-    publish::{self, PublishOptions},
     service::{
-        EndpointMode, LABEL_DRAIN, LABEL_PROGRESS_DEADLINE, LABEL_REBALANCE, LABEL_REBALANCE_RATE,
-        PortConfig, PublishMode, ServiceMode, UpdateConfig,
+        LABEL_DRAIN, LABEL_PROGRESS_DEADLINE, LABEL_REBALANCE, LABEL_REBALANCE_RATE, PublishMode,
+        ServiceMode, UpdateConfig,
     },
     task::{Mount, MountKind, PayloadReference, TaskSpec},
 };
 
-use super::{find_network, payload::find_payload};
+use super::{find_network, payload::find_payload, ports};
 use crate::{
     orchestrator::{depends, duration},
     scheduler::constraint,
@@ -38,7 +37,7 @@ pub(super) fn service_spec(
     mode(&mut spec)?;
     labels(&spec)?;
     task(&spec.task)?;
-    ports(tables, own, &spec)?;
+    ports::ports(tables, own, &spec)?;
     networks(tables, &mut spec.task)?;
     let container = &mut spec.task.container;
     references(tables, PayloadKind::Secret, &mut container.secrets)?;
@@ -130,16 +129,7 @@ fn labels(spec: &ServiceSpec) -> Result<(), Refusal> {
             "label {LABEL_REBALANCE_RATE}={text}: it is a number of moves a minute"
         ));
     }
-    for (label, options) in &spec.labels {
-        let Some(target) = publish::labelled(label) else {
-            continue;
-        };
-        target.map_err(Refusal::invalid)?;
-        // Of a port that is not published it says nothing, and may wait for it.
-        if let Err(why) = PublishOptions::parse(options) {
-            return invalid(format!("label {label}={options}: {why}"));
-        }
-    }
+    ports::labels(spec)?;
     depends::parse(spec).map(|_| ())
 }
 
@@ -229,72 +219,6 @@ fn mount(mount: &Mount) -> Result<(), Refusal> {
         )),
         MountKind::Bind | MountKind::Volume | MountKind::Tmpfs | MountKind::Image => Ok(()),
     }
-}
-
-fn ports(tables: &Tables, own: Option<&ServiceId>, spec: &ServiceSpec) -> Result<(), Refusal> {
-    let Some(endpoint) = &spec.endpoint else {
-        return Ok(());
-    };
-    let mut seen = BTreeSet::new();
-    for port in &endpoint.ports {
-        if port.target == 0 {
-            return invalid("a published port has no target port; write [PUBLISHED:]TARGET");
-        }
-        if port.mode == PublishMode::Ingress && endpoint.mode == EndpointMode::Dnsrr {
-            return invalid(format!(
-                "EndpointSpec: port published with ingress mode can't be used with dnsrr mode; publish {} with mode=host or use --endpoint-mode vip",
-                port.target
-            ));
-        }
-        if port.published == 0 {
-            continue;
-        }
-        if !seen.insert((port.protocol, port.published)) {
-            return invalid(format!(
-                "EndpointSpec: duplicate published ports provided: {}/{}",
-                port.published,
-                port.protocol.as_str()
-            ));
-        }
-        free(tables, own, port)?;
-    }
-    Ok(())
-}
-
-/// An ingress port is open on every node, so nobody else may have it, not even on one host.
-fn free(tables: &Tables, own: Option<&ServiceId>, port: &PortConfig) -> Result<(), Refusal> {
-    let work = tables.work();
-    let taken = |service: &model::Service, how: &str| {
-        invalid(format!(
-            "port '{}' is already in use by service '{}' ({}) as {how} port; choose another or leave the published port out",
-            port.published, service.spec.name, service.id
-        ))
-    };
-    let asked = |service: &model::Service, mode: PublishMode| {
-        service.spec.endpoint.as_ref().is_some_and(|endpoint| {
-            endpoint.ports.iter().any(|other| {
-                other.mode == mode
-                    && other.protocol == port.protocol
-                    && other.published == port.published
-            })
-        })
-    };
-    let holder = work.port_user(port.protocol, port.published);
-    if let Some(holder) = holder
-        .filter(|holder| Some(*holder) != own)
-        .and_then(|id| work.service(id))
-    {
-        return taken(holder, "an ingress");
-    }
-    for other in work.services().filter(|other| Some(&other.id) != own) {
-        if asked(other, PublishMode::Ingress) {
-            return taken(other, "an ingress");
-        }
-        if port.mode == PublishMode::Ingress && asked(other, PublishMode::Host) {
-            return taken(other, "a host-published");
-        }
-    }
-    Ok(())
 }
 
 fn networks(tables: &Tables, task: &mut TaskSpec) -> Result<(), Refusal> {

@@ -6,6 +6,7 @@ mod check;
 mod network;
 mod node;
 mod payload;
+mod ports;
 mod service;
 mod sheet;
 mod task;

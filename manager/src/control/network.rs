@@ -70,8 +70,8 @@ fn check(tables: &Tables, spec: &NetworkSpec) -> Result<(), Refusal> {
         }
         if let Some(other) = tables.networks().find(|network| network.spec.ingress) {
             return Err(Refusal::conflict(format!(
-                "there is an ingress network already: {}; remove it first",
-                other.spec.name
+                "ingress network ({}) is already present: {}; remove it first",
+                other.id, other.spec.name
             )));
         }
     }
@@ -130,6 +130,9 @@ pub fn network_remove(tx: &mut Transaction, reference: &str) -> Result<Network, 
         .services()
         .filter(|service| uses(service, &network))
         .collect();
+    if network.spec.ingress && !services.is_empty() {
+        return Err(still_publishes(&services));
+    }
     let mut users: Vec<String> = services
         .iter()
         .map(|service| {
@@ -167,6 +170,20 @@ pub fn network_remove(tx: &mut Transaction, reference: &str) -> Result<Network, 
     }
     tx.remove_network(&network.id);
     Ok(network)
+}
+
+fn still_publishes(services: &[&Service]) -> Refusal {
+    let names: Vec<&str> = services
+        .iter()
+        .map(|service| service.spec.name.as_str())
+        .collect();
+    let (who, its) = match names[..] {
+        [one] => (format!("service {one} depends"), "its"),
+        _ => (format!("services {} depend", names.join(", ")), "their"),
+    };
+    Refusal::invalid(format!(
+        "ingress network cannot be removed because {who} on it; take {its} published ports away first with `service update --publish-rm`"
+    ))
 }
 
 fn uses(service: &Service, network: &Network) -> bool {

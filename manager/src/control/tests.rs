@@ -481,7 +481,7 @@ fn what_services_use_cannot_be_removed() {
         ),
         (
             network_remove(&mut tx, "ingress").map(drop),
-            "network ingress is in use by service taken (0 tasks); remove it first",
+            "ingress network cannot be removed because service taken depends on it; take its published ports away first with `service update --publish-rm`",
         ),
     ] {
         let message = refusal.expect_err(said).message;

@@ -1,5 +1,6 @@
 //! What hosts are told and what they say back.
 
+mod opening;
 mod orphans;
 mod paths;
 mod report;
@@ -9,6 +10,7 @@ mod step;
 #[cfg(test)]
 mod tests;
 
+pub use opening::opens;
 pub(crate) use orphans::OrphansLoop;
 pub use orphans::orphans;
 pub use paths::PathDesk;

@@ -9,6 +9,7 @@ use model::{
     service::{LABEL_PUBLISH, PublishMode},
 };
 
+use super::opening::opens;
 use crate::store::Tables;
 
 /// Everything the node takes part in.
@@ -39,7 +40,7 @@ pub fn assignments(tables: &Tables, node: &NodeId) -> Assignments {
             .work()
             .services()
             .filter(|service| is_reached(service, tables, |id| networks.contains_key(id)))
-            .map(|service| (service.id.clone(), route(service)))
+            .map(|service| (service.id.clone(), route(service, tables.node(node))))
             .collect(),
         payloads: named
             .into_iter()
@@ -112,13 +113,22 @@ pub(super) fn is_reached(
     endpoint.vips.iter().any(|vip| on(&vip.network)) || published()
 }
 
-pub(super) fn route(service: &Service) -> ServiceRoute {
+/// The way to a service as this node needs it.
+pub(super) fn route(service: &Service, node: Option<&Node>) -> ServiceRoute {
     let named = service.spec.task.networks.iter();
     let labels = service.spec.labels.iter();
+    let mut endpoint = service.endpoint.clone();
+    let mut elsewhere = false;
+    endpoint.ports.retain(|port| {
+        let opens = opens(&service.spec.labels, port, node);
+        elsewhere |= !opens && port.published != 0;
+        opens
+    });
     ServiceRoute {
         id: service.id.clone(),
         name: service.spec.name.clone(),
-        endpoint: service.endpoint.clone(),
+        endpoint,
+        elsewhere,
         aliases: named
             .filter(|one| !one.aliases.is_empty())
             .map(|one| (NetworkId::new(one.target.clone()), one.aliases.clone()))

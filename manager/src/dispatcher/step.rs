@@ -5,6 +5,7 @@ use model::{
     Task, TaskId, service::PublishMode,
 };
 
+use super::opening::chooses;
 use super::sight::{assignments, generation, is_reached, is_told, payloads_of, peer, route};
 use crate::store::{StoreChange, Tables};
 
@@ -74,7 +75,8 @@ impl Step<'_> {
             // Whoever is on the ingress network is told of all that publish there.
             let was_busy = self.sent.services.values().any(|route| {
                 let mut ports = route.endpoint.ports.iter();
-                ports.any(|port| port.mode == PublishMode::Ingress && port.published != 0)
+                route.elsewhere
+                    || ports.any(|port| port.mode == PublishMode::Ingress && port.published != 0)
             });
             if was_busy != self.tables.busy_ingress().is_some() {
                 return Err(Everything);
@@ -188,6 +190,9 @@ impl Step<'_> {
         if id == self.node && self.tables.node(id).is_none() {
             return Err(Everything);
         }
+        if id == self.node {
+            self.own_ports_changed();
+        }
         let node = self.tables.node(id).filter(|_| self.is_neighbour(id));
         let (now, told) = (node.and_then(peer), self.sent.peers.get(id));
         if now.as_ref() == told {
@@ -201,11 +206,25 @@ impl Step<'_> {
         Ok(())
     }
 
+    /// The node is another than before: ports that name nodes may open or close on it.
+    fn own_ports_changed(&mut self) {
+        let services = self.tables.work().services();
+        let choosy: Vec<ServiceId> = services
+            .filter(|service| chooses(&service.spec.labels))
+            .map(|service| service.id.clone())
+            .collect();
+        for id in &choosy {
+            self.service_changed(id);
+        }
+    }
+
     fn service_changed(&mut self, id: &ServiceId) {
         let on = |network: &NetworkId| self.sent.networks.contains_key(network);
         let service = self.tables.work().service(id);
         let service = service.filter(|service| is_reached(service, self.tables, on));
-        match (service.map(route), self.sent.services.get(id)) {
+        let own = self.tables.node(self.node);
+        let now = service.map(|service| route(service, own));
+        match (now, self.sent.services.get(id)) {
             (None, None) => {}
             (Some(route), Some(told)) if route == *told => {}
             (Some(route), _) => self.say(Change::SetService(Box::new(route))),

@@ -27,7 +27,7 @@ enum Happening {
     RemoveTask(usize),
     SetService(usize, usize),
     RemoveService(usize),
-    SetNode(usize, bool),
+    SetNode(usize, bool, bool),
     RemoveNode(usize),
     SetPayload(usize),
     RemovePayload(usize),
@@ -45,7 +45,8 @@ fn happening() -> impl Strategy<Value = Happening> {
         1 => n.clone().prop_map(H::RemoveTask),
         2 => (n.clone(), n.clone()).prop_map(|(which, shape)| H::SetService(which, shape)),
         1 => n.clone().prop_map(H::RemoveService),
-        2 => (n.clone(), any::<bool>()).prop_map(|(node, tunnel)| H::SetNode(node, tunnel)),
+        3 => (n.clone(), any::<bool>(), any::<bool>())
+            .prop_map(|(node, tunnel, edge)| H::SetNode(node, tunnel, edge)),
         1 => n.clone().prop_map(H::RemoveNode),
         1 => n.clone().prop_map(H::SetPayload),
         1 => n.clone().prop_map(H::RemovePayload),
@@ -63,6 +64,12 @@ fn shaped(which: usize, shape: usize) -> Service {
             8080 + (which % 3) as u16,
             PublishMode::Ingress,
         );
+    }
+    if shape.is_multiple_of(2) {
+        let options = ["nodes=node.labels.edge==true", "nodes=node.role!=worker"];
+        let label = model::publish::label(80, model::service::Protocol::Tcp);
+        let options = options[shape / 2 % 2].to_owned();
+        service.spec.labels.insert(label, options);
     }
     if shape.is_multiple_of(5) {
         let secret = PayloadReference {
@@ -149,8 +156,11 @@ fn changes(tables: &Tables, what: &Happening) -> Vec<StoreChange> {
             tx.set_service(new);
         }
         Happening::RemoveService(which) => tx.remove_service(&["s0", "s1", "s2"][which % 3].into()),
-        Happening::SetNode(which, tunnel) => {
+        Happening::SetNode(which, tunnel, edge) => {
             let mut new: Node = node(NODES[which % NODES.len()]);
+            if *edge {
+                new.spec.labels.insert("edge".into(), "true".into());
+            }
             new.description.data_path = new.description.data_path.filter(|_| *tunnel);
             tx.set_node(new);
         }
@@ -365,4 +375,39 @@ fn tasks_of_a_node_that_stays_away_are_given_up() {
     apply(&mut tables, SECOND + DAY, late.changes);
     assert_eq!(states(&tables, "webt1"), (TaskState::Orphaned, vec![]));
     assert!(orphans(&tables, SECOND + DAY).changes.is_empty());
+}
+
+#[test]
+fn a_label_opens_a_port_on_its_host_alone() {
+    let mut web = service("web", 1, &[]);
+    publish(&mut web, 80, 8080, PublishMode::Ingress);
+    let label = model::publish::label(80, model::service::Protocol::Tcp);
+    let options = "nodes=node.labels.edge==true".to_owned();
+    web.spec.labels.insert(label, options);
+    let mut all: Vec<StoreChange> = NODES.iter().map(|name| set_node(node(name))).collect();
+    all.push(set_network(network("ingress", &["10.0.0.0/24"])));
+    all.push(set_service(web));
+    let mut tables = tables(all);
+    let given = allocator::decide(&tables, SECOND, &|_| true).changes;
+    apply(&mut tables, SECOND, given);
+    let (n1, n2) = ("n1".into(), "n2".into());
+    let mut sent = [&n1, &n2].map(|id| assignments(&tables, id));
+    let ports = |sent: &model::Assignments| {
+        let route = sent.services.values().next().expect("the service");
+        (route.endpoint.ports.len(), route.elsewhere)
+    };
+    assert_eq!(sent.each_ref().map(ports), [(0, true); 2]);
+    for (edge, expected) in [(true, (1, false)), (false, (0, true))] {
+        let mut changed = tables.node(&n1).expect("the node").clone();
+        changed.spec.labels.clear();
+        if edge {
+            changed.spec.labels.insert("edge".into(), "true".into());
+        }
+        let commit = vec![set_node(changed)];
+        apply(&mut tables, SECOND, commit.clone());
+        let step = increment(&mut sent[0], &tables, &commit, &n1).expect("a step");
+        assert_eq!(step.changes.len(), 1, "{:?}", step.changes);
+        assert_eq!(ports(&sent[0]), expected);
+        assert!(increment(&mut sent[1], &tables, &commit, &n2).is_none());
+    }
 }

@@ -11,7 +11,7 @@ use super::Manager;
 use crate::{
     clock,
     control::{self, find_payload, find_service, find_task, service_status, shown},
-    dispatcher, orchestrator,
+    dispatcher, orchestrator, server,
     store::Transaction,
 };
 
@@ -27,12 +27,15 @@ impl Manager {
             Verb::ServiceCreate { spec } => {
                 // What is wrong for another reason is told before hosts are asked.
                 control::draft(&view, (*spec).clone(), clock::now())?;
-                let kept = self.keep_ports(&spec, None).await?;
-                let made = store.update(move |tx| control::service_create(tx, *spec));
+                let taken = self.take_ports(&spec, None).await?;
+                let chosen = taken.chosen();
+                let made = store.update(move |tx| {
+                    let id = control::service_create(tx, *spec)?;
+                    server::give(tx, &id, chosen);
+                    Ok(id)
+                });
                 let (id, _) = made.await?;
-                if let Some(kept) = kept {
-                    kept.used();
-                }
+                taken.used();
                 Ok(written(id))
             }
             Verb::ServiceUpdate {
@@ -44,16 +47,24 @@ impl Manager {
             } => {
                 let service = find_service(&view, &reference)?;
                 let previous = service.previous.as_deref().filter(|_| rollback);
-                let kept = self
-                    .keep_ports(previous.unwrap_or(&spec), Some(service))
+                let taken = self
+                    .take_ports(previous.unwrap_or(&spec), Some(service))
                     .await?;
+                let chosen = taken.chosen();
                 let change = move |tx: &mut Transaction| {
-                    control::service_update(tx, &reference, version, *spec, credentials, rollback)
+                    let id = control::service_update(
+                        tx,
+                        &reference,
+                        version,
+                        *spec,
+                        credentials,
+                        rollback,
+                    )?;
+                    server::give(tx, &id, chosen);
+                    Ok(id)
                 };
                 let (id, _) = store.update(change).await?;
-                if let Some(kept) = kept {
-                    kept.used();
-                }
+                taken.used();
                 Ok(written(id))
             }
             Verb::ServiceList => {

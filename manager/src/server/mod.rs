@@ -1,15 +1,18 @@
 //! The one port of a manager: newcomers join, members call. Mutual TLS from the first packet.
 
+mod choice;
 mod join;
 mod logs;
 mod members;
 pub mod merge;
 mod peers;
 mod ports;
+mod sights;
 
 use std::{net::SocketAddr, sync::Arc};
 
 pub(crate) use self::{
+    choice::give,
     logs::LogDesk,
     ports::{PortDesk, Word},
 };

@@ -1,5 +1,6 @@
 //! Ports across hosts: before a service that publishes ports is stored, every host with a session
-//! keeps them from other programs, or says why it cannot; later it says how it sees them.
+//! that is to publish them keeps them from other programs, or says why it cannot. By the same way hosts
+//! are asked how they see ports ([`super::sights`]).
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -8,15 +9,16 @@ use std::{
 };
 
 use model::{
-    Id, NodeId, Refusal, Service, ServiceSpec,
-    node::NodeState,
-    publish::{HeldPort, PortSight, PublishOptions, ServicePort},
-    service::PublishMode,
+    Id, Node, NodeId, Refusal, Service, ServiceSpec,
+    publish::{HeldPort, PortSight, PublishOptions},
+    service::{PortConfig, PublishMode},
 };
 use tokio::sync::mpsc;
 
 use crate::{
+    allocator::with_choices,
     control,
+    dispatcher::opens,
     leader::Manager,
     store::Tables,
     wire::{PortOrder, PortQuestion, SessionMessage},
@@ -28,6 +30,9 @@ const ORDERS: usize = 64;
 const PATIENCE: Duration = Duration::from_secs(2);
 /// How long hosts keep a port for a service that is about to be there.
 const KEEP: Duration = Duration::from_secs(15);
+
+/// Ports by the hosts that are to have them.
+pub(super) type Ports = BTreeMap<NodeId, Vec<HeldPort>>;
 
 /// Who waits for which hosts' word.
 #[derive(Default)]
@@ -105,30 +110,33 @@ impl PortDesk {
         }
     }
 
-    /// Sends an order to every host with a session that understands it; those that have it.
-    fn order(&self, order: &Order) -> BTreeSet<NodeId> {
+    /// Sends each host with a session that understands it the order about its ports; those that
+    /// have it.
+    fn order(&self, ports: &Ports, order: impl Fn(Vec<HeldPort>) -> Order) -> BTreeSet<NodeId> {
         let mut inner = self.lock();
         inner.sessions.retain(|_, line| !line.orders.is_closed());
-        let understand = inner.sessions.iter();
-        understand
-            .filter(|(_, line)| line.level >= order.level())
-            .filter(|(_, line)| line.orders.try_send(order.clone()).is_ok())
-            .map(|(node, _)| node.clone())
-            .collect()
+        let sent = ports.iter().filter(|(node, ports)| {
+            let order = order((*ports).clone());
+            let line = inner.sessions.get(*node);
+            line.filter(|line| line.level >= order.level())
+                .is_some_and(|line| line.orders.try_send(order).is_ok())
+        });
+        sent.map(|(node, _)| node.clone()).collect()
     }
 
-    /// Asks every host, and hands on what each says, until all have answered or the time is over;
-    /// those that have not answered.
-    async fn ask(
+    /// Asks hosts about their ports, and hands on what each says, until all have answered or the
+    /// time is over; those that have not answered.
+    pub(super) async fn ask(
         &self,
-        order: &Order,
+        ports: &Ports,
         id: &Id,
+        order: impl Fn(Vec<HeldPort>) -> Order,
         mut hear: impl FnMut(NodeId, Word),
     ) -> BTreeSet<NodeId> {
         let (sender, mut answers) = mpsc::unbounded_channel();
         self.lock().waiting.insert(id.clone(), sender);
         let _ends = Asking { desk: self, id };
-        let mut open = self.order(order);
+        let mut open = self.order(ports, order);
         let listen = async {
             while !open.is_empty() {
                 let Some((node, word)) = answers.recv().await else {
@@ -162,7 +170,7 @@ impl Drop for Asking<'_> {
 pub(crate) struct Kept<'a> {
     manager: &'a Manager,
     order: Id,
-    ports: Vec<HeldPort>,
+    ports: Ports,
 }
 
 impl Kept<'_> {
@@ -174,42 +182,68 @@ impl Kept<'_> {
 
 impl Drop for Kept<'_> {
     fn drop(&mut self) {
-        if !self.ports.is_empty() {
-            self.manager.port_desk().order(&Order::Keep(PortOrder {
-                order: self.order.clone(),
-                ports: std::mem::take(&mut self.ports),
-                keep: None,
-            }));
-        }
+        let ports = std::mem::take(&mut self.ports);
+        let release = |ports| keep_order(&self.order, ports, None);
+        self.manager.port_desk().order(&ports, release);
     }
 }
 
-/// The ports that a service with this spec takes, and does not have.
-fn asked(spec: &ServiceSpec, own: Option<&Service>) -> Vec<HeldPort> {
+fn keep_order(order: &Id, ports: Vec<HeldPort>, keep: Option<Duration>) -> Order {
+    Order::Keep(PortOrder {
+        order: order.clone(),
+        ports,
+        keep,
+    })
+}
+
+/// The ports that a service with this spec takes on the node, and does not have there.
+fn asked(spec: &ServiceSpec, own: Option<&Service>, node: &Node) -> Vec<HeldPort> {
+    let given = own.map(|service| service.endpoint.clone());
+    let given = given.unwrap_or_default();
     let ports = |spec: &ServiceSpec| -> BTreeSet<HeldPort> {
-        let ports = spec.endpoint.iter().flat_map(|endpoint| &endpoint.ports);
+        let ports = with_choices(spec, &given).into_iter();
         ports
             .filter(|port| port.mode == PublishMode::Ingress && port.published != 0)
-            .map(|port| HeldPort {
-                protocol: port.protocol,
-                port: port.published,
-                address: PublishOptions::of(&spec.labels, port).host_ip,
-            })
+            .filter_map(|port| held(&spec.labels, &port, node))
             .collect()
     };
     let own = own.map(|service| ports(&service.spec)).unwrap_or_default();
     ports(spec).difference(&own).copied().collect()
 }
 
+/// The port as the node would hold it; none if it does not publish it.
+pub(super) fn held(
+    labels: &BTreeMap<String, String>,
+    port: &PortConfig,
+    node: &Node,
+) -> Option<HeldPort> {
+    let options = PublishOptions::of(labels, port);
+    opens(labels, port, Some(node)).then_some(HeldPort {
+        protocol: port.protocol,
+        port: port.published,
+        address: options.host_ip,
+        interface: options.interface,
+    })
+}
+
 impl Manager {
-    /// Has all hosts with a session keep the ports that such a service would take; a refusal
-    /// names the hosts that cannot.
+    /// Has all hosts with a session keep the ports that such a service would take, but for those
+    /// that are still to be chosen; a refusal names the hosts that cannot.
     pub(crate) async fn keep_ports(
         &self,
         spec: &ServiceSpec,
         own: Option<&Service>,
     ) -> Result<Option<Kept<'_>>, Refusal> {
-        let ports = asked(spec, own);
+        let view = self.store().view();
+        let asked = view
+            .nodes()
+            .map(|node| (node.id.clone(), asked(spec, own, node)));
+        self.keep(asked.collect()).await
+    }
+
+    /// Has each host that has a session keep its ports.
+    pub(super) async fn keep(&self, mut ports: Ports) -> Result<Option<Kept<'_>>, Refusal> {
+        ports.retain(|_, ports| !ports.is_empty());
         if ports.is_empty() {
             return Ok(None);
         }
@@ -219,21 +253,15 @@ impl Manager {
             order: order.clone(),
             ports: ports.clone(),
         };
-        let keep = Order::Keep(PortOrder {
-            order: order.clone(),
-            ports,
-            keep: Some(KEEP),
-        });
         let mut refused = BTreeMap::new();
-        let late = self
-            .port_desk()
-            .ask(&keep, &order, |node, word| match word {
-                Word::Refused(sentences) if !sentences.is_empty() => {
-                    refused.insert(node, sentences);
-                }
-                Word::Refused(_) | Word::Seen(_) => {}
-            })
-            .await;
+        let hear = |node, word| match word {
+            Word::Refused(sentences) if !sentences.is_empty() => {
+                refused.insert(node, sentences);
+            }
+            Word::Refused(_) | Word::Seen(_) => {}
+        };
+        let keep = |ports| keep_order(&order, ports, Some(KEEP));
+        let late = self.port_desk().ask(&ports, &order, keep, hear).await;
         if !late.is_empty() {
             tracing::warn!(
                 ?late,
@@ -247,68 +275,6 @@ impl Manager {
     }
 }
 
-impl Manager {
-    /// How every host sees the published ports of a service, or of all.
-    pub(crate) async fn port_list(
-        &self,
-        service: Option<&str>,
-    ) -> Result<Vec<ServicePort>, Refusal> {
-        let view = self.store().view();
-        let services: Vec<&Service> = match service {
-            Some(reference) => vec![control::find_service(&view, reference)?],
-            None => view.work().services().collect(),
-        };
-        let mut list: Vec<ServicePort> = services.into_iter().flat_map(published).collect();
-        let ports: BTreeSet<HeldPort> = list.iter().map(|one| one.port).collect();
-        if ports.is_empty() {
-            return Ok(list);
-        }
-        let order = control::new_id();
-        let question = Order::Look(PortQuestion {
-            order: order.clone(),
-            ports: ports.into_iter().collect(),
-        });
-        let mut seen: HashMap<NodeId, HashMap<HeldPort, PortSight>> = HashMap::new();
-        let hear = |node, word| {
-            if let Word::Seen(sights) = word {
-                let sights = sights.into_iter().map(|sight| (sight.port, sight));
-                seen.insert(node, sights.collect());
-            }
-        };
-        self.port_desk().ask(&question, &order, hear).await;
-        for one in &mut list {
-            let hosts = view
-                .nodes()
-                .filter(|node| node.status.state == NodeState::Ready);
-            one.hosts = hosts
-                .map(|node| {
-                    let sight = seen.get(&node.id).and_then(|seen| seen.get(&one.port));
-                    (node.id.clone(), sight.cloned())
-                })
-                .collect();
-        }
-        Ok(list)
-    }
-}
-
-/// The ports that a service has on all hosts, as they are now.
-fn published(service: &Service) -> impl Iterator<Item = ServicePort> {
-    let ports = service.endpoint.ports.iter();
-    ports
-        .filter(|port| port.mode == PublishMode::Ingress && port.published != 0)
-        .map(|port| ServicePort {
-            service: service.id.clone(),
-            name: service.spec.name.clone(),
-            target: port.target,
-            port: HeldPort {
-                protocol: port.protocol,
-                port: port.published,
-                address: PublishOptions::of(&service.spec.labels, port).host_ip,
-            },
-            hosts: Vec::new(),
-        })
-}
-
 fn sentence(tables: &Tables, refused: &BTreeMap<NodeId, Vec<String>>) -> String {
     let hosts = refused.iter().map(|(id, sentences)| {
         let node = tables.node(id);
@@ -317,4 +283,40 @@ fn sentence(tables: &Tables, refused: &BTreeMap<NodeId, Vec<String>>) -> String 
     });
     let hosts: Vec<_> = hosts.collect();
     format!("ports cannot be published: {}", hosts.join("; "))
+}
+
+#[cfg(test)]
+mod tests {
+    use model::{publish::label, service::Protocol};
+
+    use super::*;
+    use crate::example::{node, publish, service};
+
+    #[test]
+    fn a_node_is_asked_for_what_it_is_to_publish_and_does_not() {
+        let shaped = |options: &str| {
+            let mut web = service("web", 1, &[]);
+            publish(&mut web, 80, 8080, PublishMode::Ingress);
+            let label = label(80, Protocol::Tcp);
+            web.spec.labels.insert(label, options.to_owned());
+            web
+        };
+        let mut edge = node("n1");
+        edge.spec.labels.insert("edge".into(), "true".into());
+        let plain = node("n2");
+        let on_edge = "nodes=node.labels.edge==true";
+        for (before, now, at_edge, at_plain) in [
+            (None, "", 1, 1),
+            (None, on_edge, 1, 0),
+            (Some(on_edge), on_edge, 0, 0),
+            (Some(on_edge), "", 0, 1),
+            (Some(""), on_edge, 0, 0),
+            (Some(""), "host_ip=eth1", 1, 1),
+        ] {
+            let (own, new) = (before.map(shaped), shaped(now));
+            let count = |node| asked(&new.spec, own.as_ref(), node).len();
+            let found = (count(&edge), count(&plain));
+            assert_eq!(found, (at_edge, at_plain), "{before:?} to {now:?}");
+        }
+    }
 }

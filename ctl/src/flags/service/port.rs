@@ -12,7 +12,7 @@ const OPTIONS: &str = "overnet";
 pub struct Published(pub Vec<Value>);
 
 /// Reads `[PUBLISHED:]TARGET[/PROTOCOL]`, ranges allowed, or
-/// `published=…,target=…,protocol=…,mode=…,policy=…,host_ip=…`.
+/// `published=…,target=…,protocol=…,mode=…,policy=…,host_ip=…,nodes=…`.
 pub fn published(text: &str) -> Result<Published, String> {
     if text.contains('=') {
         long(text).map(|port| Published(vec![port]))
@@ -45,15 +45,16 @@ fn long(text: &str) -> Result<Value, String> {
                 options.push(format!("policy={policy}"));
             }
             "host_ip" => {
-                let address: std::net::IpAddr = value
-                    .parse()
-                    .map_err(|_| format!("invalid host_ip value '{value}': it is no address"))?;
-                options.push(format!("host_ip={address}"));
+                // What is no address is an interface's name, which the manager judges.
+                let address = value.parse::<std::net::IpAddr>();
+                let word = address.map_or_else(|_| value.to_owned(), |one| one.to_string());
+                options.push(format!("host_ip={word}"));
             }
+            "nodes" => options.push(format!("nodes={value}")),
             other => {
                 return Err(format!(
-                    "invalid field key: {other}: there are published, target, protocol, mode, policy \
-                     and host_ip"
+                    "invalid field key: {other}: there are published, target, protocol, mode, policy, \
+                     host_ip and nodes"
                 ));
             }
         }
@@ -235,7 +236,13 @@ mod tests {
         assert_eq!(labels(&mut ports), [(label, options)]);
         assert_eq!(ports, [entry("tcp", 8080, 80, "ingress")]);
         assert!(labels(&mut ports).is_empty());
-        for bad in ["target=1,policy=near", "target=1,host_ip=here"] {
+        let text = "target=80,host_ip=eth1,nodes=node.labels.edge==true,nodes=node.role!=manager";
+        let (_, options) = labels(&mut published(text).unwrap().0).remove(0);
+        assert_eq!(
+            options,
+            "host_ip=eth1,nodes=node.labels.edge==true,nodes=node.role!=manager"
+        );
+        for bad in ["target=1,policy=near", "target=1,nodes="] {
             assert!(published(bad).is_err(), "{bad}");
         }
     }
