@@ -19,6 +19,13 @@ pub trait Network: Send + Sync + 'static {
         request: &'a ConnectRequest,
     ) -> BoxFuture<'a, Result<Connected, Refusal>>;
 
+    /// The wish of a container that is connected has become another by networks more or less: what
+    /// it has from now on. All of it or nothing; its other networks go on undisturbed.
+    fn rewire<'a>(
+        &'a self,
+        request: &'a ConnectRequest,
+    ) -> BoxFuture<'a, Result<Connected, Refusal>>;
+
     /// The container runs (or was found running after a restart of the daemon): its names
     /// may be answered.
     fn started<'a>(&'a self, container: &'a ContainerId) -> BoxFuture<'a, ()>;

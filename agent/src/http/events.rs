@@ -45,7 +45,7 @@ async fn events(
     if let Some(since) = since {
         let remembered = state.engine.past_events(since);
         looked_back_to = remembered.last().map_or(i64::MIN, |event| event.time);
-        past.extend(remembered.iter().map(of_engine));
+        past.extend(remembered.iter().filter_map(of_engine));
         past.sort_by_key(|event| event.time_nano);
     }
     let keep = move |event: &EventView| {
@@ -69,7 +69,10 @@ async fn events(
                 () = shutdown.cancelled() => return,
                 () = &mut ended => return,
                 event = engine.recv() => match event {
-                    Ok(event) if event.time > looked_back_to => of_engine(&event),
+                    Ok(event) if event.time > looked_back_to => match of_engine(&event) {
+                        Some(event) => event,
+                        None => continue,
+                    },
                     Ok(_) => continue,
                     Err(RecvError::Lagged(count)) => missed(count),
                     Err(RecvError::Closed) => return,
@@ -104,19 +107,21 @@ async fn sleep_until(until: Option<i64>) {
     }
 }
 
-fn of_engine(event: &Event) -> EventView {
+fn of_engine(event: &Event) -> Option<EventView> {
     let kind = match event.kind {
         EventKind::Container => "container",
         EventKind::Volume => "volume",
+        // Translated into events of the networks.
+        EventKind::Networks => return None,
     };
-    EventView::new(
+    Some(EventView::new(
         "local",
         kind,
         &event.action,
         &event.id,
         event.attributes.clone(),
         event.time,
-    )
+    ))
 }
 
 /// How the messages are strung together.

@@ -18,6 +18,7 @@ mod host_networks;
 mod images;
 mod metrics;
 mod network_events;
+mod network_members;
 mod network_services;
 mod networks;
 mod nodes;
@@ -90,6 +91,7 @@ fn routes() -> Router<AppState> {
         .merge(ports::routes())
         .merge(payloads::routes())
         .merge(networks::routes())
+        .merge(network_members::routes())
         .merge(containers::routes())
         .merge(exec::routes())
         .merge(visualizer::routes())

@@ -37,7 +37,7 @@ pub(super) fn follow(
                 event = events.recv() => event,
             };
             let event = match event {
-                Ok(event) if event.kind == EventKind::Container => event,
+                Ok(event) if event.kind != EventKind::Volume => event,
                 Ok(_) | Err(RecvError::Lagged(_)) => continue,
                 Err(RecvError::Closed) => return,
             };
@@ -55,6 +55,16 @@ pub(super) fn follow(
                         endpoints.or_else(|| seen().ok()).unwrap_or_default(),
                     )
                 }
+                _ if event.kind == EventKind::Networks => {
+                    let now = seen().unwrap_or_default();
+                    let before = connected.insert(event.id.clone(), now.clone());
+                    let before = before.unwrap_or_default();
+                    let gone = without(&before, &now);
+                    for endpoint in gone {
+                        bus.publish(translate("disconnect", &event, endpoint, &local));
+                    }
+                    ("connect", without(&now, &before).cloned().collect())
+                }
                 _ => continue,
             };
             for endpoint in endpoints {
@@ -62,6 +72,15 @@ pub(super) fn follow(
             }
         }
     });
+}
+
+/// Those of the first that the second has not.
+fn without<'a>(
+    first: &'a [ConnectedEndpoint],
+    second: &'a [ConnectedEndpoint],
+) -> impl Iterator<Item = &'a ConnectedEndpoint> {
+    let has = |id: &str| second.iter().any(|other| other.network_id == id);
+    first.iter().filter(move |one| !has(&one.network_id))
 }
 
 fn translate(

@@ -3,8 +3,8 @@
 use api::{
     Filters,
     network::{
-        ConfigFrom, ConnectRequest, ContainerOnNetwork, CreateRequest, CreateResponse,
-        DisconnectRequest, Ipam, IpamConfig, NetworkView,
+        ConfigFrom, ContainerOnNetwork, CreateRequest, CreateResponse, Ipam, IpamConfig,
+        NetworkView,
     },
     timestamp,
 };
@@ -32,8 +32,6 @@ pub(super) fn routes() -> Router<AppState> {
         .route("/networks/create", post(create))
         .route("/networks/prune", post(prune))
         .route("/networks/{id}", get(inspect).delete(remove))
-        .route("/networks/{id}/connect", post(connect))
-        .route("/networks/{id}/disconnect", post(disconnect))
 }
 
 /// Carries the egress of containers on overlay networks; only hosts of a cluster show it.
@@ -166,13 +164,13 @@ fn of_host(network: &HostNetwork) -> NetworkView {
 }
 
 /// What a reference leads to.
-enum Found {
+pub(super) enum Found {
     Local(Box<NetworkView>),
     Cluster(Box<Network>),
 }
 
 /// By full id, exact name, unique id prefix; this host's before the cluster's.
-async fn find(state: &AppState, reference: &str, scope: &str) -> Result<Found, Refusal> {
+pub(super) async fn find(state: &AppState, reference: &str, scope: &str) -> Result<Found, Refusal> {
     let locals = if matches!(scope, "" | "local") {
         local_views(state)
     } else {
@@ -365,33 +363,6 @@ async fn prune(State(state): State<AppState>, Asked(query): Asked) -> Answer {
         }
     }
     Ok(json(&serde_json::json!({ "NetworksDeleted": deleted })))
-}
-
-async fn connect(
-    State(state): State<AppState>,
-    Path(reference): Path<String>,
-    Given(request): Given<ConnectRequest>,
-) -> Answer {
-    find(&state, &reference, "").await?;
-    let container = state.engine.inspect(&request.container)?;
-    Err(later(&container.name, "connecting"))
-}
-
-async fn disconnect(
-    State(state): State<AppState>,
-    Path(reference): Path<String>,
-    Given(request): Given<DisconnectRequest>,
-) -> Answer {
-    find(&state, &reference, "").await?;
-    let container = state.engine.inspect(&request.container)?;
-    Err(later(&container.name, "disconnecting"))
-}
-
-fn later(container: &str, what: &str) -> super::Failure {
-    Refusal::not_implemented(format!(
-        "{what} container {container}, which exists already, is not there yet; name its networks when it is made (--network)"
-    ))
-    .into()
 }
 
 #[cfg(test)]

@@ -280,7 +280,7 @@ impl Networks {
     }
 
     /// The kernel is on its way to it when this returns.
-    fn program<'a>(
+    pub(super) fn program<'a>(
         &'a self,
         inner: &mut Inner,
         record: &SandboxRecord,
@@ -338,7 +338,7 @@ impl Networks {
     }
 }
 
-fn made(record: &SandboxRecord, report: &Report) -> Result<(), Refusal> {
+pub(super) fn made(record: &SandboxRecord, report: &Report) -> Result<(), Refusal> {
     match report.failures.first() {
         None => Ok(()),
         Some(failure) => Err(Refusal::internal(format!(

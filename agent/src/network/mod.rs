@@ -18,6 +18,7 @@ mod port_sights;
 mod ports;
 mod published;
 mod record;
+mod rewire;
 mod sandbox;
 mod traffic;
 mod translate;
@@ -244,6 +245,13 @@ impl Network for Networks {
                 NetworkMode::Networks(wishes) => self.connect_networks(request, wishes).await,
             }
         })
+    }
+
+    fn rewire<'a>(
+        &'a self,
+        request: &'a ConnectRequest,
+    ) -> BoxFuture<'a, Result<Connected, Refusal>> {
+        Box::pin(self.rewire_networks(request))
     }
 
     fn started<'a>(&'a self, container: &'a ContainerId) -> BoxFuture<'a, ()> {

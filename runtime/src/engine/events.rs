@@ -5,6 +5,7 @@ use std::{
     sync::Mutex,
 };
 
+use model::ContainerId;
 use serde::Serialize;
 use tokio::sync::broadcast;
 
@@ -30,6 +31,8 @@ pub struct Event {
 pub enum EventKind {
     Container,
     Volume,
+    /// The container of that id is on other networks than before.
+    Networks,
 }
 
 /// Events kept for who asks late, as many as Docker keeps.
@@ -86,6 +89,16 @@ impl Engine {
             action: action.into(),
             id: record.id.to_string(),
             attributes,
+            time: now(),
+        });
+    }
+
+    pub(super) fn tell_networks(&self, container: &ContainerId) {
+        self.events.add(Event {
+            kind: EventKind::Networks,
+            action: "change".to_owned(),
+            id: container.to_string(),
+            attributes: BTreeMap::new(),
             time: now(),
         });
     }

@@ -23,6 +23,7 @@ mod listing;
 mod logs;
 mod machine;
 mod mount_points;
+mod networks;
 mod record;
 mod run;
 mod sources;

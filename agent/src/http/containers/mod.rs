@@ -4,6 +4,7 @@ mod archive;
 mod create;
 mod mounts;
 mod network;
+pub(super) use self::network::wish;
 mod show;
 mod stats;
 mod streams;

@@ -66,7 +66,8 @@ pub(super) fn read(
     Ok(NetworkMode::Networks(wishes))
 }
 
-fn wish(network: &str, settings: EndpointSettings) -> Result<NetworkWish, Refusal> {
+/// One network with the settings of its endpoint.
+pub fn wish(network: &str, settings: EndpointSettings) -> Result<NetworkWish, Refusal> {
     let EndpointSettings {
         ipam_config,
         links,

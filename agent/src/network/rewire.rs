@@ -1,0 +1,250 @@
+//! Networks that a running container comes to and goes from.
+
+use std::net::IpAddr;
+
+use dataplane::desired::Interface;
+use model::{EndpointOwner, Refusal, control::Attached};
+use runtime::network::{ConnectRequest, Connected, NetworkMode, NetworkWish};
+
+use super::{
+    Inner, Networks,
+    connect::made,
+    endpoints::endpoints_of,
+    local::{GATEWAY_BRIDGE, LocalNetwork},
+    record::{GivenEndpoint, SandboxRecord},
+    report,
+    sandbox::{self, Given},
+};
+
+impl Networks {
+    /// See [`runtime::network::Network::rewire`].
+    pub(super) async fn rewire_networks(
+        &self,
+        request: &ConnectRequest,
+    ) -> Result<Connected, Refusal> {
+        let before = {
+            let mut inner = self.inner.lock().await;
+            let Some(record) = inner.sandboxes.get(&request.container).cloned() else {
+                return Err(Refusal::conflict(format!(
+                    "container {} has no network namespace of its own; it is about to start or to end",
+                    request.name
+                )));
+            };
+            if !inner.connecting.insert(request.container.clone()) {
+                return Err(Refusal::conflict(format!(
+                    "container {} is being connected already; wait for it",
+                    request.name
+                )));
+            }
+            record
+        };
+        let outcome = self.rewire_record(before, request).await;
+        let mut inner = self.inner.lock().await;
+        inner.connecting.remove(&request.container);
+        outcome
+    }
+
+    async fn rewire_record(
+        &self,
+        before: SandboxRecord,
+        request: &ConnectRequest,
+    ) -> Result<Connected, Refusal> {
+        let (old, new) = (wishes(&before.request.mode), wishes(&request.mode));
+        let more: Vec<NetworkWish> = new.iter().filter(|w| !old.contains(w)).cloned().collect();
+        let gone: Vec<&NetworkWish> = old.iter().filter(|w| !new.contains(w)).collect();
+        for wish in &more {
+            self.check_wish(wish).await?;
+        }
+        let attached = self.attach_all(request, &more).await?;
+        let undo = endpoints_of(&attached);
+        let newest = attached.iter().flatten().map(|one| one.generation).max();
+        if let Some(generation) = newest
+            && let Err(refusal) = self.wait_reached(generation).await
+        {
+            self.detach_all(undo).await;
+            return Err(refusal);
+        }
+        let mut inner = self.inner.lock().await;
+        let mut after = before.clone();
+        after.request = request.clone();
+        let left = leave(&mut after, &gone);
+        let joined = self.join(&mut inner, &mut after, &more, &attached);
+        let started = joined.and_then(|()| {
+            self.route(&mut inner, &mut after)?;
+            self.program(&mut inner, &after)
+        });
+        drop(inner);
+        let outcome = match started {
+            Ok(report) => made(&after, &report.await),
+            Err(refusal) => Err(refusal),
+        };
+        if let Err(refusal) = outcome {
+            self.restore(&before, &after).await;
+            self.detach_all(undo).await;
+            return Err(refusal);
+        }
+        let mut inner = self.inner.lock().await;
+        for (network, address) in before.local.iter().filter(|one| !after.local.contains(one)) {
+            inner.addresses.take_back(network, *address);
+        }
+        drop(inner);
+        self.detach_all(left).await;
+        // Its new names are told as soon as it is known to run.
+        self.untidy.notify_one();
+        Ok(after.connected)
+    }
+
+    /// What was before, after a failure.
+    async fn restore(&self, before: &SandboxRecord, after: &SandboxRecord) {
+        let mut inner = self.inner.lock().await;
+        for (network, address) in after.local.iter().filter(|one| !before.local.contains(one)) {
+            inner.addresses.take_back(network, *address);
+        }
+        let restored = self.program(&mut inner, before);
+        drop(inner);
+        match restored {
+            Ok(outcome) => report("networks as they were", &outcome.await),
+            Err(refusal) => tracing::error!(%refusal, "networks as they were"),
+        }
+    }
+
+    /// Adds what was given for further networks.
+    fn join(
+        &self,
+        inner: &mut Inner,
+        record: &mut SandboxRecord,
+        more: &[NetworkWish],
+        attached: &[Option<Attached>],
+    ) -> Result<(), Refusal> {
+        for (wish, attached) in more.iter().zip(attached) {
+            let aliases = wish.aliases.clone();
+            let given = match (attached, self.find_local(&wish.network)) {
+                (Some(attached), _) => {
+                    record.endpoints.push(GivenEndpoint {
+                        endpoint: attached.endpoint.id.clone(),
+                        network: attached.network.id.clone(),
+                        names: attached.endpoint.names.clone(),
+                        task: matches!(attached.endpoint.owner, EndpointOwner::Task { .. }),
+                    });
+                    Given::Overlay {
+                        attached: Box::new(attached.clone()),
+                        aliases,
+                    }
+                }
+                (None, Some(network)) => Given::Local {
+                    network: network.clone(),
+                    address: self.give_local(inner, record, network)?,
+                    aliases,
+                },
+                (None, None) => {
+                    return Err(Refusal::not_found(format!(
+                        "network {} not found",
+                        wish.network
+                    )));
+                }
+            };
+            add(record, given);
+        }
+        Ok(())
+    }
+
+    fn give_local(
+        &self,
+        inner: &mut Inner,
+        record: &mut SandboxRecord,
+        network: &LocalNetwork,
+    ) -> Result<std::net::Ipv4Addr, Refusal> {
+        let address = inner.addresses.give(network, None)?;
+        record.local.push((network.id.clone(), IpAddr::V4(address)));
+        Ok(address)
+    }
+
+    /// The way out: over the first local network; over the gateway bridge where there is none and
+    /// a network wants one.
+    fn route(&self, inner: &mut Inner, record: &mut SandboxRecord) -> Result<(), Refusal> {
+        let bridge = &self.local.gateway_bridge;
+        let networks = &inner.assignments.networks;
+        let specs = record.endpoints.iter().filter_map(|given| {
+            let network = networks.get(&given.network)?;
+            Some(&network.spec)
+        });
+        let (ingress, own): (Vec<_>, Vec<_>) = specs.partition(|spec| spec.ingress);
+        let wants = if own.is_empty() {
+            !ingress.is_empty()
+        } else {
+            own.iter().any(|spec| !spec.internal)
+        };
+        let locals: Vec<&LocalNetwork> = self.local.iter().collect();
+        let is_local = |interface: &Interface| locals.iter().any(|one| one.id == interface.network);
+        let mut others = record.interfaces.iter();
+        let has_other = others.any(|one| is_local(one) && one.network != bridge.id);
+        if has_other || !wants {
+            record.interfaces.retain(|one| one.network != bridge.id);
+            record.local.retain(|(network, _)| *network != bridge.id);
+        } else if !record.interfaces.iter().any(|one| one.network == bridge.id) {
+            let address = self.give_local(inner, record, bridge)?;
+            let given = Given::Local {
+                network: bridge.clone(),
+                address,
+                aliases: Vec::new(),
+            };
+            add(record, given);
+        }
+        let mut routed = false;
+        for interface in &mut record.interfaces {
+            let local = locals.iter().find(|one| one.id == interface.network);
+            let gateway = local.filter(|_| !routed).map(|one| one.gateway.into());
+            routed |= gateway.is_some();
+            interface.default_via = gateway.into_iter().collect();
+        }
+        Ok(())
+    }
+}
+
+fn wishes(mode: &NetworkMode) -> &[NetworkWish] {
+    match mode {
+        NetworkMode::Networks(wishes) => wishes,
+        NetworkMode::Host | NetworkMode::None | NetworkMode::Container(_) => &[],
+    }
+}
+
+/// Adds an interface under the next free name, and what `inspect` shows of it.
+fn add(record: &mut SandboxRecord, given: Given) {
+    let container = record.request.container.clone();
+    let given = [given];
+    for mut interface in sandbox::interfaces(&container, &given) {
+        let taken = |name: &str| record.interfaces.iter().any(|one| one.name == name);
+        let mut names = (0u32..).map(|number| format!("eth{number}"));
+        interface.name = names.find(|name| !taken(name)).unwrap_or_default();
+        record.interfaces.push(interface);
+    }
+    let shown = sandbox::shown(&given, &container);
+    record.connected.endpoints.extend(shown);
+}
+
+/// Takes out networks that are not wished for any more; the endpoints to be given back.
+fn leave(record: &mut SandboxRecord, gone: &[&NetworkWish]) -> Vec<model::EndpointId> {
+    let is_gone = |name: &str, id: &str| {
+        name != GATEWAY_BRIDGE
+            && gone
+                .iter()
+                .any(|wish| name == wish.network || id.starts_with(&wish.network))
+    };
+    let mut networks = Vec::new();
+    record.connected.endpoints.retain(|endpoint| {
+        let goes = is_gone(&endpoint.network_name, &endpoint.network_id);
+        if goes {
+            networks.push(endpoint.network_id.clone());
+        }
+        !goes
+    });
+    let left = |network: &str| networks.iter().any(|one| one == network);
+    record.interfaces.retain(|one| !left(&one.network));
+    record.local.retain(|(network, _)| !left(network));
+    let (back, kept): (Vec<_>, Vec<_>) = std::mem::take(&mut record.endpoints)
+        .into_iter()
+        .partition(|given| left(given.network.as_str()));
+    record.endpoints = kept;
+    let own = back.into_iter().filter(|given| !given.task);
+    own.map(|given| given.endpoint).collect()
+}
