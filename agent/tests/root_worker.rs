@@ -54,6 +54,9 @@ impl Network for HostOnly {
     fn connect<'a>(&'a self, _: &'a ConnectRequest) -> BoxFuture<'a, Result<Connected, Refusal>> {
         Box::pin(async { Ok(Connected::default()) })
     }
+    fn rewire<'a>(&'a self, _: &'a ConnectRequest) -> BoxFuture<'a, Result<Connected, Refusal>> {
+        Box::pin(async { Ok(Connected::default()) })
+    }
     fn started<'a>(&'a self, _: &'a ContainerId) -> BoxFuture<'a, ()> {
         Box::pin(async {})
     }

@@ -7,7 +7,7 @@ use std::{
     fmt::Write as _,
     fs,
     io::{Read as _, Write as _},
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::{IpAddr, SocketAddr, TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -18,6 +18,7 @@ use nix::{
     libc::linger,
     sys::socket::{setsockopt, sockopt},
 };
+use socket2::{Domain, Socket, Type};
 
 use crate::Host;
 
@@ -67,6 +68,8 @@ pub struct Way {
     pub client: Place,
     /// What the client speaks to.
     pub target: SocketAddr,
+    /// From which of its addresses it opens new connections; absent: from any.
+    pub source: Option<IpAddr>,
 }
 
 /// A rate, and the machine's busy seconds per unit of it.
@@ -218,7 +221,12 @@ fn sample(figure: Figure, way: &Way) -> Result<Sample> {
         Figure::FourStreams => way.client.run(&more(&["-P", "4"])),
         Figure::Requests => way.client.run(&[own, "requests", &address]),
         Figure::SmallDatagrams => way.client.run(&more(&["-u", "-b", "0", "-l", "32"])),
-        Figure::Connections => way.client.run(&[own, "connections", &address]),
+        Figure::Connections => {
+            let source = way.source.map(|source| source.to_string());
+            let words = [own, "connections", &address].into_iter();
+            let words: Vec<&str> = words.chain(source.as_deref()).collect();
+            way.client.run(&words)
+        }
     };
     let (spent, took) = (busy() - before, start.elapsed().as_secs_f64());
     let _ = server.kill();
@@ -285,7 +293,10 @@ pub fn play(words: &[&str]) -> Result<bool> {
     match words {
         ["serve"] => serve()?,
         ["requests", address] => requests(address.parse()?)?,
-        ["connections", address] => connections(address.parse()?)?,
+        ["connections", address] => connections(address.parse()?, None)?,
+        ["connections", address, source] => {
+            connections(address.parse()?, Some(source.parse()?))?;
+        }
         _ => return Ok(false),
     }
     Ok(true)
@@ -314,13 +325,13 @@ fn requests(address: SocketAddr) -> Result<()> {
     })
 }
 
-fn connections(address: SocketAddr) -> Result<()> {
+fn connections(address: SocketAddr, source: Option<IpAddr>) -> Result<()> {
     let at_once = linger {
         l_onoff: 1,
         l_linger: 0,
     };
     count(|| {
-        let mut stream = TcpStream::connect(address)?;
+        let mut stream = connect(address, source)?;
         // Closed by a reset: some thousands of sockets a second in TIME_WAIT would use up the
         // ports, and what is measured then is the search for a free one.
         setsockopt(&stream, sockopt::Linger, &at_once)?;
@@ -328,6 +339,18 @@ fn connections(address: SocketAddr) -> Result<()> {
         stream.read_exact(&mut [0])?;
         Ok(())
     })
+}
+
+fn connect(address: SocketAddr, source: Option<IpAddr>) -> Result<TcpStream> {
+    let Some(source) = source else {
+        return Ok(TcpStream::connect(address)?);
+    };
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    // The port is chosen when it is known whom it is for.
+    setsockopt(&socket, sockopt::IpBindAddressNoPort, &true)?;
+    socket.bind(&SocketAddr::new(source, 0).into())?;
+    socket.connect(&address.into())?;
+    Ok(socket.into())
 }
 
 /// Prints how often `work` is done in a second.

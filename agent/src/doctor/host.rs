@@ -16,6 +16,9 @@ pub struct HostSight {
     pub programs: Vec<Program>,
     pub ip_forward: Option<bool>,
     pub inotify_instances: Option<u64>,
+    /// Neighbours that all namespaces may have together; a namespace other than the first has no
+    /// such setting.
+    pub neighbours: Option<u64>,
     pub open_files: u64,
     pub cgroups: Cgroups,
     /// The device that tunnels leave by, and its MTU.
@@ -209,6 +212,16 @@ fn limits(sight: &HostSight) -> Finding {
             format!("fs.inotify.max_user_instances is {instances}"),
             "Programs in containers that watch files fail from about fifty containers on.",
             "sysctl -w fs.inotify.max_user_instances=1024",
+        );
+    }
+    if let Some(neighbours) = sight.neighbours
+        && neighbours < 8192
+    {
+        return Finding::warning(
+            "limits",
+            format!("net.ipv4.neigh.default.gc_thresh3 is {neighbours}"),
+            "With some fifty containers that each speak to twenty others, connections fail: no route to host.",
+            "sysctl -w net.ipv4.neigh.default.gc_thresh3=32768 net.ipv6.neigh.default.gc_thresh3=32768",
         );
     }
     Finding::fine("limits", format!("{} open files", sight.open_files))

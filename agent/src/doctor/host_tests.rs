@@ -19,6 +19,7 @@ fn healthy() -> HostSight {
         }],
         ip_forward: Some(true),
         inotify_instances: Some(1024),
+        neighbours: Some(32768),
         open_files: 1 << 20,
         cgroups: Cgroups {
             mounted: true,
@@ -101,6 +102,9 @@ fn each_fault_is_one_finding() {
     spoiled("limits", Warning, "LimitNOFILE", |s| s.open_files = 1024);
     spoiled("limits", Warning, "max_user_instances", |s| {
         s.inotify_instances = Some(128);
+    });
+    spoiled("limits", Warning, "gc_thresh3", |s| {
+        s.neighbours = Some(1024);
     });
     spoiled("control groups", Error, "mount", |s| {
         s.cgroups.mounted = false;

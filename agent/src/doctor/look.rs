@@ -50,6 +50,7 @@ pub async fn host(settings: &Settings, data_path: Option<IpAddr>) -> HostSight {
         programs: programs(settings).await,
         ip_forward: number("/proc/sys/net/ipv4/ip_forward").map(|value| value != 0),
         inotify_instances: number("/proc/sys/fs/inotify/max_user_instances"),
+        neighbours: number("/proc/sys/net/ipv4/neigh/default/gc_thresh3"),
         open_files: nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE)
             .map_or(0, |(_, most)| most),
         cgroups: cgroups(),

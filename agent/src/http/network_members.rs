@@ -76,7 +76,10 @@ fn identity(found: Found) -> (String, String) {
 
 /// The networks of a task are its service's.
 fn of_a_user(container: &ContainerView) -> Result<(), Refusal> {
-    let service = container.labels.get("com.docker.swarm.service.name");
+    let service = container
+        .effective
+        .labels
+        .get("com.docker.swarm.service.name");
     match service {
         None => Ok(()),
         Some(service) => Err(Refusal::forbidden(format!(

@@ -70,6 +70,8 @@ pub struct Networks {
     reached: watch::Sender<Generation>,
     /// Something is owed to the manager.
     untidy: Notify,
+    /// There are other hosts to share a network with than before.
+    hosts_changed: Notify,
     traffic: traffic::TrafficDesk,
     paths: Paths,
 }
@@ -136,6 +138,7 @@ impl Networks {
             inner: Mutex::new(inner),
             reached,
             untidy: Notify::new(),
+            hosts_changed: Notify::new(),
             traffic: traffic::TrafficDesk::default(),
             paths,
         });
@@ -144,6 +147,7 @@ impl Networks {
         }
         tokio::spawn(Arc::clone(&networks).follow_cluster(updates));
         tokio::spawn(Arc::clone(&networks).tidy());
+        tokio::spawn(Arc::clone(&networks).follow_hosts());
         Ok(networks)
     }
 

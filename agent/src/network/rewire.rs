@@ -133,7 +133,7 @@ impl Networks {
                 }
                 (None, Some(network)) => Given::Local {
                     network: network.clone(),
-                    address: self.give_local(inner, record, network)?,
+                    address: give_local(inner, record, network)?,
                     aliases,
                 },
                 (None, None) => {
@@ -146,17 +146,6 @@ impl Networks {
             add(record, given);
         }
         Ok(())
-    }
-
-    fn give_local(
-        &self,
-        inner: &mut Inner,
-        record: &mut SandboxRecord,
-        network: &LocalNetwork,
-    ) -> Result<std::net::Ipv4Addr, Refusal> {
-        let address = inner.addresses.give(network, None)?;
-        record.local.push((network.id.clone(), IpAddr::V4(address)));
-        Ok(address)
     }
 
     /// The way out: over the first local network; over the gateway bridge where there is none and
@@ -182,7 +171,7 @@ impl Networks {
             record.interfaces.retain(|one| one.network != bridge.id);
             record.local.retain(|(network, _)| *network != bridge.id);
         } else if !record.interfaces.iter().any(|one| one.network == bridge.id) {
-            let address = self.give_local(inner, record, bridge)?;
+            let address = give_local(inner, record, bridge)?;
             let given = Given::Local {
                 network: bridge.clone(),
                 address,
@@ -199,6 +188,16 @@ impl Networks {
         }
         Ok(())
     }
+}
+
+fn give_local(
+    inner: &mut Inner,
+    record: &mut SandboxRecord,
+    network: &LocalNetwork,
+) -> Result<std::net::Ipv4Addr, Refusal> {
+    let address = inner.addresses.give(network, None)?;
+    record.local.push((network.id.clone(), IpAddr::V4(address)));
+    Ok(address)
 }
 
 fn wishes(mode: &NetworkMode) -> &[NetworkWish] {

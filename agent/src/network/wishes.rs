@@ -1,6 +1,6 @@
 //! What the dataplane is told: the cluster's word and this host's sandboxes, as one sequence.
 
-use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Duration};
 
 use dataplane::{
     Desired,
@@ -19,6 +19,9 @@ use super::{
     vips::{self, Backends},
 };
 use crate::cluster::{AssignmentStream, Update};
+
+/// After which time the hosts' own network follows the hosts.
+const LATER: Duration = Duration::from_secs(1);
 
 impl Networks {
     /// Feeds the dataplane with what the cluster says, and acknowledges what the kernel has.
@@ -67,9 +70,9 @@ impl Networks {
         inner.assignments = (**assignments).clone();
         inner.backends = Backends::of(&inner.assignments);
         if inner.adopted {
+            inner.paths = self.path_wish(&inner);
             let wish = self.whole_wish(&inner);
             report("full set", &self.dataplane.replace(wish).await);
-            inner.paths = self.path_wish(&inner);
             self.paths.follow(paths::targets(inner.paths.as_ref()));
         }
         self.untidy.notify_one();
@@ -99,16 +102,36 @@ impl Networks {
                 )
             };
             if increment.changes.iter().any(hosts) {
-                let paths = self.path_wish(inner);
-                steps.extend(paths::steps(inner.paths.as_ref(), paths.as_ref()));
-                inner.paths = paths;
+                self.hosts_changed.notify_one();
             }
             if !steps.is_empty() {
                 report("increment", &self.dataplane.change(steps).await);
-                self.paths.follow(paths::targets(inner.paths.as_ref()));
             }
         }
         self.reach(inner, increment.generation)
+    }
+
+    /// Lays the hosts' own network. Nobody waits for it, and others wait for what comes with the
+    /// same change of hosts: it follows a little later, many changes at once.
+    pub(super) async fn follow_hosts(self: Arc<Self>) {
+        loop {
+            self.hosts_changed.notified().await;
+            tokio::time::sleep(LATER).await;
+            let mut inner = self.inner.lock().await;
+            if !inner.adopted {
+                continue;
+            }
+            let paths = self.path_wish(&inner);
+            let steps = paths::steps(inner.paths.as_ref(), paths.as_ref());
+            inner.paths = paths;
+            let targets = paths::targets(inner.paths.as_ref());
+            let laid = (!steps.is_empty()).then(|| self.dataplane.change(steps));
+            drop(inner);
+            if let Some(laid) = laid {
+                report("the hosts' own network", &laid.await);
+            }
+            self.paths.follow(targets);
+        }
     }
 
     fn reach(&self, inner: &Inner, generation: Generation) -> Option<Generation> {
@@ -146,9 +169,9 @@ impl Networks {
         }
         {
             let mut inner = self.inner.lock().await;
+            inner.paths = self.path_wish(&inner);
             let wish = self.whole_wish(&inner);
             report("start", &self.dataplane.replace(wish).await);
-            inner.paths = self.path_wish(&inner);
             self.paths.follow(paths::targets(inner.paths.as_ref()));
             inner.adopted = true;
             let generation = inner.assignments.generation;
@@ -257,7 +280,7 @@ impl Networks {
                 wish.apply(step);
             }
         }
-        paths::add(self.path_wish(inner).as_ref(), &mut wish);
+        paths::add(inner.paths.as_ref(), &mut wish);
         wish
     }
 

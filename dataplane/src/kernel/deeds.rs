@@ -156,7 +156,11 @@ impl Linux {
                 if *place == Place::Host {
                     self.only_held(&mut rules);
                 }
-                firewall::replace(self.nft(place)?, &rules)
+                firewall::replace(self.nft(place)?, &rules)?;
+                match place {
+                    Place::Sandbox(sandbox) => self.forget_closed(sandbox),
+                    Place::Host | Place::Overlay(_) => Ok(()),
+                }
             }
             Step::SetTable { place, rules } => firewall::replace(self.nft(place)?, rules),
             Step::SetPorts(change) => {

@@ -100,6 +100,21 @@ impl Linux {
     }
 }
 
+impl Linux {
+    /// See [`brief`].
+    pub(super) fn forget_closed(&mut self, sandbox: &Path) -> io::Result<()> {
+        let place = Place::Sandbox(sandbox.to_owned());
+        let space = self.space(&place)?.ok_or_else(no_namespace)?;
+        inside(&space.namespace, brief)
+    }
+}
+
+/// A connection that was reset leaves its client's port soon: the next one from there may come by
+/// another host.
+fn brief() -> io::Result<()> {
+    allow_absent(set("net/netfilter/nf_conntrack_tcp_timeout_close", "1"))
+}
+
 /// Quiet connections live on, and packets that tracking finds odd keep their translation.
 fn lasting() -> io::Result<()> {
     let name = |key: &str| format!("net/netfilter/nf_conntrack_tcp_{key}");

@@ -4,7 +4,7 @@
 
 use std::{
     io::{Read as _, Write as _},
-    net::{SocketAddr, TcpStream},
+    net::{Ipv4Addr, SocketAddr, TcpStream},
     time::{Duration, Instant},
 };
 
@@ -18,6 +18,7 @@ const TOOLBOX: &str = "registry:5000/example/toolbox";
 const ECHO: &str = "registry:5000/example/echo:latest";
 const PUBLISHED: u16 = 8000;
 const BY_HAND: u16 = 8001;
+const OTHER_SOURCE: Ipv4Addr = Ipv4Addr::new(192, 168, 77, 250);
 const LIMIT: Duration = Duration::from_secs(60);
 
 fn main() -> Result<()> {
@@ -55,6 +56,8 @@ fn ways(lab: &Lab) -> Result<Vec<Way>> {
         host: lab.host("client"),
         pid: "1".into(),
     };
+    let second = format!("ip addr add {OTHER_SOURCE}/24 dev eth0");
+    lab.host("client").exec(second.split(' ')).ok();
     let [_, (far, address)] = by_hand(&one, &two)?;
     let translated = format!(
         "ip addr add 10.250.0.254/24 dev hand && sysctl -qw net.ipv4.ip_forward=1 && nft -f - <<'RULES'\n\
@@ -87,11 +90,17 @@ fn ways(lab: &Lab) -> Result<Vec<Way>> {
         server: server.clone(),
         client: client.clone(),
         target: SocketAddr::new(host.member().address().into(), port),
+        source: None,
     };
     Ok(vec![
         way("by hand", &far, &one, BY_HAND),
         way("Overnet", &task, &one, PUBLISHED),
-        way("Overnet at the task", &task, &two, PUBLISHED),
+        // To a task a client's port is one connection, whichever host it comes by: without an
+        // address of its own this way would be in the other one's.
+        Way {
+            source: Some(OTHER_SOURCE.into()),
+            ..way("Overnet at the task", &task, &two, PUBLISHED)
+        },
     ])
 }
 

@@ -73,6 +73,7 @@ fn way(name: &'static str, server: Place, client: Place, address: &str) -> Resul
         server,
         client,
         target,
+        source: None,
     })
 }
 

@@ -97,7 +97,25 @@ impl Bench {
         };
         let wish = bench.wish()?;
         clean(&bench.runtime.block_on(bench.dataplane.replace(wish)))?;
+        bench.introduce()?;
         Ok(bench)
+    }
+
+    /// Clients know all backends: the kernel's allowance of neighbours, which all namespaces of a
+    /// machine share, is not what is measured.
+    fn introduce(&self) -> Result<()> {
+        for net in [BARE, SERVED] {
+            let lines = (0..MANY).map(|number| {
+                let (to, mac) = (backend(net, number), format!("02:42:0a:{net:02x}:00:02"));
+                format!("neigh replace {to} lladdr {mac} nud permanent dev eth0\n")
+            });
+            let file = self.folder.join("neighbours");
+            std::fs::write(&file, lines.collect::<String>())?;
+            let file = file.to_str().context("a path of plain text")?;
+            let client = Place::Bound(self.netns("client", net));
+            client.run(&["ip", "-batch", file])?;
+        }
+        Ok(())
     }
 
     fn end(self) -> Result<()> {
@@ -169,6 +187,7 @@ impl Bench {
             server: Place::Bound(self.netns("server", net)),
             client: Place::Bound(self.netns("client", net)),
             target: SocketAddr::new(to, PORT),
+            source: None,
         };
         vec![
             way("straight", BARE, backend(BARE, 0)),
