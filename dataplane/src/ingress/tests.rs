@@ -229,6 +229,7 @@ fn the_rules_of_a_sandbox() {
     @hosts [2, 69, c0, a8, 4d, 2] : [2, 4d, a8, c0]
     prerouting filter -150
       iifname eth1 ct state new ct mark set ether saddr map @hosts
+      iifname eth1 tcp flags & (fin|syn|rst|ack) == syn ct state established,related ether saddr . ct mark != @ways counter
     output filter -150
       meta mark set ct mark
     @back [1, 4d, a8, c0] : [2, 69, c0, a8, 4d, 1]

@@ -90,8 +90,8 @@ mod tests {
         assert_eq!(
             on_hosts(&ports),
             "Published on:\n 8000/tcp to 8080\n  \
-             y: does not publish it\n  \
              x: does not have the port: it is already in use\n  \
+             y: does not publish it\n  \
              w0, w1, w2, w3, w4, w5 and 2 more: leads to 10.0.0.9, web.2, web.10\n"
         );
     }
