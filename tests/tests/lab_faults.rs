@@ -78,6 +78,13 @@ fn two_hundred_runs_leave_nothing() {
         host.ctl(["run", "--rm", "--network", "ch03", TOOLBOX, "true"])
             .ok();
     }
+    for host in &hosts {
+        // It follows a little later that hosts share a network.
+        wait::until("the hosts' own network is laid", LIMIT, || {
+            let there = host.exec(["test", "-e", "/run/overnet/netns/paths"]);
+            there.success().then_some(()).ok_or("not yet")
+        });
+    }
     let before: Vec<Left> = hosts.iter().map(left).collect();
     let once = |host: &Host| {
         host.ctl(["run", "--rm", "--network", "ch03", TOOLBOX, "true"])
