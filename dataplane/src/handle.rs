@@ -60,7 +60,7 @@ impl Dataplane {
     }
 
     /// Carries out a difference without looking at the rest. It is on its way when this returns,
-    /// after those of earlier calls; what waits together is carried out together.
+    /// after those of earlier calls; removals that wait together are carried out together.
     pub fn change(&self, changes: Vec<Change>) -> impl Future<Output = Report> + Send + '_ {
         self.dns.apply(&changes);
         let mut opened = Vec::new();

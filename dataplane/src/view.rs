@@ -67,8 +67,17 @@ pub struct Passages {
 pub struct Passage {
     /// Docker drops forwarded packets that no rule accepts.
     pub drops: bool,
-    /// Our rules are there.
-    pub open: bool,
+    /// How many rules of ours are there.
+    pub rules: usize,
+}
+
+impl Passage {
+    /// Rules that let our devices through: one from them, one to them.
+    pub const RULES: usize = 2;
+
+    pub fn is_open(self) -> bool {
+        self.rules == Self::RULES
+    }
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -39,7 +39,7 @@ const FULL_LOOK: Duration = Duration::from_secs(30);
 const FIRST_RETRY: Duration = Duration::from_millis(250);
 const LAST_RETRY: Duration = Duration::from_secs(30);
 const DRIFTS_KEPT: usize = 32;
-/// Changes that are carried out together at most.
+/// Removals that are carried out together at most.
 const TOGETHER: usize = 256;
 
 pub struct Worker {
@@ -103,13 +103,12 @@ impl Worker {
             self.kernel.expire_ports();
             // Events first: an order's own noise is drained with the order.
             self.hear();
+            let mut next = None;
             loop {
-                match self.orders.try_recv() {
+                match next.take().map_or_else(|| self.orders.try_recv(), Ok) {
                     Ok(Order::Stop) | Err(TryRecvError::Disconnected) => return,
-                    Ok(Order::Change(changes, answer)) => {
-                        if let Some(Order::Stop) = self.change_together((changes, answer)) {
-                            return;
-                        }
+                    Ok(Order::Change(changes, answer)) if only_removes(&changes) => {
+                        next = self.remove_together(changes, answer);
                     }
                     Ok(order) => self.obey(order),
                     Err(TryRecvError::Empty) => break,
@@ -164,7 +163,8 @@ impl Worker {
                 self.answer(answer, failures);
             }
             Order::Change(changes, answer) => {
-                self.change_together((changes, answer));
+                let failures = self.change(changes);
+                self.answer(answer, failures);
             }
             Order::Observe(answer) => {
                 let _ = answer.send(self.kernel.observe());
@@ -217,48 +217,31 @@ impl Worker {
         let _ = answer.send(Report { failures });
     }
 
-    /// Carries out a change with those that wait behind it: many containers that end at once cost
-    /// little more than one. Answers the order behind them, if it is another one's turn to stop.
-    fn change_together(&mut self, first: (Vec<Change>, oneshot::Sender<Report>)) -> Option<Order> {
-        let mut together = vec![first];
-        let mut next = None;
-        while together.len() < TOGETHER {
-            match self.orders.try_recv() {
-                Ok(Order::Change(changes, answer)) => together.push((changes, answer)),
-                Ok(other) => {
-                    next = Some(other);
-                    break;
+    /// Carries out a removal with those that wait behind it: many containers that end at once
+    /// cost little more than one. Answers the order behind them.
+    fn remove_together(
+        &mut self,
+        mut removals: Vec<Change>,
+        asker: oneshot::Sender<Report>,
+    ) -> Option<Order> {
+        let (mut askers, mut next) = (vec![asker], None);
+        while next.is_none()
+            && askers.len() < TOGETHER
+            && let Ok(order) = self.orders.try_recv()
+        {
+            match order {
+                Order::Change(more, asker) if only_removes(&more) => {
+                    removals.extend(more);
+                    askers.push(asker);
                 }
-                Err(_) => break,
+                other => next = Some(other),
             }
         }
-        let sandboxes = |changes: &[Change]| -> BTreeSet<String> {
-            let ids = changes.iter().filter_map(|change| match change {
-                Change::SetSandbox(id, _) | Change::RemoveSandbox(id) => Some(id.clone()),
-                _ => None,
-            });
-            ids.collect()
-        };
-        let own: Vec<_> = together.iter().map(|(all, _)| sandboxes(all)).collect();
-        let named: BTreeSet<&String> = own.iter().flatten().collect();
-        let (changes, askers): (Vec<_>, Vec<_>) = together.into_iter().unzip();
-        let failures = self.change(changes.into_iter().flatten().collect());
-        for (own, asker) in own.iter().zip(askers) {
-            // What failed of another asker's sandbox is not this one's failure.
-            let concern = |failure: &&Failure| {
-                own.contains(&failure.scope) || !named.contains(&failure.scope)
-            };
-            let failures = failures.iter().filter(concern).cloned().collect();
-            self.answer(asker, failures);
+        let failures = self.change(removals);
+        for asker in askers {
+            self.answer(asker, failures.clone());
         }
-        match next {
-            Some(Order::Stop) => Some(Order::Stop),
-            Some(order) => {
-                self.obey(order);
-                None
-            }
-            None => None,
-        }
+        next
     }
 
     fn change(&mut self, changes: Vec<Change>) -> Vec<Failure> {
@@ -504,4 +487,15 @@ impl Worker {
         self.status.unpublished = ingress::unpublished(&self.desired, &self.seen.facts);
         self.publish.send_replace(self.status.clone());
     }
+}
+
+/// Whether it takes containers away and nothing else: nobody waits for such a change to succeed,
+/// so one's failure is not taken for another's.
+fn only_removes(changes: &[Change]) -> bool {
+    changes.iter().all(|change| {
+        matches!(
+            change,
+            Change::RemoveSandbox(_) | Change::RemovePublished(_)
+        )
+    })
 }

@@ -117,6 +117,16 @@ impl NetworkWish {
     }
 }
 
+/// The place of the wish that means the network of this name and id: by the name before the id,
+/// which a wish may give in part.
+pub fn find_wish(wishes: &[NetworkWish], name: &str, id: &str) -> Option<usize> {
+    let by_name = wishes.iter().position(|wish| wish.network == name);
+    by_name.or_else(|| {
+        let part = |wish: &NetworkWish| !wish.network.is_empty() && id.starts_with(&wish.network);
+        wishes.iter().position(part)
+    })
+}
+
 /// What a container gets.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Connected {
@@ -148,4 +158,23 @@ pub struct ConnectedEndpoint {
     pub aliases: Vec<String>,
     /// All names that DNS answers for it.
     pub dns_names: Vec<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_goes_before_the_beginning_of_an_id() {
+        let wishes = ["re", "red", "abc123"].map(NetworkWish::named);
+        for (name, id, found) in [
+            ("red", "xyz", Some(1)),
+            ("red", "re999", Some(1)),
+            ("blue", "abc123def", Some(2)),
+            ("blue", "re999", Some(0)),
+            ("blue", "xyz", None),
+        ] {
+            assert_eq!(find_wish(&wishes, name, id), found, "{name} {id}");
+        }
+    }
 }

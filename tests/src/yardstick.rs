@@ -16,6 +16,8 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use nix::{
     libc::linger,
+    mount::{MsFlags, mount},
+    sched::{CloneFlags, unshare},
     sys::socket::{setsockopt, sockopt},
 };
 use socket2::{Domain, Socket, Type};
@@ -129,6 +131,20 @@ pub fn head(ways: &[Way], pairs: &[(usize, usize)]) -> String {
 pub fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+/// Enters namespaces of this process's own, with an underlay at 192.0.2.1: to be called before
+/// there is another thread, for they all inherit them.
+pub fn enter_own_namespaces() -> Result<()> {
+    unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS)
+        .context("namespaces (are you root?)")?;
+    let none = None::<&str>;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
+    let script = "ip link set lo up && ip link add under type veth peer name far && ip link set far up && \
+                  ip addr add 192.0.2.1/24 dev under && ip link set under up";
+    let laid = Command::new("sh").args(["-c", script]).status()?;
+    ensure!(laid.success(), "the underlay could not be laid");
+    Ok(())
 }
 
 /// A bridge and VXLAN between two hosts, laid with `ip`, with a namespace on each: its place and

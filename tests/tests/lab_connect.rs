@@ -117,6 +117,31 @@ fn containers_come_to_networks_and_go() {
         .ok();
     assert_eq!(routes.matches("default via").count(), 1, "{routes}");
 
+    // Killed when the network was there and the engine had not written it down: what the engine
+    // has counts.
+    let id = docker(&manager, "inspect --format {{.Id}} web");
+    let record = manager
+        .dir()
+        .join("lib/containers")
+        .join(id)
+        .join("record.json");
+    let before = std::fs::read(&record).unwrap();
+    docker(&manager, "network connect red web");
+    wait::until("web answers on red", LIMIT, || {
+        answers(&worker, "near", "web")
+    });
+    manager.kill().unwrap();
+    std::fs::write(&record, before).unwrap();
+    manager.start().unwrap();
+    wait::until("web is gone from red", LIMIT, || {
+        let there = answers(&worker, "near", "web");
+        there.is_err().then_some(()).ok_or("it answers")
+    });
+    assert_eq!(networks(&manager, "web"), "blue");
+    answers(&worker, "far", "web").unwrap();
+    let listed = docker(&manager, "network inspect red");
+    assert!(!listed.contains("\"web\""), "{listed}");
+
     // What is wished for holds from the next start on, too.
     docker(&manager, "stop web");
     docker(&manager, "network connect red web");

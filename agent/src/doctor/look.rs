@@ -9,11 +9,7 @@ use std::{
     time::Duration,
 };
 
-use dataplane::{
-    firewall::foreign::{self, Dropping},
-    kernel::trial,
-    netlink::Netlink,
-};
+use dataplane::{firewall::foreign, kernel::trial};
 use tokio::{net::TcpStream, process::Command, time::timeout};
 
 use super::host::{Cgroups, Disk, Feature, HostSight, Program};
@@ -31,9 +27,10 @@ const PATIENCE: Duration = Duration::from_secs(3);
 pub async fn host(settings: &Settings, data_path: Option<IpAddr>) -> HostSight {
     let root = settings.root.clone();
     // Namespaces and netlink block.
-    let (features, dropping) = tokio::task::spawn_blocking(|| (features(), dropping()))
-        .await
-        .unwrap_or_else(|error| (Err(error.to_string()), Vec::new()));
+    let (features, dropping) =
+        tokio::task::spawn_blocking(|| (features(), foreign::dropping().unwrap_or_default()))
+            .await
+            .unwrap_or_else(|error| (Err(error.to_string()), Vec::new()));
     let mut registries = Vec::new();
     for name in &settings.insecure_registries {
         registries.push((name.clone(), unreachable(name).await));
@@ -79,12 +76,6 @@ fn features() -> Result<Vec<Feature>, String> {
             error: trial.result.err().map(|error| error.to_string()),
         })
         .collect())
-}
-
-fn dropping() -> Vec<Dropping> {
-    Netlink::open(libc::NETLINK_NETFILTER)
-        .and_then(|mut socket| foreign::dropping(&mut socket))
-        .unwrap_or_default()
 }
 
 async fn programs(settings: &Settings) -> Vec<Program> {

@@ -115,7 +115,7 @@ fn found(sight: &PortsSight, host: &NodeId, seen: Option<&PortSight>, answers: b
         ways: Vec::new(),
     };
     let Some(seen) = seen else {
-        let why = "it did not answer; its ovnd is another version, or busy";
+        let why = "it did not answer: its ovnd does not run, is busy, or is an older version";
         return of(PortState::Unknown, vec![why.to_owned()]);
     };
     if !seen.told {

@@ -44,11 +44,11 @@ async fn examine(State(state): State<AppState>) -> Answer {
     if local.state != Standing::Inactive {
         findings.extend(of_cluster(&state, nodes));
     }
-    if knows_paths && let Ok(sight) = super::paths::sight(&state, None).await {
-        findings.extend(paths::examine(&sight, &paths::paths(&sight)));
-    }
-    if knows_paths && let Ok(sight) = super::ports::sight(&state, None).await {
-        findings.extend(ports::examine(&sight));
+    if knows_paths && let Ok(between) = super::paths::sight(&state, None).await {
+        findings.extend(paths::examine(&between, &paths::paths(&between)));
+        if let Ok(sight) = super::ports::sight(&state, None, between).await {
+            findings.extend(ports::examine(&sight));
+        }
     }
     Ok(json(&findings))
 }

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use api::event::EventView;
 use runtime::{
-    engine::{Engine, Event, EventKind},
+    engine::{Engine, Event, EventKind, ListOptions},
     network::ConnectedEndpoint,
 };
 use tokio::sync::broadcast::error::RecvError;
@@ -29,7 +29,11 @@ pub(super) fn follow(
             .map(|network| network.id)
             .collect();
         // What removed containers were on, because the engine forgets them at once.
-        let mut connected: BTreeMap<String, Vec<ConnectedEndpoint>> = BTreeMap::new();
+        let running = engine.list(&ListOptions::default()).unwrap_or_default();
+        let mut connected: BTreeMap<String, Vec<ConnectedEndpoint>> = running
+            .into_iter()
+            .map(|view| (view.id.to_string(), view.network.endpoints))
+            .collect();
         loop {
             // Both arms are cancel-safe: a receiver keeps what was not taken.
             let event = tokio::select! {

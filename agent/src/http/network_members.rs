@@ -30,18 +30,10 @@ async fn connect(
     let (name, id) = identity(find(&state, &reference, "").await?);
     let container = state.engine.inspect(&request.container)?;
     of_a_user(&container)?;
-    let shown = container.network.endpoints.iter();
-    if container.state.pid != 0 && shown.clone().any(|one| one.network_id == id) {
-        return Err(Refusal::forbidden(format!(
-            "endpoint with name {} already exists in network {name}",
-            container.name
-        ))
-        .into());
-    }
     let wish = containers::wish(&name, request.endpoint_config.unwrap_or_default())?;
     state
         .engine
-        .network_connect(container.id.as_str(), wish)
+        .network_connect(container.id.as_str(), wish, &id)
         .await?;
     // Docker's 200 without a body.
     Ok(StatusCode::OK.into_response())
@@ -55,13 +47,9 @@ async fn disconnect(
     let (name, id) = identity(find(&state, &reference, "").await?);
     let container = state.engine.inspect(&request.container)?;
     of_a_user(&container)?;
-    let own = name.clone();
-    let is_it = move |written: &str| {
-        written == own || written == id || (written.len() >= 12 && id.starts_with(written))
-    };
     state
         .engine
-        .network_disconnect(container.id.as_str(), &name, is_it)
+        .network_disconnect(container.id.as_str(), &name, &id)
         .await?;
     // Docker's 200 without a body.
     Ok(StatusCode::OK.into_response())

@@ -17,7 +17,7 @@ use model::{
 
 use super::{Answer, AppState, Asked, json, unexpected};
 use crate::doctor::{
-    paths::{self, Standing},
+    paths::{self, PathsSight, Standing},
     ports::{self, PortFound, PortsSight, TaskAt, Way, port_text},
 };
 
@@ -27,19 +27,23 @@ pub(super) fn routes() -> Router<AppState> {
 
 async fn list(State(state): State<AppState>, Asked(query): Asked) -> Answer {
     state.manager_only().await?;
-    let sight = sight(&state, query.text("service")).await?;
+    let between = super::paths::sight(&state, None).await?;
+    let sight = sight(&state, query.text("service"), between).await?;
     let shown: Vec<_> = sight.ports.iter().map(|port| shown(&sight, port)).collect();
     Ok(json(&shown))
 }
 
 /// What this manager and the hosts know of the published ports of one service, or of all.
-pub(super) async fn sight(state: &AppState, service: Option<&str>) -> Result<PortsSight, Refusal> {
+pub(super) async fn sight(
+    state: &AppState,
+    service: Option<&str>,
+    between: PathsSight,
+) -> Result<PortsSight, Refusal> {
     let service = service.map(ToOwned::to_owned);
     let ports = match state.call(Verb::PortList { service }).await? {
         Reply::Ports(ports) => ports,
         other => return Err(unexpected("port list", &other)),
     };
-    let between = super::paths::sight(state, None).await?;
     let known = paths::paths(&between).into_iter();
     let known = known.filter_map(|path| match path.standing {
         Standing::Known(state) => Some(((path.from, path.to), state)),

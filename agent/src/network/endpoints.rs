@@ -148,6 +148,7 @@ impl Networks {
     }
 
     async fn tidy_once(&self) -> Result<(), Refusal> {
+        self.rewire_left().await?;
         let (stale, unannounced) = {
             let inner = self.inner.lock().await;
             if !inner.adopted {

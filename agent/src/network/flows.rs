@@ -3,11 +3,7 @@
 
 use std::time::Duration;
 
-use dataplane::{
-    desired::HostPort,
-    firewall::foreign::{self, Dropping},
-    netlink::Netlink,
-};
+use dataplane::{desired::HostPort, firewall::foreign};
 use futures_util::future::BoxFuture;
 use model::{
     ContainerId,
@@ -93,21 +89,18 @@ impl PortKeeper for Networks {
                 failed.map(|standing| standing.failure.clone()).collect()
             };
             let desired = self.desired().await;
+            // Netlink blocks.
+            let dropping = tokio::task::spawn_blocking(foreign::dropping).await;
+            let dropping = dropping.map(Result::unwrap_or_default).unwrap_or_default();
             let seen = port_sights::Seen {
                 desired: &desired,
                 facts: &observed.facts,
                 held: &observed.view.ports,
                 failures: &failures,
                 counters: &counters,
-                dropping: &dropping(),
+                dropping: &dropping,
             };
             port_sights::sights(ports, seen)
         })
     }
-}
-
-fn dropping() -> Vec<Dropping> {
-    Netlink::open(libc::NETLINK_NETFILTER)
-        .and_then(|mut socket| foreign::dropping(&mut socket))
-        .unwrap_or_default()
 }

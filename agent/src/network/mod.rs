@@ -83,6 +83,8 @@ struct Inner {
     addresses: LocalAddresses,
     sandboxes: BTreeMap<ContainerId, SandboxRecord>,
     connecting: BTreeSet<ContainerId>,
+    /// Running containers that a kill has left on other networks than the engine has of them.
+    left: BTreeMap<ContainerId, ConnectRequest>,
     /// Of the hosts' own network, as the dataplane was told.
     paths: Option<paths::PathWish>,
     /// Before the engine has said what runs, the kernel is left as it is.

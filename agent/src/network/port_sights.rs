@@ -61,7 +61,7 @@ fn obstacle(published: &Published, seen: Seen) -> Option<String> {
         ));
     }
     let port = places.iter().find(|port| !seen.held.contains(port))?;
-    let name = port.to_string();
+    let name = format!("port {port}:");
     let mut failures = seen.failures.iter();
     let failed = failures.find(|failure| failure.sentence.contains(&name));
     Some(failed.map_or_else(

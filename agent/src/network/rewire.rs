@@ -3,14 +3,14 @@
 use std::net::IpAddr;
 
 use dataplane::desired::Interface;
-use model::{EndpointOwner, Refusal, control::Attached};
-use runtime::network::{ConnectRequest, Connected, NetworkMode, NetworkWish};
+use model::{EndpointOwner, Refusal, RefusalKind, control::Attached};
+use runtime::network::{ConnectRequest, Connected, NetworkMode, NetworkWish, find_wish};
 
 use super::{
     Inner, Networks,
     connect::made,
     endpoints::endpoints_of,
-    local::{GATEWAY_BRIDGE, LocalNetwork},
+    local::LocalNetwork,
     record::{GivenEndpoint, SandboxRecord},
     report,
     sandbox::{self, Given},
@@ -41,7 +41,29 @@ impl Networks {
         let outcome = self.rewire_record(before, request).await;
         let mut inner = self.inner.lock().await;
         inner.connecting.remove(&request.container);
+        if outcome.is_ok() {
+            // It is where it should be by the newest word.
+            inner.left.remove(&request.container);
+        }
         outcome
+    }
+
+    /// Takes containers back to the networks that the engine has of them: a kill between the two
+    /// left them on others. The error: no manager answers, it is to be tried again.
+    pub(super) async fn rewire_left(&self) -> Result<(), Refusal> {
+        let left = self.inner.lock().await.left.clone();
+        for request in left.values() {
+            tracing::warn!(container = request.name, "goes back to the networks it had");
+            match self.rewire_networks(request).await {
+                Ok(_) => {}
+                Err(refusal) if refusal.kind == RefusalKind::Unavailable => return Err(refusal),
+                Err(refusal) => {
+                    tracing::error!(container = request.name, %refusal, "its networks stay as they are");
+                    self.inner.lock().await.left.remove(&request.container);
+                }
+            }
+        }
+        Ok(())
     }
 
     async fn rewire_record(
@@ -51,7 +73,7 @@ impl Networks {
     ) -> Result<Connected, Refusal> {
         let (old, new) = (wishes(&before.request.mode), wishes(&request.mode));
         let more: Vec<NetworkWish> = new.iter().filter(|w| !old.contains(w)).cloned().collect();
-        let gone: Vec<&NetworkWish> = old.iter().filter(|w| !new.contains(w)).collect();
+        let gone = |wish: &NetworkWish| !new.contains(wish);
         for wish in &more {
             self.check_wish(wish).await?;
         }
@@ -67,7 +89,7 @@ impl Networks {
         let mut inner = self.inner.lock().await;
         let mut after = before.clone();
         after.request = request.clone();
-        let left = leave(&mut after, &gone);
+        let left = leave(&mut after, old, gone);
         let joined = self.join(&mut inner, &mut after, &more, &attached);
         let started = joined.and_then(|()| {
             self.route(&mut inner, &mut after)?;
@@ -222,16 +244,15 @@ fn add(record: &mut SandboxRecord, given: Given) {
 }
 
 /// Takes out networks that are not wished for any more; the endpoints to be given back.
-fn leave(record: &mut SandboxRecord, gone: &[&NetworkWish]) -> Vec<model::EndpointId> {
-    let is_gone = |name: &str, id: &str| {
-        name != GATEWAY_BRIDGE
-            && gone
-                .iter()
-                .any(|wish| name == wish.network || id.starts_with(&wish.network))
-    };
+fn leave(
+    record: &mut SandboxRecord,
+    old: &[NetworkWish],
+    gone: impl Fn(&NetworkWish) -> bool,
+) -> Vec<model::EndpointId> {
     let mut networks = Vec::new();
     record.connected.endpoints.retain(|endpoint| {
-        let goes = is_gone(&endpoint.network_name, &endpoint.network_id);
+        let place = find_wish(old, &endpoint.network_name, &endpoint.network_id);
+        let goes = place.and_then(|place| old.get(place)).is_some_and(&gone);
         if goes {
             networks.push(endpoint.network_id.clone());
         }

@@ -124,13 +124,13 @@ impl Networks {
             let paths = self.path_wish(&inner);
             let steps = paths::steps(inner.paths.as_ref(), paths.as_ref());
             inner.paths = paths;
-            let targets = paths::targets(inner.paths.as_ref());
             let laid = (!steps.is_empty()).then(|| self.dataplane.change(steps));
             drop(inner);
             if let Some(laid) = laid {
                 report("the hosts' own network", &laid.await);
             }
-            self.paths.follow(targets);
+            let inner = self.inner.lock().await;
+            self.paths.follow(paths::targets(inner.paths.as_ref()));
         }
     }
 
@@ -173,6 +173,12 @@ impl Networks {
             let wish = self.whole_wish(&inner);
             report("start", &self.dataplane.replace(wish).await);
             self.paths.follow(paths::targets(inner.paths.as_ref()));
+            let differs = |request: &&ConnectRequest| {
+                let record = inner.sandboxes.get(&request.container);
+                record.is_some_and(|record| record.request.mode != request.mode)
+            };
+            let left = running.iter().filter(differs).cloned();
+            inner.left = left.map(|one| (one.container.clone(), one)).collect();
             inner.adopted = true;
             let generation = inner.assignments.generation;
             self.reached.send_replace(generation);

@@ -17,32 +17,46 @@ use crate::{
 const TABLE: &str = "filter";
 const CHAIN: &str = "DOCKER-USER";
 /// What our rules say of themselves, with nftables' numbers of the device that they look at.
-const RULES: [(&str, u32); 2] = [
+const RULES: [(&str, u32); Passage::RULES] = [
     ("overnet: from its networks", 6),
     ("overnet: to its networks", 7),
 ];
 /// Of every device of ours.
 const DEVICES: &[u8] = b"ovt";
 const FORWARD: u32 = 2;
+const IPV4: u8 = 2;
+const IPV6: u8 = 10;
 const HANDLE: u16 = 3;
 
 /// Where Docker has its chain.
 pub fn look(socket: &mut Netlink) -> io::Result<Passages> {
-    let dropping = foreign::all(socket)?;
-    let mut look = |ipv6| -> io::Result<Option<Passage>> {
-        if !has_chain(socket, ipv6)? {
-            return Ok(None);
+    let (mut drops, mut there) = ([false; 2], [false; 2]);
+    let mut question = get(GET_CHAIN);
+    question.set_family(0);
+    socket.dump(question, |_, body| {
+        let families = [body.first() == Some(&IPV4), body.first() == Some(&IPV6)];
+        let (table, chain) = names(body, 1, 3);
+        if table != TABLE {
+            return;
         }
-        let family = if ipv6 { "ip6" } else { "ip" };
-        let drops = dropping
-            .iter()
-            .any(|chain| chain.family == family && chain.table == TABLE && chain.hook == FORWARD);
-        let open = ours(socket, ipv6)?.len() == RULES.len();
-        Ok(Some(Passage { drops, open }))
+        let dropping = foreign::read(body).is_some_and(|chain| chain.hook == FORWARD);
+        for (place, _) in families.iter().enumerate().filter(|(_, own)| **own) {
+            there[place] |= chain == CHAIN;
+            drops[place] |= dropping;
+        }
+    })?;
+    let mut passage = |place: usize, ipv6| -> io::Result<Option<Passage>> {
+        let rules = || ours(socket, ipv6).map(|rules| rules.len());
+        there[place].then(rules).transpose().map(|rules| {
+            rules.map(|rules| Passage {
+                drops: drops[place],
+                rules,
+            })
+        })
     };
     Ok(Passages {
-        ipv4: look(false)?,
-        ipv6: look(true)?,
+        ipv4: passage(0, false)?,
+        ipv6: passage(1, true)?,
     })
 }
 
@@ -77,18 +91,7 @@ fn rule(note: &str, device: u32) -> Message {
 }
 
 fn family(ipv6: bool) -> u8 {
-    if ipv6 { 10 } else { 2 }
-}
-
-fn has_chain(socket: &mut Netlink, ipv6: bool) -> io::Result<bool> {
-    let mut found = false;
-    let mut question = get(GET_CHAIN);
-    question.set_family(family(ipv6));
-    socket.dump(question, |_, body| {
-        let (table, chain) = names(body, 1, 3);
-        found |= table == TABLE && chain == CHAIN;
-    })?;
-    Ok(found)
+    if ipv6 { IPV6 } else { IPV4 }
 }
 
 /// The handles of our rules in it.

@@ -7,6 +7,7 @@ use super::{GET_CHAIN, docker, get, names};
 use crate::{
     netlink::{Netlink, attributes},
     rules::TableName,
+    view::Passage,
 };
 
 /// NF_DROP of linux/netfilter.h.
@@ -23,30 +24,26 @@ pub struct Dropping {
     pub hook: u32,
 }
 
-/// Those in the socket's namespace that stand in our way, sorted: not Docker's where our rules
-/// are in it.
-pub fn dropping(socket: &mut Netlink) -> io::Result<Vec<Dropping>> {
-    let mut found = all(socket)?;
-    let passages = docker::look(socket)?;
+/// Those in the calling thread's network namespace that stand in our way, sorted: not Docker's
+/// where our rules are in it.
+pub fn dropping() -> io::Result<Vec<Dropping>> {
+    let mut socket = Netlink::open(libc::NETLINK_NETFILTER)?;
+    let mut found = Vec::new();
+    let mut question = get(GET_CHAIN);
+    question.set_family(0);
+    socket.dump(question, |_, body| found.extend(read(body)))?;
+    found.sort();
+    let passages = docker::look(&mut socket)?;
     for (family, passage) in [("ip", passages.ipv4), ("ip6", passages.ipv6)] {
-        if passage.is_some_and(|passage| passage.open) {
+        if passage.is_some_and(Passage::is_open) {
             found.retain(|one| (one.family, one.table.as_str(), one.hook) != (family, "filter", 2));
         }
     }
     Ok(found)
 }
 
-/// All of them in the socket's namespace, sorted.
-pub fn all(socket: &mut Netlink) -> io::Result<Vec<Dropping>> {
-    let mut found = Vec::new();
-    let mut question = get(GET_CHAIN);
-    question.set_family(0);
-    socket.dump(question, |_, body| found.extend(read(body)))?;
-    found.sort();
-    Ok(found)
-}
-
-fn read(body: &[u8]) -> Option<Dropping> {
+/// What a chain of the kernel's list is, if it is one of these.
+pub fn read(body: &[u8]) -> Option<Dropping> {
     let family = match body.first()? {
         1 => "inet",
         2 => "ip",

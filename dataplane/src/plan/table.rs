@@ -62,13 +62,15 @@ pub fn diff_host(plan: &mut Plan, desired: &Desired, wanted: &View, observed: &O
 
 /// Docker's firewall is opened where it would drop what is forwarded for us.
 fn diff_passage(plan: &mut Plan, ipv6: bool, wanted: bool, seen: Option<Passage>) {
-    let Some(Passage { drops, open }) = seen else {
+    let Some(passage) = seen else {
         return;
     };
-    let reason = match (wanted, open) {
-        (true, false) if drops => "Docker's firewall drops what is forwarded for our networks",
-        (false, true) => "our rules in Docker's firewall are not wanted",
-        _ => return,
+    let reason = if wanted && passage.drops && !passage.is_open() {
+        "Docker's firewall drops what is forwarded for our networks"
+    } else if !wanted && passage.rules > 0 {
+        "our rules in Docker's firewall are not wanted"
+    } else {
+        return;
     };
     let open = wanted;
     plan.step(Step::SetPassage { ipv6, open }, format!("host: {reason}"));

@@ -5,17 +5,22 @@ use std::sync::Arc;
 use model::Refusal;
 
 use super::{Engine, container::Container, machine::Phase, run::flatten};
-use crate::network::{ConnectRequest, NetworkMode, NetworkWish};
+use crate::network::{ConnectRequest, NetworkMode, NetworkWish, find_wish};
 
 impl Engine {
-    /// A running container gets its interface at once, one that rests with its next start.
-    /// Refused for containers that have the host's network, another's, or none.
-    pub async fn network_connect(&self, reference: &str, wish: NetworkWish) -> Result<(), Refusal> {
-        self.rewire(reference, |container, wishes| {
-            if wishes.iter().any(|one| one.network == wish.network) {
+    /// A running container gets its interface at once, one that rests with its next start. `id` is
+    /// the network's. Refused for containers that have the host's network, another's, or none.
+    pub async fn network_connect(
+        &self,
+        reference: &str,
+        wish: NetworkWish,
+        id: &str,
+    ) -> Result<(), Refusal> {
+        let id = id.to_owned();
+        self.rewire(reference, move |container, wishes| {
+            if find_wish(wishes, &wish.network, &id).is_some() {
                 return Err(Refusal::forbidden(format!(
-                    "endpoint with name {} already exists in network {}",
-                    container.record().name,
+                    "endpoint with name {container} already exists in network {}",
                     wish.network
                 )));
             }
@@ -25,23 +30,21 @@ impl Engine {
         .await
     }
 
-    /// `is_it` knows the network by what the user wrote when the container was made or connected.
+    /// Takes it from the network of this name and id.
     pub async fn network_disconnect(
         &self,
         reference: &str,
-        network: &str,
-        is_it: impl Fn(&str) -> bool + Send + 'static,
+        name: &str,
+        id: &str,
     ) -> Result<(), Refusal> {
-        let network = network.to_owned();
+        let (name, id) = (name.to_owned(), id.to_owned());
         self.rewire(reference, move |container, wishes| {
-            let before = wishes.len();
-            wishes.retain(|wish| !is_it(&wish.network));
-            if wishes.len() == before {
+            let Some(place) = find_wish(wishes, &name, &id) else {
                 return Err(Refusal::forbidden(format!(
-                    "container {} is not connected to network {network}",
-                    container.record().name
+                    "container {container} is not connected to network {name}"
                 )));
-            }
+            };
+            wishes.remove(place);
             Ok(())
         })
         .await
@@ -50,7 +53,7 @@ impl Engine {
     async fn rewire(
         &self,
         reference: &str,
-        edit: impl FnOnce(&Container, &mut Vec<NetworkWish>) -> Result<(), Refusal> + Send + 'static,
+        edit: impl FnOnce(&str, &mut Vec<NetworkWish>) -> Result<(), Refusal> + Send + 'static,
     ) -> Result<(), Refusal> {
         let container = self.find(reference)?;
         let this = self.arc();
@@ -65,16 +68,16 @@ impl Engine {
     async fn rewire_held(
         &self,
         container: &Arc<Container>,
-        edit: impl FnOnce(&Container, &mut Vec<NetworkWish>) -> Result<(), Refusal>,
+        edit: impl FnOnce(&str, &mut Vec<NetworkWish>) -> Result<(), Refusal>,
     ) -> Result<(), Refusal> {
         let request = container.connect_request();
         let NetworkMode::Networks(mut wishes) = request.mode else {
-            let name = container.record().name.clone();
+            let name = request.name;
             return Err(Refusal::forbidden(format!(
                 "container {name} was made with --network host, none or container:NAME and keeps it; make it anew on the networks that it needs"
             )));
         };
-        edit(container, &mut wishes)?;
+        edit(&request.name, &mut wishes)?;
         let request = ConnectRequest {
             mode: NetworkMode::Networks(wishes),
             ..request
@@ -93,13 +96,17 @@ impl Engine {
                 None
             }
         };
+        let runs = connected.is_some();
         container.change_durably(|record| {
             record.spec.network = request.mode;
             if let Some(connected) = connected {
                 record.network = connected;
             }
         })?;
-        self.tell_networks(&container.id);
+        // One that rests comes to its networks with its start.
+        if runs {
+            self.tell_networks(&container.id);
+        }
         Ok(())
     }
 }

@@ -1,32 +1,21 @@
 //! How long the containers of other hosts take to be programmed: 10,000 and 100,000 of them in
 //! one network, and one more after that. In a network namespace of its own; as root.
 
-use std::{net::IpAddr, path::Path, process::Command, sync::Arc, time::Instant};
+use std::{net::IpAddr, path::Path, sync::Arc, time::Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use dataplane::{
     Change, Config, Dataplane, Desired,
     desired::{Network, NetworkKind, PeerFacts, Remote, Subnet, Underlay},
     dns::{DnsConfig, Forgetful},
 };
-use nix::{
-    mount::{MsFlags, mount},
-    sched::{CloneFlags, unshare},
-};
+use tests::yardstick::enter_own_namespaces;
 
 const ROUNDS: usize = 3;
 const MORE: u32 = 50;
 
 fn main() -> Result<()> {
-    // Before any other thread: they all inherit it.
-    unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS)
-        .context("namespaces (are you root?)")?;
-    let none = None::<&str>;
-    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
-    let script = "ip link set lo up && ip link add under type veth peer name far && ip link set far up && \
-                  ip addr add 192.0.2.1/24 dev under && ip link set under up";
-    let laid = Command::new("sh").args(["-c", script]).status()?;
-    ensure!(laid.success(), "the underlay could not be laid");
+    enter_own_namespaces()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

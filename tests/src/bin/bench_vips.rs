@@ -5,7 +5,6 @@
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
-    process::Command,
     sync::Arc,
 };
 
@@ -16,11 +15,7 @@ use dataplane::{
     dns::{DnsConfig, Forgetful},
 };
 use ipnetwork::IpNetwork;
-use nix::{
-    mount::{MsFlags, mount},
-    sched::{CloneFlags, unshare},
-};
-use tests::yardstick::{Figure, PORT, Place, Way, head, play, row};
+use tests::yardstick::{Figure, PORT, Place, Way, enter_own_namespaces, head, play, row};
 use tokio::runtime::Runtime;
 
 /// A network without services, and one with them.
@@ -40,15 +35,7 @@ fn main() -> Result<()> {
 }
 
 fn measure(rounds: usize) -> Result<()> {
-    // Before any other thread: they all inherit it.
-    unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS)
-        .context("namespaces (are you root?)")?;
-    let none = None::<&str>;
-    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
-    let script = "ip link set lo up && ip link add under type veth peer name far && ip link set far up && \
-                  ip addr add 192.0.2.1/24 dev under && ip link set under up";
-    let laid = Command::new("sh").args(["-c", script]).status()?;
-    ensure!(laid.success(), "the underlay could not be laid");
+    enter_own_namespaces()?;
     let folder = tempfile::tempdir()?;
     let bench = Bench::start(folder.path())?;
     let ways = bench.ways();

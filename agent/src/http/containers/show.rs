@@ -12,7 +12,7 @@ use api::{
 };
 use runtime::{
     engine::{ContainerView, HealthStatus, Healthcheck, MountPoint, StateView, Status},
-    network::{ConnectedEndpoint, NetworkMode, NetworkWish, PortBinding},
+    network::{ConnectedEndpoint, NetworkMode, NetworkWish, PortBinding, find_wish},
 };
 
 /// One entry of `/containers/json`. `now` in nanoseconds since the epoch.
@@ -314,11 +314,8 @@ fn networks(view: &ContainerView, version: ApiVersion) -> BTreeMap<String, Endpo
             .endpoints
             .iter()
             .map(|endpoint| {
-                let wish = wishes.iter().find(|wish| {
-                    wish.network == endpoint.network_name
-                        || (!wish.network.is_empty()
-                            && endpoint.network_id.starts_with(&wish.network))
-                });
+                let place = find_wish(wishes, &endpoint.network_name, &endpoint.network_id);
+                let wish = place.and_then(|place| wishes.get(place));
                 (
                     endpoint.network_name.clone(),
                     connected(endpoint, wish, view, version),
