@@ -192,10 +192,10 @@ pub fn examine(sight: &PortsSight) -> Vec<Finding> {
 
 fn of_port(sight: &PortsSight, port: &ServicePort, hosts: &[PortFound]) -> Vec<Finding> {
     let check = format!("port {} of service {}", port_text(port), port.name);
-    let of = |state: PortState| hosts.iter().filter(move |host| host.state == state);
     let mut findings = Vec::new();
     // Without a healthy task the port refuses everywhere, and one word of it is enough.
-    let refusing: Vec<&NodeId> = of(PortState::Refuses).map(|host| &host.host).collect();
+    let refusing = hosts.iter().filter(|host| host.state == PortState::Refuses);
+    let refusing: Vec<&NodeId> = refusing.map(|host| &host.host).collect();
     if !refusing.is_empty() {
         findings.push(Finding::warning(
             &check,
@@ -221,33 +221,35 @@ fn of_port(sight: &PortsSight, port: &ServicePort, hosts: &[PortFound]) -> Vec<F
             ));
         }
     }
-    for host in of(PortState::MayDrop) {
+    findings.extend(hosts.iter().filter_map(|host| {
         let at = name(sight, &host.host);
-        findings.push(Finding::warning(
-            &check,
-            format!("{at}: {}", host.why.join("; ")),
-            "Clients may not get an answer from this host.",
-            format!("on {at}: ovnctl doctor names the rule that lets packets through"),
-        ));
-    }
-    for host in of(PortState::Drops) {
-        let at = name(sight, &host.host);
-        findings.push(Finding::error(
-            &check,
-            format!("{at}: {}", host.why.join("; ")),
-            "Clients of this host that are led to these tasks get no answer.",
-            format!("on {at}: ovnctl doctor, for firewalls and for the paths to the other hosts"),
-        ));
-    }
-    for host in of(PortState::Taken) {
-        let at = name(sight, &host.host);
-        findings.push(Finding::error(
-            &check,
-            format!("{at}: {}", host.why.join("; ")),
-            "This host does not lead to the service.",
-            format!("on {at}: end what has the port; it is taken as soon as it is free"),
-        ));
-    }
+        let found = format!("{at}: {}", host.why.join("; "));
+        match host.state {
+            PortState::MayDrop => Some(Finding::warning(
+                &check,
+                found,
+                "Clients may not get an answer from this host.",
+                format!("on {at}: ovnctl doctor names the rule that lets packets through"),
+            )),
+            PortState::Drops => Some(Finding::error(
+                &check,
+                found,
+                "Clients of this host that are led to these tasks get no answer.",
+                format!(
+                    "on {at}: ovnctl doctor, for firewalls and for the paths to the other hosts"
+                ),
+            )),
+            PortState::Taken => Some(Finding::error(
+                &check,
+                found,
+                "This host does not lead to the service.",
+                format!("on {at}: end what has the port; it is taken as soon as it is free"),
+            )),
+            PortState::Leads | PortState::Elsewhere | PortState::Refuses | PortState::Unknown => {
+                None
+            }
+        }
+    }));
     findings
 }
 
