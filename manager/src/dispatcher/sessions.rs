@@ -137,6 +137,16 @@ impl Sessions {
         hosts.iter().filter(behind).cloned().collect()
     }
 
+    /// What those of `hosts` have reached whose session is up.
+    pub fn reached(&self, hosts: &[NodeId]) -> Vec<(u64, NodeId)> {
+        let entries = self.lock();
+        let reached = |host: &NodeId| {
+            let entry = entries.get(host).filter(|entry| entry.connected)?;
+            Some((entry.reached.index, host.clone()))
+        };
+        hosts.iter().filter_map(reached).collect()
+    }
+
     /// Whether an address that was given back may be given again: its time has passed, and no
     /// host still forwards to the old owner.
     pub fn has_rested(&self, rest: &Rest, now: i64) -> bool {

@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// How long a loop that was woken waits for what comes with it.
-const COALESCE: Duration = Duration::from_millis(2);
+pub(crate) const COALESCE: Duration = Duration::from_millis(2);
 /// How long a loop waits after a transaction that was not committed.
 const AFTER_ERROR: Duration = Duration::from_millis(200);
 

@@ -21,8 +21,8 @@ use crate::{
 /// How long hosts of a network are waited for before they are named as late.
 pub const LATE: Duration = Duration::from_secs(2);
 
-/// Which of some hosts have not reached a version.
-pub type Behind<'a> = dyn Fn(&[NodeId], u64) -> Vec<NodeId> + 'a;
+/// What those of some hosts that have a session have reached.
+pub type Reached<'a> = dyn Fn(&[NodeId]) -> Vec<(u64, NodeId)> + 'a;
 
 /// The loop; it remembers the tasks that are on their way in or out.
 #[derive(Default)]
@@ -57,8 +57,8 @@ impl Loop for HandoverLoop {
         self.waiting
             .retain(|id| tables.work().task(id).is_some_and(|t| wish(t).is_some()));
         let tasks = self.waiting.iter().filter_map(|id| tables.work().task(id));
-        let behind = |hosts: &[NodeId], index| sessions.behind(hosts, index);
-        decide(tables, tasks, &behind, now)
+        let reached = |hosts: &[NodeId]| sessions.reached(hosts);
+        decide(tables, tasks, &reached, now)
     }
 
     fn awaits_hosts(&self) -> bool {
@@ -86,15 +86,14 @@ fn wish(task: &Task) -> Option<Handover> {
 pub fn decide<'a>(
     tables: &Tables,
     tasks: impl Iterator<Item = &'a Task>,
-    behind: &Behind<'_>,
+    reached: &Reached<'_>,
     now: i64,
 ) -> Decision {
     let mut decision = Decision::default();
     let mut hosts = Hosts {
         tables,
-        behind,
+        reached,
         of_network: HashMap::new(),
-        late: HashMap::new(),
     };
     for task in tasks {
         if decision.changes.len() >= BATCH {
@@ -141,11 +140,12 @@ fn step(hosts: &mut Hosts<'_>, task: &Task, to: Handover, now: i64, decision: &m
     let limit = since.map_or(now, |since| super::later(since, LATE));
     let mut late: BTreeSet<NodeId> = BTreeSet::new();
     for endpoint in &endpoints {
-        late.extend(hosts.behind(&endpoint.network, endpoint.meta.version));
-    }
-    if !late.is_empty() && now < limit {
-        decision.look_at(limit);
-        return;
+        let behind = hosts.behind(&endpoint.network, endpoint.meta.version);
+        if !behind.is_empty() && now < limit {
+            decision.look_at(limit);
+            return;
+        }
+        late.extend(behind.iter().map(|(_, host)| host.clone()));
     }
     let mut task = task.clone();
     task.handover = to;
@@ -170,30 +170,31 @@ fn step(hosts: &mut Hosts<'_>, task: &Task, to: Handover, now: i64, decision: &m
     decision.changes.push(StoreChange::SetTask(Box::new(task)));
 }
 
-/// The hosts of networks and what they have reached, looked up once a decision.
+/// The hosts of networks and what they have reached, looked up once a decision: many tasks wait
+/// for the same hosts.
 struct Hosts<'a> {
     tables: &'a Tables,
-    behind: &'a Behind<'a>,
-    of_network: HashMap<NetworkId, Vec<NodeId>>,
-    late: HashMap<(NetworkId, u64), Vec<NodeId>>,
+    reached: &'a Reached<'a>,
+    /// Slowest first.
+    of_network: HashMap<NetworkId, Vec<(u64, NodeId)>>,
 }
 
 impl Hosts<'_> {
-    fn behind(&mut self, network: &NetworkId, index: u64) -> Vec<NodeId> {
-        if let Some(late) = self.late.get(&(network.clone(), index)) {
-            return late.clone();
-        }
-        let tables = self.tables;
-        let hosts = self.of_network.entry(network.clone()).or_insert_with(|| {
+    /// Those that have not reached `index`.
+    fn behind(&mut self, network: &NetworkId, index: u64) -> &[(u64, NodeId)] {
+        if !self.of_network.contains_key(network) {
+            let tables = self.tables;
             // Every node answers at a published port.
-            if tables.network(network).is_some_and(|n| n.spec.ingress) {
+            let hosts = if tables.network(network).is_some_and(|n| n.spec.ingress) {
                 tables.nodes().map(|node| node.id.clone()).collect()
             } else {
                 tables.hosts_of(network)
-            }
-        });
-        let late = (self.behind)(hosts, index);
-        self.late.insert((network.clone(), index), late.clone());
-        late
+            };
+            let mut reached = (self.reached)(&hosts);
+            reached.sort_unstable();
+            self.of_network.insert(network.clone(), reached);
+        }
+        let hosts = self.of_network.get(network).map_or(&[][..], Vec::as_slice);
+        &hosts[..hosts.partition_point(|(reached, _)| *reached < index)]
     }
 }

@@ -5,7 +5,9 @@ use std::{
     net::IpAddr,
 };
 
-use model::{Assignments, NetworkId, NodeId, Task, TaskId, TaskState, TaskStatus, task::Handover};
+use model::{
+    Assignments, Change, NetworkId, NodeId, Task, TaskId, TaskState, TaskStatus, task::Handover,
+};
 use rand::Rng as _;
 
 use super::{
@@ -60,18 +62,28 @@ impl Agent {
             return;
         }
         let Some(session) = self.session else { return };
+        let mut told = false;
         while let Some(message) = self.inbox.pop_front() {
             match message {
-                Message::Full(full) => self.view = full,
-                Message::Step(step) => self.view.apply(&step),
+                Message::Full(full) => {
+                    self.view = full;
+                    told = true;
+                }
+                Message::Step(step) => {
+                    told |= step.changes.iter().any(of_a_task);
+                    self.view.apply(&step);
+                }
             }
             // Many hosts see the same; some of them look.
-            if world.rng.random_ratio(1, 16) {
+            let hosts = u32::try_from(world.agents.len()).unwrap_or(u32::MAX);
+            if world.rng.random_ratio(1, hosts.max(16)) {
                 check::view(&self.view, &self.id);
             }
             world.acknowledge(&self.id, session, self.view.generation);
         }
-        self.act(world);
+        if told {
+            self.act(world);
+        }
     }
 
     pub(super) fn tick(&mut self, world: &mut World) {
@@ -147,8 +159,8 @@ impl Agent {
     }
 
     fn act(&mut self, world: &mut World) {
-        let tasks: Vec<Task> = self.view.tasks.values().cloned().collect();
-        for task in &tasks {
+        let tasks = std::mem::take(&mut self.view.tasks);
+        for task in tasks.values() {
             if !self.local.contains_key(&task.id) {
                 if task.status.state.is_final() {
                     continue;
@@ -172,6 +184,7 @@ impl Agent {
             }
             self.local.insert(task.id.clone(), local);
         }
+        self.view.tasks = tasks;
         // What the manager has forgotten is stopped and forgotten.
         let view = &self.view;
         self.local.retain(|id, local| {
@@ -237,6 +250,10 @@ impl Agent {
             }
         }
     }
+}
+
+fn of_a_task(change: &Change) -> bool {
+    matches!(change, Change::SetTask(_) | Change::RemoveTask(_))
 }
 
 impl Local {

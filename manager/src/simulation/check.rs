@@ -1,6 +1,6 @@
 //! What must hold at any moment, and what must be reached at the end.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use model::{
     Assignments, EndpointState, NodeId, TaskState,
@@ -59,7 +59,7 @@ pub(super) fn view(view: &Assignments, id: &NodeId) {
         }
         if endpoint.state == EndpointState::Active {
             let name = endpoint.owner.name();
-            let slot = name.rsplit_once('.').map_or(name, |(slot, _)| slot);
+            let slot = slot(name);
             let count = slots.entry((&endpoint.network, slot)).or_default();
             *count += 1;
             let most = if name.starts_with(START_FIRST) { 2 } else { 1 };
@@ -69,6 +69,11 @@ pub(super) fn view(view: &Assignments, id: &NodeId) {
             );
         }
     }
+}
+
+/// A task's name without the task's id.
+fn slot(name: &str) -> &str {
+    name.rsplit_once('.').map_or(name, |(slot, _)| slot)
 }
 
 /// What is not as wished yet.
@@ -98,15 +103,17 @@ pub(super) fn unsettled(world: &World) -> Vec<String> {
                         .is_some_and(|one| one.state == EndpointState::Active)
                 })
         };
-        let count = tables.work().tasks_of(&service.id).filter(serving).count() as u64;
         // Waiting is fine if there is a reason that is not ours.
-        let excused = tables
-            .work()
-            .tasks_of(&service.id)
-            .filter(|task| task.is_wanted() && task.status.state <= TaskState::Pending)
-            .filter(|task| task.status.error.contains("no "))
-            .count() as u64;
-        if count + excused != wanted {
+        let excused = |task: &&model::Task| {
+            let waits = task.is_wanted() && task.status.state <= TaskState::Pending;
+            waits && task.status.error.contains("no ")
+        };
+        // A start-first update that finds no room has both in one slot.
+        let well = tables.work().tasks_of(&service.id);
+        let well = well.filter(|task| serving(task) || excused(task));
+        let slots: BTreeSet<String> = well.map(|task| slot(&task.name()).to_owned()).collect();
+        let count = slots.len() as u64;
+        if count != wanted {
             let mut states: BTreeMap<String, u32> = BTreeMap::new();
             for task in tables.work().tasks_of(&service.id) {
                 let state = format!(

@@ -52,6 +52,13 @@ fn fixed_seeds_heal() {
 }
 
 #[test]
+fn hundreds_of_hosts_heal() {
+    for (seed, nodes) in [(1000, 200), (7, 320)] {
+        play(seed, nodes);
+    }
+}
+
+#[test]
 #[ignore = "takes minutes; for the night"]
 fn many_seeds_heal() {
     for seed in seeds(1000..1300) {

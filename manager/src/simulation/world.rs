@@ -17,7 +17,7 @@ use crate::{
     allocator::AllocatorLoop,
     dispatcher::{self, OrphansLoop, Sessions, assignments, increment},
     example::{SECOND, network, node, set_network, set_node},
-    leader::loops::Loop,
+    leader::loops::{COALESCE, Loop},
     orchestrator::{OrchestratorLoop, handover::HandoverLoop},
     scheduler::SchedulerLoop,
     store::{Proposal, StoreChange, Tables, Transaction},
@@ -276,9 +276,19 @@ impl World {
         }
     }
 
+    /// Many move at once; the loops look once for all of them, as they do in a real manager.
     fn hosts_moved(&mut self) {
+        let soon = self.now + COALESCE.as_nanos() as i64;
+        let mut waits = false;
         for one in &mut self.loops {
-            one.woken |= one.looped.awaits_hosts();
+            let late = one.due.is_none_or(|due| due > soon);
+            if late && one.looped.awaits_hosts() {
+                one.due = Some(soon);
+                waits = true;
+            }
+        }
+        if waits {
+            self.at(soon, Event::Wake);
         }
     }
 

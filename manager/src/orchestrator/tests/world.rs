@@ -285,7 +285,7 @@ impl World {
         }
         let decision = {
             let tasks = self.tables.work().tasks();
-            handover::decide(&self.tables, tasks, &|_, _| Vec::new(), self.now)
+            handover::decide(&self.tables, tasks, &|_| Vec::new(), self.now)
         };
         self.apply(decision.changes);
         commits != self.commits
