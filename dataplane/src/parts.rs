@@ -6,10 +6,10 @@ use std::{
 };
 
 use crate::{
-    desired::{Change, Desired, NetworkKind, Sandbox},
+    desired::{Change, Desired, Interface, NetworkKind, Sandbox},
     ingress,
     plan::{Names, Plan, Step, diff_host, diff_ports, diff_sandbox, diff_segment},
-    view::{Observed, Place, tag},
+    view::{Observed, Place, View, port_name, tag},
     want::{want_host, want_sandbox, want_segment},
 };
 
@@ -22,7 +22,12 @@ pub struct Parts {
     pub ports: bool,
     /// Network ids.
     pub networks: BTreeSet<String>,
+    /// Those of them that change as such: the interfaces of all their sandboxes hang on it.
+    changed: BTreeSet<String>,
     pub sandboxes: BTreeSet<PathBuf>,
+    /// Sandboxes that are compared as they were seen last, unless the network's look leaves a
+    /// doubt: many containers are not looked at because something happened to one.
+    hanging: BTreeSet<PathBuf>,
 }
 
 impl Parts {
@@ -34,11 +39,12 @@ impl Parts {
                 self.all |= desired.underlay.as_ref().map(place) != underlay.as_ref().map(place);
                 self.host = true;
                 // Each host has a gateway there.
-                self.networks
-                    .extend(ingress::networks(desired).into_iter().map(str::to_owned));
+                for network in ingress::networks(desired) {
+                    self.add_network(network);
+                }
             }
             Change::SetNetwork(id, _) | Change::RemoveNetwork(id) => {
-                self.networks.insert(id.clone());
+                self.add_network(id);
                 self.host = true;
             }
             Change::SetSandbox(id, sandbox) => {
@@ -56,7 +62,7 @@ impl Parts {
                 let new = networks.into_iter().flatten();
                 for network in new.filter(|network| !known.contains(network.as_str())) {
                     self.host = true;
-                    self.networks.insert(network.clone());
+                    self.add_network(network);
                 }
             }
             Change::RemovePublished(id) => {
@@ -68,7 +74,7 @@ impl Parts {
                 // The last one takes the gateway along.
                 if let Some(network) = before.filter(|network| on(network) == 1) {
                     self.host = true;
-                    self.networks.insert(network.clone());
+                    self.add_network(network);
                 }
             }
             Change::RemoveSandbox(id) => {
@@ -82,6 +88,11 @@ impl Parts {
             | Change::SetVip(..)
             | Change::RemoveVip(_) => {}
         }
+    }
+
+    fn add_network(&mut self, id: &str) {
+        self.networks.insert(id.to_owned());
+        self.changed.insert(id.to_owned());
     }
 
     fn add_sandbox(&mut self, sandbox: &Sandbox) {
@@ -119,17 +130,13 @@ impl Parts {
                 }
             }
         }
+        parts.hanging = on(desired, &parts.networks).cloned().collect();
         parts
     }
 
-    /// Adds the sandboxes of the networks: their interfaces hang on them.
+    /// Adds the sandboxes of the networks that change.
     pub fn widen(mut self, desired: &Desired) -> Self {
-        for sandbox in desired.sandboxes.values() {
-            let mut interfaces = sandbox.interfaces.iter();
-            if interfaces.any(|interface| self.networks.contains(&interface.network)) {
-                self.sandboxes.insert(sandbox.netns.clone());
-            }
-        }
+        self.sandboxes.extend(on(desired, &self.changed).cloned());
         self
     }
 
@@ -156,6 +163,36 @@ impl Parts {
         }
         places
     }
+
+    /// Where one must look, too, once the networks have been looked at: sandboxes with an
+    /// interface whose other end has gone or is silent.
+    pub fn doubts(&self, desired: &Desired, seen: &View) -> Vec<Place> {
+        let stands = |interface: &Interface| {
+            let segment = seen.segments.get(&tag(&interface.network));
+            let port = port_name(&interface.endpoint);
+            segment.is_some_and(|s| s.ports.contains_key(&port) && !s.silent.contains(&port))
+        };
+        let doubtful = |sandbox: &&Sandbox| {
+            let hangs = self.hanging.contains(&sandbox.netns);
+            hangs && !sandbox.interfaces.iter().all(stands)
+        };
+        let sandboxes = desired.sandboxes.values().filter(doubtful);
+        let place = |sandbox: &Sandbox| Place::Sandbox(sandbox.netns.clone());
+        sandboxes.map(place).collect()
+    }
+}
+
+/// The sandboxes with an interface on one of `networks`.
+fn on<'a>(
+    desired: &'a Desired,
+    networks: &'a BTreeSet<String>,
+) -> impl Iterator<Item = &'a PathBuf> {
+    let hangs = |sandbox: &&Sandbox| {
+        let mut interfaces = sandbox.interfaces.iter();
+        interfaces.any(|interface| networks.contains(&interface.network))
+    };
+    let sandboxes = desired.sandboxes.values().filter(hangs);
+    sandboxes.map(|sandbox| &sandbox.netns)
 }
 
 /// The plan for `parts`, which have been widened and looked at.
@@ -174,7 +211,7 @@ pub fn diff(desired: &Desired, parts: &Parts, observed: &Observed) -> Plan {
         .iter()
         .map(|(id, sandbox)| (&sandbox.netns, id))
         .collect();
-    for path in &parts.sandboxes {
+    for path in parts.sandboxes.union(&parts.hanging) {
         if let Some(id) = by_path.get(path) {
             let wanted = want_sandbox(desired, facts, &desired.sandboxes[*id]);
             diff_sandbox(&mut plan, desired, id, &wanted, seen);

@@ -95,6 +95,8 @@ pub struct Segment {
     pub vxlan: Option<Vxlan>,
     /// The host ends of the containers' veth pairs, by device name.
     pub ports: BTreeMap<String, Port>,
+    /// Those of them that are not up or whose other end is not; never wanted.
+    pub silent: BTreeSet<String>,
     /// Remote MACs and their tunnel endpoints, on the VXLAN device and on the bridge.
     pub forwards: BTreeMap<Mac, IpAddr>,
     /// MACs that stand in only one of these two places; never wanted.

@@ -329,7 +329,6 @@ impl Worker {
             if self.lost || parts.all {
                 self.pass_all(true);
             } else {
-                let parts = parts.widen(&self.desired);
                 let failures = self.pass(&parts, true);
                 self.note_failures(&failures, false);
             }
@@ -363,8 +362,11 @@ impl Worker {
         let mut places = parts.places(&self.desired);
         places.append(&mut self.dirty);
         let before = self.seen.facts.clone();
-        let mut look = places.iter();
-        if let Err(error) = look.try_for_each(|at| self.kernel.look(at, &mut self.seen)) {
+        let mut looked = self.look(&places);
+        if looked.is_ok() {
+            looked = self.look(&parts.doubts(&self.desired, &self.seen.view));
+        }
+        if let Err(error) = looked {
             self.dirty = places;
             return vec![Failure::blind(&error)];
         }
@@ -376,6 +378,11 @@ impl Worker {
         };
         // That the host is another one is nobody's meddling.
         self.carry_out(&plan, drift && self.seen.facts == before)
+    }
+
+    fn look<'a>(&mut self, places: impl IntoIterator<Item = &'a Place>) -> io::Result<()> {
+        let mut places = places.into_iter();
+        places.try_for_each(|at| self.kernel.look(at, &mut self.seen))
     }
 
     fn carry_out(&mut self, plan: &Plan, drift: bool) -> Vec<Failure> {

@@ -33,6 +33,8 @@ pub struct Link {
     pub alias: String,
     pub mtu: u32,
     pub up: bool,
+    /// Both ends of a veth pair are up.
+    pub carrier: bool,
     pub mac: Mac6,
     pub controller: u32,
     pub flags: PortFlags,
@@ -164,6 +166,8 @@ impl Sight {
             .values()
             .map(|link| (link.name.clone(), port(link)))
             .collect();
+        let silent = ports.values().filter(|link| !link.carrier);
+        segment.silent = silent.map(|link| link.name.clone()).collect();
         let (mut tunnelled, mut bridged) = (BTreeMap::new(), BTreeSet::new());
         for (index, mac, destination, fixed) in &self.forwards {
             if Some(*index) == tunnel {
@@ -249,8 +253,10 @@ impl Sight {
 
 fn link(body: &[u8]) -> Option<(u32, Link)> {
     let index = u32_at(body, 4)?;
+    let state = u32_at(body, 8)?;
     let mut link = Link {
-        up: u32_at(body, 8)? & 1 != 0,
+        up: state & 1 != 0,
+        carrier: state & 0x1_0000 != 0,
         ..Link::default()
     };
     for (kind, value) in attributes(body.get(16..)?) {
