@@ -66,7 +66,8 @@ pub enum Place {
 /// From a client to a server.
 pub struct Way {
     pub name: &'static str,
-    pub server: Place,
+    /// A server runs in each; of several, any may be asked.
+    pub servers: Vec<Place>,
     pub client: Place,
     /// What the client speaks to.
     pub target: SocketAddr,
@@ -224,10 +225,13 @@ fn sample(figure: Figure, way: &Way) -> Result<Sample> {
     } else {
         &[own, "serve"]
     };
-    let mut server = way.server.spawn(server)?;
+    let mut servers = Vec::new();
+    for place in &way.servers {
+        servers.push(Ended(place.spawn(server)?));
+    }
     let address = way.target.to_string();
     let (target, port) = (way.target.ip().to_string(), way.target.port().to_string());
-    await_listener(way)?;
+    way.servers.iter().try_for_each(await_listener)?;
     let seconds = SECONDS.to_string();
     let base = ["iperf3", "-J", "-c", &target, "-p", &port, "-t", &seconds];
     let more = |more: &[&'static str]| [&base[..], more].concat();
@@ -245,8 +249,7 @@ fn sample(figure: Figure, way: &Way) -> Result<Sample> {
         }
     };
     let (spent, took) = (busy() - before, start.elapsed().as_secs_f64());
-    let _ = server.kill();
-    let _ = server.wait();
+    drop(servers);
     let said = said?;
     let rate = if figure.by_iperf() {
         let report: serde_json::Value = serde_json::from_str(&said)?;
@@ -268,13 +271,23 @@ fn sample(figure: Figure, way: &Way) -> Result<Sample> {
     })
 }
 
+/// A process that ends with the sample.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// Whoever listens is seen in the server's table of sockets, without a connection that iperf3
 /// would take for a test.
-fn await_listener(way: &Way) -> Result<()> {
+fn await_listener(server: &Place) -> Result<()> {
     let wanted = format!(":{PORT:04X} ");
     let deadline = Instant::now() + Duration::from_secs(10);
     loop {
-        let table = way.server.run(&[
+        let table = server.run(&[
             "sh",
             "-c",
             "cat /proc/thread-self/net/tcp /proc/thread-self/net/tcp6",

@@ -13,6 +13,7 @@ mod connect;
 mod endpoints;
 mod flows;
 pub mod local;
+mod pace;
 mod paths;
 mod port_sights;
 mod ports;

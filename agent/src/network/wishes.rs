@@ -1,6 +1,11 @@
 //! What the dataplane is told: the cluster's word and this host's sandboxes, as one sequence.
 
-use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use dataplane::{
     Desired,
@@ -13,6 +18,7 @@ use runtime::network::{ConnectRequest, NetworkMode};
 use super::{
     Inner, Networks,
     local::LocalNetworks,
+    pace::Pace,
     paths, ports, published,
     record::{GivenEndpoint, SandboxRecord},
     report, sandbox, translate,
@@ -26,12 +32,14 @@ const LATER: Duration = Duration::from_secs(1);
 impl Networks {
     /// Feeds the dataplane with what the cluster says, and acknowledges what the kernel has.
     pub(super) async fn follow_cluster(self: Arc<Self>, mut updates: AssignmentStream) {
-        let mut ahead = None;
+        let (mut ahead, mut pace) = (None, Pace::new(Instant::now()));
         loop {
+            tokio::time::sleep(pace.pause(Instant::now())).await;
             let update = match ahead.take() {
                 Some(update) => Some(update),
                 None => updates.next().await,
             };
+            let begun = Instant::now();
             let generation = match update {
                 None => return,
                 Some(Update::Full(assignments)) => self.replace(&assignments).await,
@@ -61,6 +69,7 @@ impl Networks {
             if let Some(generation) = generation {
                 self.cluster.acknowledge(generation);
             }
+            pace.took(begun, begun.elapsed());
         }
     }
 

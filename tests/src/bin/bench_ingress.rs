@@ -1,6 +1,7 @@
 //! From outside to a published port of a host without a task, beside the same way laid by hand
 //! with masquerade (Docker's way) and beside the port of the task's own host; with one and with a
-//! thousand published services; and how long a port takes to answer on all hosts.
+//! thousand published services, with one, ten and a hundred tasks; and how long a port takes to
+//! answer on all hosts.
 
 use std::{
     io::{Read as _, Write as _},
@@ -38,13 +39,25 @@ fn measure(rounds: usize, publishings: usize) -> Result<()> {
         workers: 3,
         ..Options::default()
     })?;
-    let ways = ways(&lab)?;
+    let mut ways = ways(&lab)?;
     let pairs = [(1, 0), (2, 0)];
     println!("{}", head(&ways, &pairs));
-    for (label, services) in [("1 service", 0), ("1,000 services", 999)] {
+    let figures = [Figure::Connections, Figure::Requests, Figure::OneStream];
+    for (label, services, tasks) in [
+        ("1 service, 1 task", 0, 1),
+        ("1 service, 10 tasks", 0, 10),
+        ("1 service, 100 tasks", 0, 100),
+        ("1,000 services, 1 task", 999, 1),
+    ] {
         publish_more(&lab.host("manager01"), services)?;
-        for figure in [Figure::Connections, Figure::Requests, Figure::OneStream] {
-            println!("{}", row(figure, label, &ways, &pairs, rounds)?);
+        let servers = scale(&lab, tasks);
+        for way in &mut ways[1..] {
+            way.servers.clone_from(&servers);
+        }
+        // The connections of one stream's program would come to different tasks.
+        let figures = &figures[..if tasks == 1 { 3 } else { 2 }];
+        for figure in figures {
+            println!("{}", row(*figure, label, &ways, &pairs, rounds)?);
         }
     }
     until_reachable(&lab, publishings)
@@ -73,35 +86,46 @@ fn ways(lab: &Lab) -> Result<Vec<Way>> {
     );
     let command = [TOOLBOX, "sleep", "90000"];
     manager.ctl(words.split(' ').chain(command)).ok();
-    let task = wait::until("the task runs", LIMIT, || {
-        let id = two.ctl(["ps", "-q"]).stdout;
-        let pid = two.ctl(["inspect", "--format", "{{.State.Pid}}", id.trim()]);
-        let pid = pid.stdout.trim().to_owned();
-        (!pid.is_empty() && pid != "0")
-            .then(|| pid.clone())
-            .ok_or(pid)
-    });
-    let task = Place::Process {
-        host: two.clone(),
-        pid: task,
-    };
-    let way = |name, server: &Place, host: &Host, port| Way {
+    let way = |name, servers: Vec<Place>, host: &Host, port| Way {
         name,
-        server: server.clone(),
+        servers,
         client: client.clone(),
         target: SocketAddr::new(host.member().address().into(), port),
         source: None,
     };
     Ok(vec![
-        way("by hand", &far, &one, BY_HAND),
-        way("Overnet", &task, &one, PUBLISHED),
+        way("by hand", vec![far], &one, BY_HAND),
+        way("Overnet", Vec::new(), &one, PUBLISHED),
         // To a task a client's port is one connection, whichever host it comes by: without an
         // address of its own this way would be in the other one's.
         Way {
             source: Some(OTHER_SOURCE.into()),
-            ..way("Overnet at the task", &task, &two, PUBLISHED)
+            ..way("Overnet at the task", Vec::new(), &two, PUBLISHED)
         },
     ])
+}
+
+/// The service's tasks, as many as wished.
+fn scale(lab: &Lab, tasks: usize) -> Vec<Place> {
+    let host = lab.host("worker02");
+    let manager = lab.host("manager01");
+    let wish = format!("bench={tasks}");
+    manager.ctl(["service", "scale", "-d", &wish]).ok();
+    wait::until("as many tasks run", LIMIT, || {
+        let ids = host.ctl(["ps", "-q"]).stdout;
+        let format = ["inspect", "--format", "{{.State.Pid}}"];
+        let pids = host.ctl(format.into_iter().chain(ids.split_whitespace()));
+        let pids: Vec<String> = pids.stdout.split_whitespace().map(str::to_owned).collect();
+        if pids.len() != tasks || pids.iter().any(|pid| pid == "0") {
+            return Err(format!("{} of {tasks}", pids.len()));
+        }
+        let host = host.clone();
+        let place = |pid| Place::Process {
+            host: host.clone(),
+            pid,
+        };
+        Ok(pids.into_iter().map(place).collect())
+    })
 }
 
 /// Services that have a port and nothing behind it.

@@ -70,7 +70,7 @@ fn way(name: &'static str, server: Place, client: Place, address: &str) -> Resul
     let target = format!("{address}:{PORT}").parse()?;
     Ok(Way {
         name,
-        server,
+        servers: vec![server],
         client,
         target,
         source: None,

@@ -1,27 +1,34 @@
 //! In a lab of one manager and three workers: a service created to all tasks running and its
-//! virtual IP answering from another host, scaled, and removed to nothing left.
+//! virtual IP answering from another host, scaled, and removed to nothing left; and how long
+//! connections take to follow a task that has become healthy or is asked to stop.
 //!
 //! `bench_services [COUNT…]`, default 1 10 50 100.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use tests::{
     Host, Lab, Options,
-    asker::{Asker, first},
+    asker::{Asker, first, watch},
 };
 
 const ECHO: &str = "registry:5000/example/echo:latest";
 const LIMIT: Duration = Duration::from_secs(180);
 const ROUNDS: usize = 3;
+const FOLLOWED: usize = 100;
 
 fn main() -> Result<()> {
     let words: Vec<String> = std::env::args().skip(1).collect();
-    if let [word, address] = &words[..]
-        && word == "first"
-    {
-        return first(address.parse()?, LIMIT);
+    if let [word, address] = &words[..] {
+        match word.as_str() {
+            "first" => return first(address.parse()?, LIMIT),
+            "watch" => return watch(address.parse()?),
+            _ => {}
+        }
     }
     let mut counts = Vec::new();
     for word in &words {
@@ -54,6 +61,7 @@ fn main() -> Result<()> {
         println!("| {count} | {running:.2} s | {reachable:.2} s | {removed:.2} s |");
     }
     scaled(&lab)?;
+    followed(&lab, &asker)?;
     lab.down()
 }
 
@@ -102,6 +110,102 @@ fn scaled(lab: &Lab) -> Result<()> {
     println!("\n| scaled from 1 to 100 | {up:.2} s |\n|---|---|");
     manager.ctl(["service", "rm", "echo"]).ok();
     Ok(())
+}
+
+/// A second task comes and goes, again and again, while connections to the virtual IP are opened
+/// from another host.
+fn followed(lab: &Lab, asker: &Asker) -> Result<()> {
+    let manager = lab.host("manager01");
+    let spec = serde_json::json!({
+        "Name": "echo",
+        "TaskTemplate": {
+            "ContainerSpec": {
+                "Image": ECHO,
+                "Healthcheck": {
+                    "Test": ["CMD", "/usr/bin/echo-server", "ask", "tcp://127.0.0.1:8080"],
+                    "Interval": 1_000_000_000,
+                    "StartPeriod": 30_000_000_000_i64,
+                    "StartInterval": 100_000_000,
+                },
+            },
+            "Networks": [{"Target": "ch03"}],
+            "Placement": {"Constraints": ["node.role==worker"]},
+        },
+        "Mode": {"Replicated": {"Replicas": 1}},
+    });
+    let made = manager.api("POST", "/services/create", spec.to_string().as_bytes())?;
+    ensure!(
+        made.status == 201,
+        "{}",
+        String::from_utf8_lossy(&made.body)
+    );
+    until_running(&manager, 1, Instant::now())?;
+    let since = now()? / 1_000_000_000;
+    let address = virtual_ip(&manager)?;
+    let watcher = asker.watch(&address)?;
+    let mut stopped = Vec::new();
+    for _ in 0..FOLLOWED {
+        manager.ctl(["service", "scale", "-d", "echo=2"]).ok();
+        until_running(&manager, 2, Instant::now())?;
+        asker.first(&address);
+        stopped.push(now()?);
+        manager.ctl(["service", "scale", "-d", "echo=1"]).ok();
+        until_running(&manager, 1, Instant::now())?;
+    }
+    let until = now()? / 1_000_000_000 + 1;
+    let seen = watcher.end()?;
+    let mut healthy = BTreeMap::new();
+    for name in ["worker01", "worker02", "worker03"] {
+        let filters = "%7B%22event%22%3A%5B%22health_status%3A%20healthy%22%5D%7D";
+        let path = format!("/events?since={since}&until={until}&filters={filters}");
+        let answer = lab.host(name).api("GET", &path, b"")?;
+        let events = serde_json::Deserializer::from_slice(&answer.body).into_iter::<Value>();
+        for event in events {
+            let event = event.context("an event")?;
+            let id = event["Actor"]["ID"].as_str().context("its container")?;
+            let time = event["timeNano"].as_i64().context("its time")?;
+            healthy.entry(id[..12].to_owned()).or_insert(time);
+        }
+    }
+    let milliseconds = |from: i64, to: i64| (to - from) as f64 / 1e6;
+    let came = healthy.iter().filter_map(|(name, healthy)| {
+        let (first, _) = seen.get(name)?;
+        Some(milliseconds(*healthy, *first))
+    });
+    // One of both answers no more before the next is asked to stop.
+    let gone = stopped.windows(2).filter_map(|stop| {
+        let asked = stop[0] - 20_000_000;
+        let mut lasts = seen.values().map(|(_, last)| *last);
+        let last = lasts.find(|last| (asked..stop[1]).contains(last))?;
+        Some(milliseconds(stop[0], last))
+    });
+    println!("\n| connections follow | median | p99 | of |\n|---|---|---|---|");
+    for (what, mut times) in [
+        ("a task that has become healthy", came.collect::<Vec<_>>()),
+        ("a task that is asked to stop", gone.collect()),
+    ] {
+        times.sort_by(f64::total_cmp);
+        let at = |part: f64| times[((times.len() - 1) as f64 * part).round() as usize];
+        ensure!(
+            times.len() > FOLLOWED / 2,
+            "{what}: only {} were seen",
+            times.len()
+        );
+        println!(
+            "| {what} | {:.0} ms | {:.0} ms | {} |",
+            at(0.5),
+            at(0.99),
+            times.len()
+        );
+    }
+    manager.ctl(["service", "rm", "echo"]).ok();
+    Ok(())
+}
+
+/// Nanoseconds since the Unix epoch.
+fn now() -> Result<i64> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
+    Ok(i64::try_from(now.as_nanos())?)
 }
 
 fn get<T: serde::de::DeserializeOwned>(host: &Host, path: &str) -> Result<T> {

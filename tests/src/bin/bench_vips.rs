@@ -171,7 +171,7 @@ impl Bench {
     fn ways(&self) -> Vec<Way> {
         let way = |name, net: u8, to: IpAddr| Way {
             name,
-            server: Place::Bound(self.netns("server", net)),
+            servers: vec![Place::Bound(self.netns("server", net))],
             client: Place::Bound(self.netns("client", net)),
             target: SocketAddr::new(to, PORT),
             source: None,
