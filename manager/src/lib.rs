@@ -4,6 +4,7 @@
 //! runtime. [`client`] is how a member speaks to a manager.
 
 pub mod allocator;
+pub mod archive;
 pub mod ca;
 pub mod client;
 pub mod clock;

@@ -271,6 +271,14 @@ impl Member {
         shared.change(|state| state.managers = managers);
     }
 
+    /// From now on this is the only manager that is looked for, until it names others.
+    pub(super) fn only_manager(&self, shared: &Shared, address: SocketAddr) {
+        self.edit(shared, |membership| {
+            membership.managers.clear();
+            membership.joined_by = Some(address);
+        });
+    }
+
     /// What this host says of itself now.
     pub(super) fn description(&self, shared: &Shared) -> NodeDescription {
         let membership = self.membership();

@@ -16,6 +16,7 @@ mod member;
 mod office;
 mod ports;
 mod renewal;
+mod restore;
 mod seal;
 mod session;
 mod stream;
@@ -41,7 +42,12 @@ use model::{
 use tokio::sync::{Mutex, broadcast, watch};
 
 use self::member::{Member, Shared};
-pub use self::{logs::LogSource, ports::PortKeeper, stream::AssignmentStream};
+pub use self::{
+    logs::LogSource,
+    ports::PortKeeper,
+    restore::{RestoreRequest, RestoredCluster},
+    stream::AssignmentStream,
+};
 
 /// How long init and join wait for the session.
 const SESSION_LIMIT: Duration = Duration::from_secs(20);

@@ -22,12 +22,25 @@ pub fn admit(
     description: NodeDescription,
     availability: Availability,
 ) -> Node {
-    let taken: BTreeSet<u32> = tx.tables().nodes().map(|node| node.number).collect();
+    let node = newcomer(tx.tables(), id, role, description, availability);
+    tx.set_node(node.clone());
+    node
+}
+
+/// The object of a node that is not in the tables yet.
+pub(crate) fn newcomer(
+    tables: &Tables,
+    id: NodeId,
+    role: Role,
+    description: NodeDescription,
+    availability: Availability,
+) -> Node {
+    let taken: BTreeSet<u32> = tables.nodes().map(|node| node.number).collect();
     // Fewer nodes than numbers exist, so one is free.
     let number = (1..u32::MAX)
         .find(|number| !taken.contains(number))
         .unwrap_or(u32::MAX);
-    let node = Node {
+    Node {
         id,
         meta: Meta::default(),
         spec: NodeSpec {
@@ -44,9 +57,7 @@ pub fn admit(
         },
         description,
         manager: None,
-    };
-    tx.set_node(node.clone());
-    node
+    }
 }
 
 /// By full id, exact host name, or unique id prefix.

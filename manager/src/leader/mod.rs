@@ -6,6 +6,7 @@ mod forward;
 mod liveness;
 pub(crate) mod loops;
 mod managers;
+mod restore;
 mod roles;
 mod rosters;
 mod term;
@@ -31,6 +32,8 @@ use tokio::{
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
+
+pub use self::restore::{Founder, Restored};
 
 use crate::{
     ca::Identity,

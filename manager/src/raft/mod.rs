@@ -30,7 +30,7 @@ use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub use self::{
-    alone::go_alone,
+    alone::{from_state, go_alone},
     disk::{Disk, DiskError},
     log::LogStore,
     machine::Machine,

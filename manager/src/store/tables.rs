@@ -283,11 +283,12 @@ impl Tables {
         self.cursors.get(&(network.clone(), subnet)).copied()
     }
 
-    /// What comes from now on is newer than all that was said before, whatever its index.
-    pub fn begin_epoch(&mut self) {
+    /// What comes from now on is newer than all that was said before, whatever its index; the
+    /// epoch is at least the one given.
+    pub fn begin_epoch(&mut self, least: u64) {
         if let Some(record) = &self.cluster {
             let mut record = ClusterRecord::clone(record);
-            record.epoch += 1;
+            record.epoch = record.epoch.saturating_add(1).max(least);
             self.cluster = Some(Arc::new(record));
         }
     }
