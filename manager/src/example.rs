@@ -53,6 +53,7 @@ pub fn cluster_record() -> ClusterRecord {
         ca_key_pem: String::new(),
         epoch: 1,
         removed: BTreeMap::new(),
+        unlock_key: None,
     }
 }
 

@@ -24,4 +24,5 @@ pub mod server;
 mod simulation;
 pub mod store;
 pub mod tls;
+pub mod unlock;
 pub mod wire;

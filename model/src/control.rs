@@ -23,6 +23,8 @@ pub enum Verb {
         spec: Box<ClusterSpec>,
         rotate: TokenRotation,
     },
+    /// The key that unlocks managers.
+    UnlockKey,
     /// The whole state, with everything that is secret in it.
     ClusterBackup,
     NodeList,
@@ -160,6 +162,7 @@ impl Verb {
     pub fn is_read(&self) -> bool {
         match self {
             Self::ClusterInspect
+            | Self::UnlockKey
             | Self::ClusterBackup
             | Self::NodeList
             | Self::ManagerList
@@ -215,6 +218,7 @@ impl Verb {
             | Self::PortsKept { node, .. }
             | Self::PortsSeen { node, .. } => Askers::Node(node),
             Self::ClusterInspect
+            | Self::UnlockKey
             | Self::ClusterBackup
             | Self::ClusterUpdate { .. }
             | Self::NodeList
@@ -314,6 +318,8 @@ pub struct AttachRequest {
 pub enum Answer {
     Done,
     Cluster(Box<Cluster>),
+    /// Its text; empty while autolock is off.
+    UnlockKey(Content),
     State(Box<StateCopy>),
     Nodes(Vec<Node>),
     Managers(ManagerList),

@@ -94,7 +94,7 @@ pub(super) async fn init(shared: &Arc<Shared>, ask: InitRequest) -> Result<Arc<M
         return Err(refusal);
     }
     let live = manager.identity();
-    Ok(Member::start(shared, membership, live, Some(manager)))
+    Ok(Member::start(shared, membership, live, Some(manager), None))
 }
 
 /// The membership of a cluster's only manager.
@@ -223,7 +223,7 @@ async fn admitted(
         take_back(remote, &live).await;
         return Err(refusal);
     }
-    Ok(Member::start(shared, membership, live, None))
+    Ok(Member::start(shared, membership, live, None, None))
 }
 
 /// Gives up a node that was made a moment ago.
@@ -244,7 +244,7 @@ pub(super) fn keep(
 ) -> Result<(), Refusal> {
     let folder = &shared.folder;
     folder
-        .write_identity(identity)
+        .write_identity(identity, None)
         .and_then(|()| folder.write_membership(membership))
         .map_err(|error| internal("the membership cannot be written")(&error))
 }

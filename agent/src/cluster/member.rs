@@ -2,12 +2,14 @@
 
 use std::{
     net::SocketAddr,
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::{SystemTime, UNIX_EPOCH},
 };
 
 use arc_swap::ArcSwapOption;
-use manager::{client::Connection, leader::Manager, tls::LiveIdentity};
+use manager::{
+    ca::Identity, client::Connection, leader::Manager, tls::LiveIdentity, unlock::UnlockKey,
+};
 use model::{
     Generation, Node, NodeId,
     control::ClusterEvent,
@@ -110,17 +112,21 @@ pub(super) struct Member {
     /// What the leader says it is.
     told: watch::Sender<Told>,
     connection: Mutex<Option<Connection>>,
+    /// What the private key is sealed under on disk; held while the identity is written.
+    unlock_key: Mutex<Option<UnlockKey>>,
     tasks: TaskTracker,
 }
 
 impl Member {
     /// Takes up the membership: what the ledger has is published, the rest goes on in the
-    /// background. `manager` is given when it runs already.
+    /// background. `manager` is given when it runs already, `unlock_key` when the private key is
+    /// sealed on disk.
     pub(super) fn start(
         shared: &Arc<Shared>,
         membership: Membership,
         identity: Arc<LiveIdentity>,
         manager: Option<Arc<Manager>>,
+        unlock_key: Option<UnlockKey>,
     ) -> Arc<Self> {
         let local = LocalState {
             state: Standing::Pending,
@@ -136,9 +142,10 @@ impl Member {
         };
         let member = Arc::new(Self {
             ledger: Ledger::open(
-                shared.folder.ledger(),
+                &shared.folder,
                 Arc::clone(&shared.feed),
                 identity.current().key_pem(),
+                unlock_key.is_some(),
             ),
             identity,
             stop: CancellationToken::new(),
@@ -150,6 +157,7 @@ impl Member {
             membership: Mutex::new(membership),
             manager: ArcSwapOption::from(manager),
             connection: Mutex::default(),
+            unlock_key: Mutex::new(unlock_key),
             tasks: TaskTracker::new(),
         });
         shared.state.send_replace(local);
@@ -202,6 +210,54 @@ impl Member {
             state.serves = false;
         });
         self.role.send_replace(role);
+    }
+
+    fn sealed_under(&self) -> MutexGuard<'_, Option<UnlockKey>> {
+        let unlock_key = self.unlock_key.lock();
+        unlock_key.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the private key is sealed under on disk.
+    pub(super) fn unlock_key(&self) -> Option<UnlockKey> {
+        self.sealed_under().clone()
+    }
+
+    /// Seals the private key on disk under another key, or under none.
+    pub(super) fn lock_with(
+        &self,
+        shared: &Shared,
+        unlock_key: Option<UnlockKey>,
+    ) -> anyhow::Result<()> {
+        let mut sealed_under = self.sealed_under();
+        // What the host goes on with is there before its key is sealed, and until it is not.
+        if unlock_key.is_some() {
+            self.ledger.keep_open(true)?;
+        }
+        let identity = self.identity.current();
+        shared
+            .folder
+            .write_identity(&identity, unlock_key.as_ref())?;
+        if unlock_key.is_none() {
+            self.ledger.keep_open(false)?;
+        }
+        *sealed_under = unlock_key;
+        Ok(())
+    }
+
+    /// The next certificate is this node's from now on. A worker's key is not sealed.
+    pub(super) fn take_identity(&self, shared: &Shared, identity: Identity) -> anyhow::Result<()> {
+        let mut sealed_under = self.sealed_under();
+        let key = identity.key_pem().to_owned();
+        let worker = identity.member().role == Role::Worker;
+        let under = sealed_under.as_ref().filter(|_| !worker);
+        self.ledger.expect_key(&key)?;
+        shared.folder.write_identity(&identity, under)?;
+        self.ledger.settle_key(&key)?;
+        if worker && sealed_under.take().is_some() {
+            self.ledger.keep_open(false)?;
+        }
+        self.identity.replace(identity)?;
+        Ok(())
     }
 
     /// The manager's port is bound; it stays the same from now on.

@@ -72,15 +72,11 @@ pub(super) async fn renew(shared: &Shared, member: &Member) -> anyhow::Result<()
     };
     let reply = connection.issue(&request).await??;
     let identity = Identity::new(key_pem, reply.chain_pem, reply.root_pem)?;
-    let key = identity.key_pem().to_owned();
-    member.ledger.expect_key(&key)?;
-    shared.folder.write_identity(&identity)?;
-    member.ledger.settle_key(&key)?;
     let (before, role) = (
         member.identity.current().member().role,
         identity.member().role,
     );
-    member.identity.replace(identity)?;
+    member.take_identity(shared, identity)?;
     if before != role {
         tracing::info!(?role, "this node has another role");
         member.change_role(shared, role);

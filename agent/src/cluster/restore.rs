@@ -54,6 +54,7 @@ impl ClusterNode {
     /// is refused.
     pub async fn restore(&self, request: RestoreRequest) -> Result<RestoredCluster, Refusal> {
         let _turn = self.turn.lock().await;
+        self.refuse_locked()?;
         let member = self.member.load_full();
         if member.is_some() && !request.force {
             return Err(Refusal::unavailable(
@@ -84,7 +85,13 @@ impl ClusterNode {
             // This node goes on with what it has.
             (Err(refusal), Some(member)) => {
                 let identity = Arc::clone(&member.identity);
-                let old = Member::start(&self.shared, member.membership(), identity, None);
+                let old = Member::start(
+                    &self.shared,
+                    member.membership(),
+                    identity,
+                    None,
+                    member.unlock_key(),
+                );
                 self.member.store(Some(old));
                 Err(refusal)
             }
@@ -147,11 +154,12 @@ impl ClusterNode {
         enter::keep(&self.shared, &identity, &membership)?;
         let live =
             LiveIdentity::new(identity).map_err(|error| Refusal::internal(error.to_string()))?;
-        Ok(Member::start(&self.shared, membership, live, None))
+        Ok(Member::start(&self.shared, membership, live, None, None))
     }
 
     /// Tells this member where a manager of its cluster is, when those that it knows are gone.
     pub async fn rejoin(&self, manager: &str) -> Result<(), Refusal> {
+        self.refuse_locked()?;
         let Some(member) = self.member.load_full() else {
             return Err(Refusal::unavailable("This node is not part of a swarm"));
         };

@@ -10,6 +10,7 @@ mod restore;
 mod roles;
 mod rosters;
 mod term;
+mod unlock;
 mod verbs;
 mod work;
 

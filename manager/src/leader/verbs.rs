@@ -47,6 +47,12 @@ impl Manager {
                 store.update(change).await?;
                 Ok(Answer::Done)
             }
+            Verb::UnlockKey => {
+                let view = store.view();
+                let key = view.cluster().and_then(|record| record.unlock_key.as_ref());
+                let text = key.map(ToString::to_string).unwrap_or_default();
+                Ok(Answer::UnlockKey(Content(text.into_bytes())))
+            }
             Verb::ClusterBackup => copy(&store.view()).map(|copy| Answer::State(Box::new(copy))),
             Verb::NodeList => {
                 let view = store.view();

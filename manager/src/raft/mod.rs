@@ -29,6 +29,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+pub(crate) use self::seal::DataKey;
 pub use self::{
     alone::{from_state, go_alone},
     disk::{Disk, DiskError},

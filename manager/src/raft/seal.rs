@@ -25,7 +25,7 @@ pub struct DataKey {
 }
 
 impl DataKey {
-    fn from_bytes(bytes: &[u8; KEY_LEN]) -> Self {
+    pub(crate) fn from_bytes(bytes: &[u8; KEY_LEN]) -> Self {
         let key = UnboundKey::new(&AES_256_GCM, bytes).expect("the key has the cipher's length");
         Self {
             key: LessSafeKey::new(key),

@@ -14,6 +14,7 @@ use super::{
     Proposal,
     work::{Work, WorkImage, both},
 };
+use crate::unlock::UnlockKey;
 
 /// The cluster's object with what only managers may see.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +28,9 @@ pub struct ClusterRecord {
     /// epoch).
     #[serde(default)]
     pub removed: BTreeMap<NodeId, i64>,
+    /// Absent while autolock is off.
+    #[serde(default)]
+    pub unlock_key: Option<UnlockKey>,
 }
 
 impl std::fmt::Debug for ClusterRecord {
