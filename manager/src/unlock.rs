@@ -67,6 +67,16 @@ impl UnlockKey {
     }
 }
 
+/// What a node's log and ledger are encrypted under: its private key, and the unlock key where there
+/// is one. A private key that lay on the disk before autolock was turned on opens nothing that
+/// was written later.
+pub fn at_rest(private_key: &str, unlock_key: Option<&UnlockKey>) -> String {
+    match unlock_key {
+        None => private_key.to_owned(),
+        Some(unlock_key) => format!("{}\n{unlock_key}", private_key.trim()),
+    }
+}
+
 /// Whether a block of PEM is a private key that was locked.
 pub fn is_locked(block: &str) -> bool {
     block.starts_with(BEGIN)

@@ -128,9 +128,13 @@ impl Ledger {
         self.rekey(|seal| seal.also_for(private_key))
     }
 
-    /// The next private key is written: the one before opens nothing any more.
+    /// The next private key is written: the one before opens nothing any more, and what it has
+    /// opened tells nothing of what comes.
     pub(super) fn settle_key(&self, private_key: &str) -> Result<(), LedgerError> {
-        self.rekey(|seal| seal.only_for(private_key))
+        self.rekey(|seal| {
+            *seal = Seal::new(private_key)?;
+            Ok(())
+        })
     }
 
     fn rekey(

@@ -58,7 +58,7 @@ pub(super) async fn follow(shared: &Shared, member: &Member, manager: &Manager) 
     loop {
         let wanted = manager.other_unlock_key(member.unlock_key().as_ref()).await;
         let locked = wanted.is_some();
-        match member.lock_with(shared, wanted) {
+        match change(shared, member, manager, wanted).await {
             Ok(()) if locked => tracing::info!(
                 "this manager's key is sealed: after a restart it waits for the unlock key"
             ),
@@ -71,6 +71,20 @@ pub(super) async fn follow(shared: &Shared, member: &Member, manager: &Manager) 
             }
         }
     }
+}
+
+/// At any moment the disk opens under the key that the private key is sealed under.
+async fn change(
+    shared: &Shared,
+    member: &Member,
+    manager: &Manager,
+    wanted: Option<UnlockKey>,
+) -> anyhow::Result<()> {
+    manager.expect_unlock_key(wanted.as_ref()).await?;
+    member.lock_with(shared, wanted.clone())?;
+    // If this fails, the next start completes it.
+    manager.settle_unlock_key(wanted.as_ref()).await?;
+    Ok(())
 }
 
 impl ClusterNode {

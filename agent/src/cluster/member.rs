@@ -8,7 +8,11 @@ use std::{
 
 use arc_swap::ArcSwapOption;
 use manager::{
-    ca::Identity, client::Connection, leader::Manager, tls::LiveIdentity, unlock::UnlockKey,
+    ca::Identity,
+    client::Connection,
+    leader::Manager,
+    tls::LiveIdentity,
+    unlock::{self, UnlockKey},
 };
 use model::{
     Generation, Node, NodeId,
@@ -144,7 +148,7 @@ impl Member {
             ledger: Ledger::open(
                 &shared.folder,
                 Arc::clone(&shared.feed),
-                identity.current().key_pem(),
+                &unlock::at_rest(identity.current().key_pem(), unlock_key.as_ref()),
                 unlock_key.is_some(),
             ),
             identity,
@@ -234,9 +238,12 @@ impl Member {
             self.ledger.keep_open(true)?;
         }
         let identity = self.identity.current();
+        let secret = unlock::at_rest(identity.key_pem(), unlock_key.as_ref());
+        self.ledger.expect_key(&secret)?;
         shared
             .folder
             .write_identity(&identity, unlock_key.as_ref())?;
+        self.ledger.settle_key(&secret)?;
         if unlock_key.is_none() {
             self.ledger.keep_open(false)?;
         }
@@ -247,12 +254,12 @@ impl Member {
     /// The next certificate is this node's from now on. A worker's key is not sealed.
     pub(super) fn take_identity(&self, shared: &Shared, identity: Identity) -> anyhow::Result<()> {
         let mut sealed_under = self.sealed_under();
-        let key = identity.key_pem().to_owned();
         let worker = identity.member().role == Role::Worker;
         let under = sealed_under.as_ref().filter(|_| !worker);
-        self.ledger.expect_key(&key)?;
+        let secret = unlock::at_rest(identity.key_pem(), under);
+        self.ledger.expect_key(&secret)?;
         shared.folder.write_identity(&identity, under)?;
-        self.ledger.settle_key(&key)?;
+        self.ledger.settle_key(&secret)?;
         if worker && sealed_under.take().is_some() {
             self.ledger.keep_open(false)?;
         }

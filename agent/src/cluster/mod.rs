@@ -239,9 +239,9 @@ impl ClusterNode {
         member.end().await;
         let advertise = office::advertise(&membership);
         let (folder, identity) = (self.shared.folder.manager(), Arc::clone(&member.identity));
-        let alone = Manager::go_alone(&folder, &identity, advertise).await;
-        // Whatever came of it, this node goes on with what it has.
         let key = member.unlock_key();
+        let alone = Manager::go_alone(&folder, &identity, key.as_ref(), advertise).await;
+        // Whatever came of it, this node goes on with what it has.
         let again = Member::start(&self.shared, membership, identity, None, key);
         self.member.store(Some(Arc::clone(&again)));
         alone?;

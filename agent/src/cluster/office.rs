@@ -119,6 +119,7 @@ fn start(member: &Member) -> Start {
     let membership = member.membership();
     Start {
         identity: Arc::clone(&member.identity),
+        unlock_key: member.unlock_key(),
         listen: listen(&membership),
         advertise: advertise(&membership),
         remotes: member.others(),

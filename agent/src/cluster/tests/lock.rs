@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 use manager::unlock::UnlockKey;
 use model::{ClusterSpec, RefusalKind, control::TokenRotation};
 
-use super::*;
+use super::{super::RestoreRequest, *};
 
 async fn cluster(node: &ClusterNode) -> model::Cluster {
     match node.call(Verb::ClusterInspect).await {
@@ -125,6 +125,20 @@ async fn a_manager_waits_for_its_unlock_key() {
     assert_eq!(refused(&one, &key).await, RefusalKind::Unauthorized);
     one.unlock(&next).await.expect("its key");
     until(&one, Standing::Active).await;
+
+    // A cluster out of its archive has the same key.
+    let elsewhere = tempfile::tempdir().expect("a folder");
+    let two = node(elsewhere.path(), "two").await;
+    let request = RestoreRequest {
+        archive: restore::archive_of(&one).await,
+        passphrase: restore::PASSPHRASE.to_owned(),
+        listen_addr: "127.0.0.1:0".to_owned(),
+        advertise_addr: "127.0.0.1:0".to_owned(),
+        ..RestoreRequest::default()
+    };
+    two.restore(request).await.expect("restored");
+    until_sealed(&two, elsewhere.path(), &next).await;
+    two.shutdown().await;
 
     update(&one, false, false).await.expect("turned off");
     until_sealed(&one, root, "").await;

@@ -7,9 +7,9 @@ use model::{
 
 use super::{super::RestoreRequest, ClusterNode, InitRequest, JoinRequest, node, ready, said};
 
-const PASSPHRASE: &str = "correct horse";
+pub(super) const PASSPHRASE: &str = "correct horse";
 
-async fn archive_of(manager: &ClusterNode) -> Vec<u8> {
+pub(super) async fn archive_of(manager: &ClusterNode) -> Vec<u8> {
     let Ok(Answer::State(copy)) = manager.call(Verb::ClusterBackup).await else {
         panic!("no copy of the state");
     };

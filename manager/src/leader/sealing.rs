@@ -1,10 +1,13 @@
-//! Which key the managers' own keys are to be sealed under.
+//! Which key a manager's own key and its log are to be sealed under.
 
 use std::{sync::Arc, time::Duration};
 
-use model::control::{Answer, Verb};
+use model::{
+    Refusal,
+    control::{Answer, Verb},
+};
 
-use super::Manager;
+use super::{Manager, wrapping_key};
 use crate::{
     store::Watched,
     unlock::UnlockKey,
@@ -43,6 +46,25 @@ impl Manager {
                 Watched::Commit(commit) => Arc::clone(&commit.tables),
             };
         }
+    }
+
+    /// Makes the log open under this unlock key, too: before the private key is sealed under it.
+    pub async fn expect_unlock_key(&self, key: Option<&UnlockKey>) -> Result<(), Refusal> {
+        let key = wrapping_key(&self.identity, key);
+        let added = self.consensus.add_key(&key).await;
+        added.map_err(|error| Refusal::internal(error.to_string()))
+    }
+
+    /// The log opens under this unlock key only, and gets another data key: after the private key
+    /// was sealed under it.
+    pub async fn settle_unlock_key(&self, key: Option<&UnlockKey>) -> Result<(), Refusal> {
+        let key = wrapping_key(&self.identity, key);
+        let internal = |error: &dyn std::fmt::Display| Refusal::internal(error.to_string());
+        let rotated = self.consensus.rotate(&key).await;
+        rotated.map_err(|error| internal(&error))?;
+        // What the log has so far is soon under the new key, and gone from where it was.
+        let taken = self.consensus.snapshot().await;
+        taken.map_err(|error| internal(&error))
     }
 
     /// Absent where no leader answers.
