@@ -127,6 +127,70 @@ fn a_restarted_manager_waits_for_the_key() {
     lab.down().unwrap();
 }
 
+/// A manager is killed at any moment while its key changes: the key of before or the next one
+/// unlocks it.
+#[test]
+fn keys_change_under_kills() {
+    let lab = Lab::up(Options {
+        managers: 3,
+        workers: 0,
+        ..Options::for_test("autolock-kill")
+    })
+    .unwrap();
+    for name in MANAGERS {
+        until_reachable(&lab, "manager01", name);
+    }
+    let (one, killed) = (lab.host("manager01"), lab.host("manager03"));
+    let show = || {
+        let shown = one.ctl(["swarm", "unlock-key", "-q"]);
+        shown.success().then(|| shown.stdout.trim().to_owned())
+    };
+    let mut before = None;
+    let mut locked = 0;
+    for round in 0..12 {
+        let words: &[&str] = match round % 3 {
+            0 => &["swarm", "update", "--autolock=true"],
+            1 => &["swarm", "unlock-key", "--rotate", "-q"],
+            _ => &["swarm", "update", "--autolock=false"],
+        };
+        std::thread::scope(|scope| {
+            let changing = scope.spawn(|| one.ctl(words).ok());
+            std::thread::sleep(Duration::from_millis(u64::from(rand::random::<u8>()) / 4));
+            killed.kill().unwrap();
+            changing.join().unwrap();
+        });
+        let next = show();
+        killed.start().unwrap();
+        if state(&killed) == "locked" {
+            locked += 1;
+            let mut keys = next.iter().chain(&before);
+            let said: Vec<_> = keys.clone().map(|key| unlock(&killed, key)).collect();
+            assert!(said.iter().any(Result::is_ok), "round {round}: {said:?}");
+            assert!(keys.next().is_some());
+        }
+        until_reachable(&lab, "manager01", "manager03");
+        // What it finds after the next start is what holds now.
+        until_sealed(&lab, &["manager03"], next.is_some());
+        if let Some(key) = &next {
+            restart(&killed);
+            if unlock(&killed, key).is_err() {
+                // It was killed before it had heard of it: the one before opens it once more.
+                let text = identity(&killed);
+                unlock(&killed, before.as_deref().unwrap()).unwrap();
+                wait::until("its key is sealed anew", LIMIT, || {
+                    (identity(&killed) != text).then_some(()).ok_or("as before")
+                });
+                restart(&killed);
+                unlock(&killed, key).unwrap();
+            }
+            until_reachable(&lab, "manager01", "manager03");
+        }
+        before = next;
+    }
+    eprintln!("found locked after {locked} of 12 kills");
+    lab.down().unwrap();
+}
+
 /// Its only task is on the manager that will be locked.
 fn service_runs(lab: &Lab) {
     let any = lab.host("manager01");

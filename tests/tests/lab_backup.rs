@@ -343,6 +343,20 @@ fn another_host_takes_over(lab: &Lab, files: &Files) {
     let said = restore(&two, files, &path, &[]).ok();
     assert!(said.contains("have to be told"), "{said}");
     let address = two.member().address().to_string();
+    // Another attempt, elsewhere, would stand beside it.
+    let third = lab.host("manager03");
+    third.start().unwrap();
+    third.ctl(["swarm", "leave", "--force"]).ok();
+    let second = files.path("third.ovn");
+    let words = ["cluster", "backup", "--passphrase-file"];
+    two.ctl(
+        words
+            .iter()
+            .chain(&[files.path("passphrase").as_str(), &second]),
+    )
+    .ok();
+    let refused = restore(&third, files, &second, &[]).failed();
+    assert!(refused.contains("go on beside"), "{refused}");
     one.ctl(["cluster", "rejoin", &address]).ok();
     until_nodes(
         &two,

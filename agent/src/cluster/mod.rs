@@ -33,7 +33,7 @@ use std::{
 
 use arc_swap::ArcSwapOption;
 use ipnetwork::IpNetwork;
-use manager::{leader::Manager, tls::LiveIdentity};
+use manager::tls::LiveIdentity;
 use model::{
     Assignments, ClusterId, ClusterSpec, Generation, Increment, NodeId, Refusal,
     cluster::JoinTokens,
@@ -225,28 +225,6 @@ impl ClusterNode {
         self.member.store(Some(Arc::clone(&member)));
         self.session_up().await?;
         Ok(member.membership().node_id)
-    }
-
-    /// Goes on with this manager's state and without the other managers.
-    async fn go_alone(&self) -> Result<NodeId, Refusal> {
-        let member = self.member.load_full();
-        let Some(member) = member.filter(|m| m.membership().role == Role::Manager) else {
-            return Err(Refusal::unavailable(
-                "this node is no manager, so it has no state that a new cluster could be made of; run the command on a manager that is left, or leave out --force-new-cluster",
-            ));
-        };
-        let membership = member.membership();
-        member.end().await;
-        let advertise = office::advertise(&membership);
-        let (folder, identity) = (self.shared.folder.manager(), Arc::clone(&member.identity));
-        let key = member.unlock_key();
-        let alone = Manager::go_alone(&folder, &identity, key.as_ref(), advertise).await;
-        // Whatever came of it, this node goes on with what it has.
-        let again = Member::start(&self.shared, membership, identity, None, key);
-        self.member.store(Some(Arc::clone(&again)));
-        alone?;
-        self.session_up().await?;
-        Ok(again.membership().node_id)
     }
 
     /// Joins the cluster that one of the remotes belongs to; returns when the session is up

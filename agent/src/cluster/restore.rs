@@ -1,14 +1,20 @@
-//! A cluster out of an archive, and the way of the hosts that still run to it.
+//! A cluster that has lost its managers goes on with one: with the state of a survivor or out of an
+//! archive; and the way of the hosts that still run to it.
 
 use std::{net::SocketAddr, sync::Arc};
 
+use futures_util::future::join_all;
 use manager::{
     archive,
     client::Connection,
     leader::{Founder, Manager, Restored},
     tls::{self, LiveIdentity},
 };
-use model::{NodeId, Refusal, control::Verb, node::NodeDescription};
+use model::{
+    NodeId, Refusal,
+    control::Verb,
+    node::{NodeDescription, Role},
+};
 use tokio::time::{Duration, Instant};
 
 use super::{
@@ -34,7 +40,7 @@ pub struct RestoreRequest {
     pub advertise_addr: String,
     pub listen_addr: String,
     pub data_path_addr: String,
-    /// Also on a host that is a member of the archive's cluster.
+    /// Also on a host that is a member of the archive's cluster, or where a manager of it answers.
     pub force: bool,
 }
 
@@ -50,6 +56,28 @@ pub struct RestoredCluster {
 }
 
 impl ClusterNode {
+    /// Goes on with this manager's state and without the other managers.
+    pub(super) async fn go_alone(&self) -> Result<NodeId, Refusal> {
+        let member = self.member.load_full();
+        let Some(member) = member.filter(|m| m.membership().role == Role::Manager) else {
+            return Err(Refusal::unavailable(
+                "this node is no manager, so it has no state that a new cluster could be made of; run the command on a manager that is left, or leave out --force-new-cluster",
+            ));
+        };
+        let membership = member.membership();
+        member.end().await;
+        let advertise = office::advertise(&membership);
+        let (folder, identity) = (self.shared.folder.manager(), Arc::clone(&member.identity));
+        let key = member.unlock_key();
+        let alone = Manager::go_alone(&folder, &identity, key.as_ref(), advertise).await;
+        // Whatever came of it, this node goes on with what it has.
+        let again = Member::start(&self.shared, membership, identity, None, key);
+        self.member.store(Some(Arc::clone(&again)));
+        alone?;
+        self.session_up().await?;
+        Ok(again.membership().node_id)
+    }
+
     /// Makes this host the only manager of the cluster in an archive. Nothing has changed when it
     /// is refused.
     pub async fn restore(&self, request: RestoreRequest) -> Result<RestoredCluster, Refusal> {
@@ -65,11 +93,16 @@ impl ClusterNode {
         let restored = Restored::read(&state)?;
         let before = restored.managers();
         let own = match &member {
-            None => enter::first_addresses(
-                &request.listen_addr,
-                &request.advertise_addr,
-                &request.data_path_addr,
-            )?,
+            None => {
+                if !request.force {
+                    nobody_left(&before, restored.root_pem()).await?;
+                }
+                enter::first_addresses(
+                    &request.listen_addr,
+                    &request.advertise_addr,
+                    &request.data_path_addr,
+                )?
+            }
             Some(member) => {
                 lost(member, &about)?;
                 addresses_again(&member.membership(), &request)?
@@ -221,6 +254,26 @@ async fn open(request: &RestoreRequest) -> Result<(archive::About, Vec<u8>), Ref
         .await
         .map_err(|error| Refusal::internal(error.to_string()))?;
     opened.map_err(|error| Refusal::invalid(error.to_string()))
+}
+
+/// Refuses while a manager of the archive's cluster answers where one was.
+async fn nobody_left(before: &[SocketAddr], root: &str) -> Result<(), Refusal> {
+    let left = before.iter().map(|address| async move {
+        let stranger = tls::stranger().ok()?;
+        let asked = async {
+            let connection = Connection::open(*address, stranger).await.ok()?;
+            connection.root().await.ok()?.ok()
+        };
+        let reply = tokio::time::timeout(ANSWER, asked).await.ok()??;
+        (reply.root_pem.trim() == root.trim()).then_some(*address)
+    });
+    let left = join_all(left).await.into_iter().flatten().next();
+    match left {
+        None => Ok(()),
+        Some(address) => Err(Refusal::unavailable(format!(
+            "a manager of the archive's cluster answers at {address}, and would go on beside the restored one: look at it with `ovnctl cluster status` there; `ovnctl swarm init --force-new-cluster` there keeps what is newer than the archive. Stop it first, or restore all the same with --force"
+        ))),
+    }
 }
 
 /// Refuses where the cluster is another one, or lives without this host.

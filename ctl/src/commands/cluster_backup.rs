@@ -56,7 +56,7 @@ pub struct RestoreArgs {
     /// Address or interface for the containers' traffic
     #[arg(long, value_name = "IP|INTERFACE")]
     data_path_addr: Option<String>,
-    /// Also on a host that is a member of the archive's cluster, which is lost
+    /// Also on a member of the archive's cluster, which is lost, or beside a manager of it
     #[arg(short, long)]
     force: bool,
     /// Address to listen on (default 0.0.0.0:2377)

@@ -58,6 +58,11 @@ impl Restored {
         &self.record.public.id
     }
 
+    /// The cluster's root certificate, PEM.
+    pub fn root_pem(&self) -> &str {
+        &self.record.public.root_ca_pem
+    }
+
     /// Where the archive's managers were.
     pub fn managers(&self) -> Vec<SocketAddr> {
         let managers = self.tables.nodes().filter_map(|node| node.manager.as_ref());

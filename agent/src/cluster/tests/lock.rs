@@ -129,14 +129,20 @@ async fn a_manager_waits_for_its_unlock_key() {
     // A cluster out of its archive has the same key.
     let elsewhere = tempfile::tempdir().expect("a folder");
     let two = node(elsewhere.path(), "two").await;
-    let request = RestoreRequest {
-        archive: restore::archive_of(&one).await,
+    let archive = restore::archive_of(&one).await;
+    let request = |force| RestoreRequest {
+        archive: archive.clone(),
         passphrase: restore::PASSPHRASE.to_owned(),
         listen_addr: "127.0.0.1:0".to_owned(),
         advertise_addr: "127.0.0.1:0".to_owned(),
+        force,
         ..RestoreRequest::default()
     };
-    two.restore(request).await.expect("restored");
+    let left = two.restore(request(false)).await;
+    let left = left.expect_err("its manager answers");
+    assert!(left.message.contains("go on beside"), "{left}");
+    assert!(!elsewhere.path().join("swarm").exists());
+    two.restore(request(true)).await.expect("restored");
     until_sealed(&two, elsewhere.path(), &next).await;
     two.shutdown().await;
 
