@@ -140,6 +140,13 @@ pub struct InitRequest {
     pub availability: String,
 }
 
+/// `POST /swarm/unlock`, and the answer of `GET /swarm/unlockkey`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct UnlockRequest {
+    pub unlock_key: String,
+}
+
 /// `POST /swarm/join`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, rename_all = "PascalCase")]

@@ -3,15 +3,16 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use model::{
-    Meta, Network, NetworkSpec, Node, NodeSpec, Service, ServiceSpec, Task, TaskSpec, TaskState,
-    TaskStatus,
+    Cluster, ClusterSpec, Meta, Network, NetworkSpec, Node, NodeSpec, Service, ServiceSpec, Task,
+    TaskSpec, TaskState, TaskStatus,
+    cluster::JoinTokens,
     network::Subnet,
     node::{Availability, NodeDescription, NodeState, NodeStatus, Role},
     service::{EndpointSpec, PortConfig, Protocol, PublishMode, ServiceEndpoint, ServiceMode},
     task::{Handover, NetworkAttachment},
 };
 
-use crate::store::{Proposal, StoreChange, Tables};
+use crate::store::{ClusterRecord, Proposal, StoreChange, Tables};
 
 pub const SECOND: i64 = 1_000_000_000;
 
@@ -32,6 +33,28 @@ pub fn tables(changes: Vec<StoreChange>) -> Tables {
     let mut tables = Tables::default();
     apply(&mut tables, 0, changes);
     tables
+}
+
+/// A cluster whose authority has no key.
+pub fn cluster_record() -> ClusterRecord {
+    ClusterRecord {
+        public: Cluster {
+            id: "cluster".into(),
+            meta: Meta::default(),
+            spec: ClusterSpec::default(),
+            address_pools: Vec::new(),
+            subnet_size: 24,
+            ingress_size: 24,
+            ipv6_pool: "fd00::/48".parse().expect("a literal prefix"),
+            data_path_port: 4789,
+            root_ca_pem: String::new(),
+            join_tokens: JoinTokens::default(),
+        },
+        ca_key_pem: String::new(),
+        epoch: 1,
+        removed: BTreeMap::new(),
+        unlock_key: None,
+    }
 }
 
 /// A ready worker with 4 CPUs and 8 GiB.

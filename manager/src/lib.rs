@@ -4,6 +4,7 @@
 //! runtime. [`client`] is how a member speaks to a manager.
 
 pub mod allocator;
+pub mod archive;
 pub mod ca;
 pub mod client;
 pub mod clock;
@@ -23,4 +24,5 @@ pub mod server;
 mod simulation;
 pub mod store;
 pub mod tls;
+pub mod unlock;
 pub mod wire;

@@ -350,6 +350,7 @@ async fn a_manager_goes_on_from_its_disk() {
     lab.manager.shutdown().await;
     let live = LiveIdentity::new(lab.identity.clone()).unwrap();
     let start = Start {
+        unlock_key: None,
         identity: live,
         listen,
         advertise: listen,

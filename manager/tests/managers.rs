@@ -46,6 +46,7 @@ impl Seat {
     async fn start(&mut self, remotes: Vec<SocketAddr>) {
         let start = Start {
             identity: Arc::clone(&self.identity),
+            unlock_key: None,
             listen: self.address,
             advertise: self.address,
             remotes,
@@ -157,6 +158,7 @@ async fn add(seats: &mut Vec<Seat>, number: usize, by: SocketAddr) {
     let folder = tempfile::tempdir().unwrap();
     let start = Start {
         identity: Arc::clone(&identity),
+        unlock_key: None,
         listen: any_port(),
         advertise: any_port(),
         remotes: seats.iter().map(|seat| seat.address).collect(),
@@ -432,9 +434,14 @@ async fn one_survivor_goes_on_alone() {
         seat.kill().await;
     }
     let survivor = &mut seats[1];
-    Manager::go_alone(survivor.folder.path(), &survivor.identity, survivor.address)
-        .await
-        .unwrap();
+    Manager::go_alone(
+        survivor.folder.path(),
+        &survivor.identity,
+        None,
+        survivor.address,
+    )
+    .await
+    .unwrap();
     let begun = Instant::now();
     survivor.start(Vec::new()).await;
     survivor.network("after").await.unwrap();

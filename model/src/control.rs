@@ -6,9 +6,10 @@ use std::{net::IpAddr, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AgedReport, Cluster, ClusterSpec, ContainerId, Endpoint, EndpointId, EndpointState, Generation,
-    Id, Network, NetworkId, NetworkSpec, Node, NodeId, NodeSpec, PathReport, Payload, PayloadKind,
-    PayloadSpec, Service, ServiceId, ServiceSpec, Task, TaskId, TaskStatus,
+    AgedReport, Cluster, ClusterId, ClusterSpec, ContainerId, Endpoint, EndpointId, EndpointState,
+    Generation, Id, Network, NetworkId, NetworkSpec, Node, NodeId, NodeSpec, PathReport, Payload,
+    PayloadKind, PayloadSpec, Service, ServiceId, ServiceSpec, Task, TaskId, TaskStatus,
+    payload::Content,
     publish::{PortSight, ServicePort},
     service::ServiceStatus,
 };
@@ -22,6 +23,10 @@ pub enum Verb {
         spec: Box<ClusterSpec>,
         rotate: TokenRotation,
     },
+    /// The key that unlocks managers.
+    UnlockKey,
+    /// The whole state, with everything that is secret in it.
+    ClusterBackup,
     NodeList,
     /// The managers in consensus, with the positions of their logs.
     ManagerList,
@@ -157,6 +162,8 @@ impl Verb {
     pub fn is_read(&self) -> bool {
         match self {
             Self::ClusterInspect
+            | Self::UnlockKey
+            | Self::ClusterBackup
             | Self::NodeList
             | Self::ManagerList
             | Self::NodeInspect { .. }
@@ -211,6 +218,8 @@ impl Verb {
             | Self::PortsKept { node, .. }
             | Self::PortsSeen { node, .. } => Askers::Node(node),
             Self::ClusterInspect
+            | Self::UnlockKey
+            | Self::ClusterBackup
             | Self::ClusterUpdate { .. }
             | Self::NodeList
             | Self::ManagerList
@@ -309,6 +318,9 @@ pub struct AttachRequest {
 pub enum Answer {
     Done,
     Cluster(Box<Cluster>),
+    /// Its text; empty while autolock is off.
+    UnlockKey(Content),
+    State(Box<StateCopy>),
     Nodes(Vec<Node>),
     Managers(ManagerList),
     Node(Box<Node>),
@@ -333,6 +345,14 @@ pub enum Answer {
     Payload(Box<Payload>),
     Paths(Vec<AgedReport>),
     Ports(Vec<ServicePort>),
+}
+
+/// The cluster's state as of one entry of the log; its form is the managers' own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StateCopy {
+    pub cluster: ClusterId,
+    pub index: u64,
+    pub state: Content,
 }
 
 /// Consensus as one manager sees it; the leader knows most.

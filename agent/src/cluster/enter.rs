@@ -45,10 +45,11 @@ pub(super) async fn init(shared: &Arc<Shared>, ask: InitRequest) -> Result<Arc<M
             )));
         }
     };
-    let known = address::of_this_host()?;
-    let listen = listen_address(&ask.listen_addr, &known)?;
-    let advertise = advertise_address(&ask.advertise_addr, listen, &known)?;
-    let data_path = data_path(&ask.data_path_addr, advertise.ip(), &known)?;
+    let OwnAddresses {
+        listen,
+        advertise,
+        data_path,
+    } = first_addresses(&ask.listen_addr, &ask.advertise_addr, &ask.data_path_addr)?;
     let new = NewCluster {
         description: NodeDescription {
             hostname: shared.config.hostname.clone(),
@@ -81,24 +82,35 @@ pub(super) async fn init(shared: &Arc<Shared>, ask: InitRequest) -> Result<Arc<M
             return Err(refusal);
         }
     };
-    let membership = Membership {
-        node_id: identity.member().node.clone(),
-        cluster_id: identity.member().cluster.clone(),
-        role: Role::Manager,
-        listen: Some(manager.listen_address()),
-        advertise: advertise.ip(),
-        advertise_port: Some(manager.advertise_address().port()),
+    let own = OwnAddresses {
+        listen: manager.listen_address(),
+        advertise: manager.advertise_address(),
         data_path,
-        joined_by: None,
-        managers: vec![(identity.member().node.clone(), manager.advertise_address())],
     };
+    let membership = first_membership(&identity, &own);
     if let Err(refusal) = keep(shared, &identity, &membership) {
         manager.shutdown().await;
         clear_away(shared);
         return Err(refusal);
     }
     let live = manager.identity();
-    Ok(Member::start(shared, membership, live, Some(manager)))
+    Ok(Member::start(shared, membership, live, Some(manager), None))
+}
+
+/// The membership of a cluster's only manager.
+pub(super) fn first_membership(identity: &Identity, own: &OwnAddresses) -> Membership {
+    let member = identity.member();
+    Membership {
+        node_id: member.node.clone(),
+        cluster_id: member.cluster.clone(),
+        role: Role::Manager,
+        listen: Some(own.listen),
+        advertise: own.advertise.ip(),
+        advertise_port: Some(own.advertise.port()).filter(|port| *port != 0),
+        data_path: own.data_path,
+        joined_by: None,
+        managers: vec![(member.node.clone(), own.advertise)],
+    }
 }
 
 /// Becomes a member; its session is not up yet.
@@ -211,7 +223,7 @@ async fn admitted(
         take_back(remote, &live).await;
         return Err(refusal);
     }
-    Ok(Member::start(shared, membership, live, None))
+    Ok(Member::start(shared, membership, live, None, None))
 }
 
 /// Gives up a node that was made a moment ago.
@@ -225,15 +237,19 @@ async fn take_back(remote: SocketAddr, identity: &Arc<LiveIdentity>) {
     }
 }
 
-fn keep(shared: &Shared, identity: &Identity, membership: &Membership) -> Result<(), Refusal> {
+pub(super) fn keep(
+    shared: &Shared,
+    identity: &Identity,
+    membership: &Membership,
+) -> Result<(), Refusal> {
     let folder = &shared.folder;
     folder
-        .write_identity(identity)
+        .write_identity(identity, None)
         .and_then(|()| folder.write_membership(membership))
         .map_err(|error| internal("the membership cannot be written")(&error))
 }
 
-fn clear_away(shared: &Shared) {
+pub(super) fn clear_away(shared: &Shared) {
     if let Err(error) = shared.folder.wipe() {
         tracing::warn!("remains of the attempt cannot be deleted: {error}");
     }
@@ -286,11 +302,27 @@ fn specified(ip: IpAddr, what: &str) -> Result<IpAddr, Refusal> {
 }
 
 /// Where a node that joins is reached, now or once it is a manager.
-struct OwnAddresses {
-    listen: SocketAddr,
+pub(super) struct OwnAddresses {
+    pub(super) listen: SocketAddr,
     /// Port 0: the one it listens at.
-    advertise: SocketAddr,
-    data_path: IpAddr,
+    pub(super) advertise: SocketAddr,
+    pub(super) data_path: IpAddr,
+}
+
+/// Those of a manager that asks nobody, as the user wrote them.
+pub(super) fn first_addresses(
+    listen: &str,
+    advertise: &str,
+    path: &str,
+) -> Result<OwnAddresses, Refusal> {
+    let known = address::of_this_host()?;
+    let listen = listen_address(listen, &known)?;
+    let advertise = advertise_address(advertise, listen, &known)?;
+    Ok(OwnAddresses {
+        listen,
+        advertise,
+        data_path: data_path(path, advertise.ip(), &known)?,
+    })
 }
 
 /// Advertised address and tunnel endpoint are, unless the user says otherwise, those that the
@@ -320,7 +352,7 @@ fn own_addresses(
     })
 }
 
-async fn remote_addresses(text: &str) -> Result<Vec<SocketAddr>, Refusal> {
+pub(super) async fn remote_addresses(text: &str) -> Result<Vec<SocketAddr>, Refusal> {
     let (host, port) = address::parse(text)?;
     let port = port.unwrap_or(DEFAULT_MANAGER_PORT);
     match host {

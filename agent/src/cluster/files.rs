@@ -12,7 +12,10 @@ use std::{
 };
 
 use anyhow::Context as _;
-use manager::ca::Identity;
+use manager::{
+    ca::Identity,
+    unlock::{self, UnlockKey},
+};
 use model::{ClusterId, NodeId, node::Role};
 use serde::{Deserialize, Serialize};
 
@@ -55,6 +58,11 @@ impl Folder {
         self.0.join("ledger")
     }
 
+    /// What a locked manager's host goes on with.
+    pub(super) fn open_ledger(&self) -> PathBuf {
+        self.0.join("ledger.open")
+    }
+
     /// Makes the folder, for its owner only.
     pub(super) fn make(&self) -> io::Result<()> {
         let mut builder = fs::DirBuilder::new();
@@ -62,7 +70,7 @@ impl Folder {
     }
 
     /// The membership, if this node is a member; otherwise the folder is deleted.
-    pub(super) fn load(&self) -> anyhow::Result<Option<(Membership, Identity)>> {
+    pub(super) fn load(&self) -> anyhow::Result<Option<(Membership, KeptIdentity)>> {
         let path = self.0.join(MEMBERSHIP);
         let text = match fs::read(&path) {
             Ok(text) => text,
@@ -89,19 +97,27 @@ impl Folder {
         let identity = read_identity(&pem)
             .with_context(|| format!("{} is damaged; {}", path.display(), way_out()))?;
         // The certificate is written first when the role changes.
-        membership.role = identity.member().role;
+        membership.role = match &identity {
+            KeptIdentity::Open(identity) => identity.member().role,
+            KeptIdentity::Locked(_) => Role::Manager,
+        };
         Ok(Some((membership, identity)))
     }
 
-    pub(super) fn write_identity(&self, identity: &Identity) -> io::Result<()> {
+    /// With an unlock key the private key is sealed under it.
+    pub(super) fn write_identity(
+        &self,
+        identity: &Identity,
+        unlock_key: Option<&UnlockKey>,
+    ) -> io::Result<()> {
         let line_end = |pem: &str| format!("{}\n", pem.trim_end());
-        let text = [
-            identity.key_pem(),
-            identity.chain_pem(),
-            identity.root_pem(),
-        ]
-        .map(line_end)
-        .concat();
+        let key = match unlock_key {
+            Some(unlock) => unlock.lock(identity.key_pem()).map_err(io::Error::other)?,
+            None => identity.key_pem().to_owned(),
+        };
+        let text = [&key, identity.chain_pem(), identity.root_pem()]
+            .map(line_end)
+            .concat();
         write_whole(&self.0.join(IDENTITY), text.as_bytes())
     }
 
@@ -121,8 +137,38 @@ impl Folder {
     }
 }
 
+/// An identity as it lies on disk.
+#[derive(Debug)]
+pub(super) enum KeptIdentity {
+    Open(Identity),
+    Locked(LockedIdentity),
+}
+
+/// An identity whose private key is sealed under the cluster's unlock key.
+#[derive(Debug)]
+pub(super) struct LockedIdentity {
+    locked_key: String,
+    chain_pem: String,
+    root_pem: String,
+}
+
+impl LockedIdentity {
+    pub(super) fn root_pem(&self) -> &str {
+        &self.root_pem
+    }
+
+    pub(super) fn open(&self, key: &UnlockKey) -> anyhow::Result<Identity> {
+        let key_pem = key.open(&self.locked_key)?;
+        Ok(Identity::new(
+            key_pem,
+            self.chain_pem.clone(),
+            self.root_pem.clone(),
+        )?)
+    }
+}
+
 /// Key, chain and root follow each other; the last certificate is the root.
-fn read_identity(pem: &str) -> anyhow::Result<Identity> {
+fn read_identity(pem: &str) -> anyhow::Result<KeptIdentity> {
     let mut key = None;
     let mut certificates = Vec::new();
     let starts = pem.match_indices("-----BEGIN ").map(|(at, _)| at);
@@ -138,11 +184,16 @@ fn read_identity(pem: &str) -> anyhow::Result<Identity> {
     let key = key.context("it has no key")?;
     let (root, chain) = certificates.split_last().context("it has no certificate")?;
     anyhow::ensure!(!chain.is_empty(), "it has only one certificate");
-    Ok(Identity::new(
-        key.to_owned(),
-        chain.concat(),
-        (*root).to_owned(),
-    )?)
+    let (chain_pem, root_pem) = (chain.concat(), (*root).to_owned());
+    if unlock::is_locked(key) {
+        return Ok(KeptIdentity::Locked(LockedIdentity {
+            locked_key: key.to_owned(),
+            chain_pem,
+            root_pem,
+        }));
+    }
+    let identity = Identity::new(key.to_owned(), chain_pem, root_pem)?;
+    Ok(KeptIdentity::Open(identity))
 }
 
 /// Writes a file for its owner only, so that after a crash it is the old or the new one.
@@ -205,16 +256,37 @@ mod tests {
         };
         let identity = identity();
         folder.make().expect("made");
-        folder.write_identity(&identity).expect("written");
+        folder.write_identity(&identity, None).expect("written");
         folder.write_membership(&membership).expect("written");
         let mode = |path: PathBuf| fs::metadata(path).expect("there").permissions().mode() & 0o777;
         assert_eq!(mode(folder.0.clone()), 0o700);
         assert_eq!(mode(folder.0.join(IDENTITY)), 0o600);
         let (read, again) = folder.load().expect("readable").expect("a member");
         assert_eq!(read, membership);
+        let KeptIdentity::Open(again) = again else {
+            panic!("locked");
+        };
         assert_eq!(again.member(), identity.member());
         assert_eq!(again.key_pem().trim(), identity.key_pem().trim());
         assert_eq!(again.root_pem().trim(), identity.root_pem().trim());
+
+        let unlock = UnlockKey::generate().expect("random");
+        folder
+            .write_identity(&identity, Some(&unlock))
+            .expect("written");
+        let text = fs::read_to_string(folder.0.join(IDENTITY)).expect("there");
+        assert!(!text.contains("PRIVATE KEY"), "{text}");
+        let (_, locked) = folder.load().expect("readable").expect("a member");
+        let KeptIdentity::Locked(locked) = locked else {
+            panic!("not locked");
+        };
+        let opened = locked.open(&unlock).expect("its key");
+        assert_eq!(opened.key_pem().trim(), identity.key_pem().trim());
+        assert!(
+            locked
+                .open(&UnlockKey::generate().expect("random"))
+                .is_err()
+        );
 
         fs::remove_file(folder.0.join(MEMBERSHIP)).expect("removed");
         assert!(folder.load().expect("emptied").is_none());

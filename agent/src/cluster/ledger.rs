@@ -2,14 +2,14 @@
 
 use std::{
     fs, io,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use model::{Assignments, Generation, Increment};
 
 use super::{
-    files::write_whole,
+    files::{Folder, write_whole},
     seal::{Seal, SealError},
     stream::Feed,
 };
@@ -35,12 +35,16 @@ pub(super) enum LedgerError {
 /// The ledger of one membership.
 pub(super) struct Ledger {
     path: PathBuf,
+    /// See [`Ledger::keep_open`].
+    open_path: PathBuf,
     feed: Arc<Feed>,
     /// Held while writing, so that none comes after the end.
     inner: Mutex<Inner>,
 }
 
 struct Inner {
+    /// Whether a copy without secrets lies beside it.
+    open: bool,
     /// Whether the membership is over.
     closed: bool,
     /// Absent while the system's random source failed.
@@ -49,7 +53,10 @@ struct Inner {
 
 impl Ledger {
     /// Publishes what lies on disk. A damaged ledger counts as none: the first full set mends it.
-    pub(super) fn open(path: PathBuf, feed: Arc<Feed>, private_key: &str) -> Self {
+    /// `locked` says that the private key is sealed on disk, so that the ledger will not open at
+    /// the next start.
+    pub(super) fn open(folder: &Folder, feed: Arc<Feed>, private_key: &str, locked: bool) -> Self {
+        let path = folder.ledger();
         let mut seal = None;
         match fs::read(&path) {
             Ok(file) => match read(private_key, &file) {
@@ -62,19 +69,26 @@ impl Ledger {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => tracing::warn!("{} cannot be read: {error}", path.display()),
         }
+        let open_path = folder.open_ledger();
+        if !locked {
+            // Left by a kill while autolock was turned off; not there, mostly.
+            let _ = fs::remove_file(&open_path);
+        }
         Self {
             path,
+            open_path,
             feed,
             inner: Mutex::new(Inner {
                 closed: false,
+                open: locked,
                 seal: seal.or_else(|| Seal::new(private_key).ok()),
             }),
         }
     }
 
     pub(super) fn accept_full(&self, full: Assignments) -> Result<(), LedgerError> {
-        self.accept(full.generation, |seal| {
-            self.write(&full, seal)?;
+        self.accept(full.generation, |inner| {
+            self.write(&full, inner)?;
             self.feed.replace(full);
             Ok(())
         })
@@ -85,7 +99,7 @@ impl Ledger {
         let Some(offered) = increments.iter().map(|i| i.generation).min() else {
             return Ok(());
         };
-        self.accept(offered, |seal| {
+        self.accept(offered, |inner| {
             let mut steps = Vec::with_capacity(increments.len());
             let mut next = self.feed.current();
             for increment in increments {
@@ -94,7 +108,7 @@ impl Ledger {
                 next = Arc::new(after);
                 steps.push((Arc::clone(&next), increment));
             }
-            self.write(&next, seal)?;
+            self.write(&next, inner)?;
             for (next, increment) in steps {
                 self.feed.step(next, increment);
             }
@@ -114,9 +128,13 @@ impl Ledger {
         self.rekey(|seal| seal.also_for(private_key))
     }
 
-    /// The next private key is written: the one before opens nothing any more.
+    /// The next private key is written: the one before opens nothing any more, and what it has
+    /// opened tells nothing of what comes.
     pub(super) fn settle_key(&self, private_key: &str) -> Result<(), LedgerError> {
-        self.rekey(|seal| seal.only_for(private_key))
+        self.rekey(|seal| {
+            *seal = Seal::new(private_key)?;
+            Ok(())
+        })
     }
 
     fn rekey(
@@ -127,9 +145,27 @@ impl Ledger {
         if inner.closed {
             return Err(LedgerError::Closed);
         }
-        let seal = inner.seal.as_mut().ok_or(SealError::Random)?;
-        change(seal)?;
-        self.write(&self.feed.current(), seal)
+        change(inner.seal.as_mut().ok_or(SealError::Random)?)?;
+        self.write(&self.feed.current(), &inner)
+    }
+
+    /// Keeps, or deletes, a copy that opens without any key: with it the host of a manager goes
+    /// on while it is locked. It has no secrets, configs and credentials.
+    pub(super) fn keep_open(&self, open: bool) -> Result<(), LedgerError> {
+        let mut inner = self.lock();
+        if inner.closed {
+            return Err(LedgerError::Closed);
+        }
+        if open {
+            write_open(&self.open_path, &self.feed.current())?;
+        } else {
+            match fs::remove_file(&self.open_path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+                _ => {}
+            }
+        }
+        inner.open = open;
+        Ok(())
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -139,7 +175,7 @@ impl Ledger {
     fn accept(
         &self,
         offered: Generation,
-        take: impl FnOnce(&Seal) -> Result<(), LedgerError>,
+        take: impl FnOnce(&Inner) -> Result<(), LedgerError>,
     ) -> Result<(), LedgerError> {
         let inner = self.lock();
         if inner.closed {
@@ -149,13 +185,38 @@ impl Ledger {
         if offered < accepted {
             return Err(LedgerError::Older { offered, accepted });
         }
-        take(inner.seal.as_ref().ok_or(SealError::Random)?)
+        take(&inner)
     }
 
-    fn write(&self, assignments: &Assignments, seal: &Seal) -> Result<(), LedgerError> {
+    fn write(&self, assignments: &Assignments, inner: &Inner) -> Result<(), LedgerError> {
+        let seal = inner.seal.as_ref().ok_or(SealError::Random)?;
         let bytes = rmp_serde::to_vec_named(assignments).map_err(io::Error::other)?;
+        if inner.open {
+            write_open(&self.open_path, assignments)?;
+        }
         Ok(write_whole(&self.path, &seal.seal(&bytes)?)?)
     }
+}
+
+fn write_open(path: &Path, assignments: &Assignments) -> io::Result<()> {
+    let mut open = assignments.clone();
+    open.payloads.clear();
+    for task in open.tasks.values_mut() {
+        Arc::make_mut(&mut task.spec)
+            .container
+            .registry_auth
+            .clear();
+    }
+    let bytes = rmp_serde::to_vec_named(&open).map_err(io::Error::other)?;
+    write_whole(path, &bytes)
+}
+
+/// The copy that [`Ledger::keep_open`] keeps.
+pub(super) fn read_open(path: &Path) -> Option<Assignments> {
+    let read = fs::read(path).map_err(|error| error.to_string());
+    let read = read.and_then(|bytes| rmp_serde::from_slice(&bytes).map_err(|e| e.to_string()));
+    read.inspect_err(|reason| tracing::warn!("{} cannot be read: {reason}", path.display()))
+        .ok()
 }
 
 fn read(private_key: &str, file: &[u8]) -> Result<(Seal, Assignments), String> {
@@ -166,6 +227,8 @@ fn read(private_key: &str, file: &[u8]) -> Result<(Seal, Assignments), String> {
 
 #[cfg(test)]
 mod tests {
+    use model::{Meta, Payload, PayloadKind, PayloadSpec};
+
     use super::*;
 
     fn at(epoch: u64, index: u64) -> Assignments {
@@ -178,9 +241,10 @@ mod tests {
     #[test]
     fn older_words_are_refused() {
         let root = tempfile::tempdir().expect("a folder");
-        let path = root.path().join("ledger");
+        let folder = Folder::new(root.path());
+        folder.make().expect("made");
         let feed = Arc::new(Feed::new());
-        let ledger = Ledger::open(path.clone(), Arc::clone(&feed), "key one");
+        let ledger = Ledger::open(&folder, Arc::clone(&feed), "key one", false);
         for (epoch, index, fine) in [
             (1, 5, true),
             (1, 5, true),
@@ -200,7 +264,7 @@ mod tests {
 
         let found = |key: &str| {
             let again = Arc::new(Feed::new());
-            Ledger::open(path.clone(), Arc::clone(&again), key);
+            Ledger::open(&folder, Arc::clone(&again), key, false);
             again.current().generation.index
         };
         assert_eq!((found("key one"), found("key two")), (7, 0));
@@ -215,5 +279,39 @@ mod tests {
             ledger.accept_full(at(3, 0)),
             Err(LedgerError::Closed)
         ));
+    }
+
+    #[test]
+    fn the_open_copy_has_no_secrets() {
+        let root = tempfile::tempdir().expect("a folder");
+        let folder = Folder::new(root.path());
+        folder.make().expect("made");
+        let ledger = Ledger::open(&folder, Arc::new(Feed::new()), "key one", false);
+        let secret = Payload {
+            id: "s1".into(),
+            meta: Meta::default(),
+            kind: PayloadKind::Secret,
+            spec: PayloadSpec::default(),
+        };
+        let mut full = at(1, 5);
+        full.payloads.insert("s1".into(), secret);
+        ledger.accept_full(full.clone()).expect("accepted");
+        let open = folder.open_ledger();
+        assert!(!open.exists());
+        ledger.keep_open(true).expect("written");
+        let mut without = full.clone();
+        without.payloads.clear();
+        assert_eq!(read_open(&open), Some(without.clone()));
+        // It follows what is accepted.
+        full.generation.index = 6;
+        without.generation.index = 6;
+        ledger.accept_full(full).expect("accepted");
+        assert_eq!(read_open(&open), Some(without));
+        ledger.keep_open(false).expect("deleted");
+        assert!(!open.exists());
+        // What a kill has left is deleted at the next start.
+        fs::write(&open, "left").expect("written");
+        Ledger::open(&folder, Arc::new(Feed::new()), "key one", false);
+        assert!(!open.exists());
     }
 }

@@ -2,12 +2,18 @@
 
 use std::{
     net::SocketAddr,
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::{SystemTime, UNIX_EPOCH},
 };
 
 use arc_swap::ArcSwapOption;
-use manager::{client::Connection, leader::Manager, tls::LiveIdentity};
+use manager::{
+    ca::Identity,
+    client::Connection,
+    leader::Manager,
+    tls::LiveIdentity,
+    unlock::{self, UnlockKey},
+};
 use model::{
     Generation, Node, NodeId,
     control::ClusterEvent,
@@ -110,17 +116,21 @@ pub(super) struct Member {
     /// What the leader says it is.
     told: watch::Sender<Told>,
     connection: Mutex<Option<Connection>>,
+    /// What the private key is sealed under on disk; held while the identity is written.
+    unlock_key: Mutex<Option<UnlockKey>>,
     tasks: TaskTracker,
 }
 
 impl Member {
     /// Takes up the membership: what the ledger has is published, the rest goes on in the
-    /// background. `manager` is given when it runs already.
+    /// background. `manager` is given when it runs already, `unlock_key` when the private key is
+    /// sealed on disk.
     pub(super) fn start(
         shared: &Arc<Shared>,
         membership: Membership,
         identity: Arc<LiveIdentity>,
         manager: Option<Arc<Manager>>,
+        unlock_key: Option<UnlockKey>,
     ) -> Arc<Self> {
         let local = LocalState {
             state: Standing::Pending,
@@ -136,9 +146,10 @@ impl Member {
         };
         let member = Arc::new(Self {
             ledger: Ledger::open(
-                shared.folder.ledger(),
+                &shared.folder,
                 Arc::clone(&shared.feed),
-                identity.current().key_pem(),
+                &unlock::at_rest(identity.current().key_pem(), unlock_key.as_ref()),
+                unlock_key.is_some(),
             ),
             identity,
             stop: CancellationToken::new(),
@@ -150,6 +161,7 @@ impl Member {
             membership: Mutex::new(membership),
             manager: ArcSwapOption::from(manager),
             connection: Mutex::default(),
+            unlock_key: Mutex::new(unlock_key),
             tasks: TaskTracker::new(),
         });
         shared.state.send_replace(local);
@@ -202,6 +214,57 @@ impl Member {
             state.serves = false;
         });
         self.role.send_replace(role);
+    }
+
+    fn sealed_under(&self) -> MutexGuard<'_, Option<UnlockKey>> {
+        let unlock_key = self.unlock_key.lock();
+        unlock_key.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the private key is sealed under on disk.
+    pub(super) fn unlock_key(&self) -> Option<UnlockKey> {
+        self.sealed_under().clone()
+    }
+
+    /// Seals the private key on disk under another key, or under none.
+    pub(super) fn lock_with(
+        &self,
+        shared: &Shared,
+        unlock_key: Option<UnlockKey>,
+    ) -> anyhow::Result<()> {
+        let mut sealed_under = self.sealed_under();
+        // What the host goes on with is there before its key is sealed, and until it is not.
+        if unlock_key.is_some() {
+            self.ledger.keep_open(true)?;
+        }
+        let identity = self.identity.current();
+        let secret = unlock::at_rest(identity.key_pem(), unlock_key.as_ref());
+        self.ledger.expect_key(&secret)?;
+        shared
+            .folder
+            .write_identity(&identity, unlock_key.as_ref())?;
+        self.ledger.settle_key(&secret)?;
+        if unlock_key.is_none() {
+            self.ledger.keep_open(false)?;
+        }
+        *sealed_under = unlock_key;
+        Ok(())
+    }
+
+    /// The next certificate is this node's from now on. A worker's key is not sealed.
+    pub(super) fn take_identity(&self, shared: &Shared, identity: Identity) -> anyhow::Result<()> {
+        let mut sealed_under = self.sealed_under();
+        let worker = identity.member().role == Role::Worker;
+        let under = sealed_under.as_ref().filter(|_| !worker);
+        let secret = unlock::at_rest(identity.key_pem(), under);
+        self.ledger.expect_key(&secret)?;
+        shared.folder.write_identity(&identity, under)?;
+        self.ledger.settle_key(&secret)?;
+        if worker && sealed_under.take().is_some() {
+            self.ledger.keep_open(false)?;
+        }
+        self.identity.replace(identity)?;
+        Ok(())
     }
 
     /// The manager's port is bound; it stays the same from now on.
@@ -269,6 +332,14 @@ impl Member {
             membership.managers.clone_from(&managers);
         });
         shared.change(|state| state.managers = managers);
+    }
+
+    /// From now on this is the only manager that is looked for, until it names others.
+    pub(super) fn only_manager(&self, shared: &Shared, address: SocketAddr) {
+        self.edit(shared, |membership| {
+            membership.managers.clear();
+            membership.joined_by = Some(address);
+        });
     }
 
     /// What this host says of itself now.

@@ -11,11 +11,13 @@ mod heartbeat;
 mod leader;
 mod leaving;
 mod ledger;
+mod lock;
 mod logs;
 mod member;
 mod office;
 mod ports;
 mod renewal;
+mod restore;
 mod seal;
 mod session;
 mod stream;
@@ -31,7 +33,7 @@ use std::{
 
 use arc_swap::ArcSwapOption;
 use ipnetwork::IpNetwork;
-use manager::{leader::Manager, tls::LiveIdentity};
+use manager::tls::LiveIdentity;
 use model::{
     Assignments, ClusterId, ClusterSpec, Generation, Increment, NodeId, Refusal,
     cluster::JoinTokens,
@@ -40,8 +42,17 @@ use model::{
 };
 use tokio::sync::{Mutex, broadcast, watch};
 
-use self::member::{Member, Shared};
-pub use self::{logs::LogSource, ports::PortKeeper, stream::AssignmentStream};
+use self::{
+    files::KeptIdentity,
+    lock::Locked,
+    member::{Member, Shared},
+};
+pub use self::{
+    logs::LogSource,
+    ports::PortKeeper,
+    restore::{RestoreRequest, RestoredCluster},
+    stream::AssignmentStream,
+};
 
 /// How long init and join wait for the session.
 const SESSION_LIMIT: Duration = Duration::from_secs(20);
@@ -159,6 +170,8 @@ pub enum Update {
 pub struct ClusterNode {
     shared: Arc<Shared>,
     member: ArcSwapOption<Member>,
+    /// Instead of a member: its key is sealed.
+    locked: Mutex<Option<Locked>>,
     /// Held by init, join, leave and shutdown: one at a time.
     turn: Mutex<()>,
 }
@@ -170,16 +183,21 @@ impl ClusterNode {
         let shared = Arc::new(Shared::new(config));
         let folder = shared.folder.clone();
         let loaded = tokio::task::spawn_blocking(move || folder.load()).await??;
-        let member = match loaded {
-            Some((membership, identity)) => {
+        let (member, locked) = match loaded {
+            Some((membership, KeptIdentity::Open(identity))) => {
                 let identity = LiveIdentity::new(identity)?;
-                Some(Member::start(&shared, membership, identity, None))
+                let member = Member::start(&shared, membership, identity, None, None);
+                (Some(member), None)
             }
-            None => None,
+            Some((membership, KeptIdentity::Locked(identity))) => {
+                (None, Some(Locked::begin(&shared, membership, identity)))
+            }
+            None => (None, None),
         };
         Ok(Arc::new(Self {
             shared,
             member: ArcSwapOption::from(member),
+            locked: Mutex::new(locked),
             turn: Mutex::default(),
         }))
     }
@@ -198,6 +216,7 @@ impl ClusterNode {
     /// Makes a new cluster with this node as its first manager.
     pub async fn init(&self, request: InitRequest) -> Result<NodeId, Refusal> {
         let _turn = self.turn.lock().await;
+        self.refuse_locked()?;
         if request.force_new_cluster {
             return self.go_alone().await;
         }
@@ -208,31 +227,11 @@ impl ClusterNode {
         Ok(member.membership().node_id)
     }
 
-    /// Goes on with this manager's state and without the other managers.
-    async fn go_alone(&self) -> Result<NodeId, Refusal> {
-        let member = self.member.load_full();
-        let Some(member) = member.filter(|m| m.membership().role == Role::Manager) else {
-            return Err(Refusal::unavailable(
-                "this node is no manager, so it has no state that a new cluster could be made of; run the command on a manager that is left, or leave out --force-new-cluster",
-            ));
-        };
-        let membership = member.membership();
-        member.end().await;
-        let advertise = office::advertise(&membership);
-        let (folder, identity) = (self.shared.folder.manager(), Arc::clone(&member.identity));
-        let alone = Manager::go_alone(&folder, &identity, advertise).await;
-        // Whatever came of it, this node goes on with what it has.
-        let again = Member::start(&self.shared, membership, identity, None);
-        self.member.store(Some(Arc::clone(&again)));
-        alone?;
-        self.session_up().await?;
-        Ok(again.membership().node_id)
-    }
-
     /// Joins the cluster that one of the remotes belongs to; returns when the session is up
     /// (limit 20 s, then 503 and the attempt goes on in the background, as Docker does).
     pub async fn join(&self, request: JoinRequest) -> Result<(), Refusal> {
         let _turn = self.turn.lock().await;
+        self.refuse_locked()?;
         self.refuse_members()?;
         let member = enter::join(&self.shared, request).await?;
         self.member.store(Some(member));
@@ -266,6 +265,14 @@ impl ClusterNode {
     /// Leaves the cluster and deletes what is known of it on this host. A manager demands `force`.
     pub async fn leave(&self, force: bool) -> Result<(), Refusal> {
         let _turn = self.turn.lock().await;
+        if self.is_locked() {
+            if !force {
+                return Err(Refusal::unavailable(lock::LEAVE_LOCKED));
+            }
+            *self.locked.lock().await = None;
+            self.shared.feed.replace(Assignments::default());
+            return self.forget();
+        }
         let Some(member) = self.member.load_full() else {
             return Err(Refusal::unavailable("This node is not part of a swarm"));
         };
@@ -280,8 +287,13 @@ impl ClusterNode {
         }
         member.end().await;
         self.member.store(None);
-        self.shared.reached.send_replace(Generation::default());
         member.ledger.close();
+        self.forget()
+    }
+
+    /// Deletes what is known of a cluster that was left.
+    fn forget(&self) -> Result<(), Refusal> {
+        self.shared.reached.send_replace(Generation::default());
         let wiped = self.shared.folder.wipe();
         self.shared.state.send_replace(LocalState::default());
         wiped.map_err(|error| {
@@ -295,6 +307,7 @@ impl ClusterNode {
     /// Asks the leader, wherever it is. Reads and a node's own attachments pass from any
     /// node; what changes the cluster is refused on workers with Docker's sentence (503).
     pub async fn call(&self, verb: Verb) -> Result<Answer, Refusal> {
+        self.refuse_locked()?;
         match self.member.load_full() {
             Some(member) => ask::call(&member, verb).await,
             None => Err(Refusal::unavailable(ask::NO_MEMBER)),
@@ -321,6 +334,16 @@ impl ClusterNode {
             }
             higher
         });
+    }
+
+    /// The key that unlocks managers; managers only. Empty while autolock is off.
+    pub async fn unlock_key(&self) -> Result<String, Refusal> {
+        match self.call(Verb::UnlockKey).await? {
+            Answer::UnlockKey(text) => Ok(String::from_utf8_lossy(&text.0).into_owned()),
+            _ => Err(Refusal::internal(
+                "the manager answered something else than its unlock key",
+            )),
+        }
     }
 
     /// The join tokens; managers only.

@@ -9,6 +9,7 @@ use tokio::sync::broadcast;
 use super::{
     Standing,
     files::Membership,
+    lock,
     member::{Member, Shared},
 };
 use crate::clock;
@@ -61,6 +62,7 @@ async fn serve(shared: &Arc<Shared>, member: &Arc<Member>) {
     let manager = opened(shared, member).await;
     tokio::select! {
         () = forward(manager.events(), shared.events.clone()) => {}
+        () = lock::follow(shared, member, &manager) => {}
         () = estranged(member) => {
             tracing::error!("the other managers do not know this one any more: its state is old; it is deleted here and fetched anew");
             shared.change(|state| state.serves = false);
@@ -117,6 +119,7 @@ fn start(member: &Member) -> Start {
     let membership = member.membership();
     Start {
         identity: Arc::clone(&member.identity),
+        unlock_key: member.unlock_key(),
         listen: listen(&membership),
         advertise: advertise(&membership),
         remotes: member.others(),

@@ -12,7 +12,6 @@ use manager::{
 };
 use model::node::{Availability, Role};
 use rand::Rng as _;
-use rcgen::{CertificateParams, KeyPair};
 
 use super::member::{Member, Shared};
 
@@ -58,7 +57,11 @@ pub(super) async fn renew(shared: &Shared, member: &Member) -> anyhow::Result<()
     let connection = member.connection().context("no session with a manager")?;
     let (key_pem, csr_pem) = match member.identity.current().member().role {
         // A manager's key also opens its log, so it stays.
-        Role::Manager => same_key(member.identity.current().key_pem())?,
+        Role::Manager => {
+            let key = member.identity.current().key_pem().to_owned();
+            let request = ca::request_with(&key)?;
+            (key, request)
+        }
         Role::Worker => ca::certificate_request()?,
     };
     let request = IssueRequest {
@@ -69,24 +72,14 @@ pub(super) async fn renew(shared: &Shared, member: &Member) -> anyhow::Result<()
     };
     let reply = connection.issue(&request).await??;
     let identity = Identity::new(key_pem, reply.chain_pem, reply.root_pem)?;
-    let key = identity.key_pem().to_owned();
-    member.ledger.expect_key(&key)?;
-    shared.folder.write_identity(&identity)?;
-    member.ledger.settle_key(&key)?;
     let (before, role) = (
         member.identity.current().member().role,
         identity.member().role,
     );
-    member.identity.replace(identity)?;
+    member.take_identity(shared, identity)?;
     if before != role {
         tracing::info!(?role, "this node has another role");
         member.change_role(shared, role);
     }
     Ok(())
-}
-
-fn same_key(key_pem: &str) -> anyhow::Result<(String, String)> {
-    let key = KeyPair::from_pem(key_pem)?;
-    let request = CertificateParams::default().serialize_request(&key)?;
-    Ok((key_pem.to_owned(), request.pem()?))
 }

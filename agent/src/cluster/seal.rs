@@ -1,9 +1,9 @@
 //! The ledger at rest: AES-256-GCM under a random key, which lies beside it, wrapped under a key
 //! derived from the node's private key (HKDF-SHA256, RFC 5869).
 //!
-//! A worker's private key changes when its certificate is renewed. Before the new one is
-//! written the random key is wrapped under both, so the ledger opens whichever one is found
-//! after a crash.
+//! The private key changes when a worker's certificate is renewed, and counts together with the
+//! unlock key while autolock is on. Before the next one is written the random key is wrapped under
+//! both, so the ledger opens whichever one is found after a crash; then there is a new random key.
 
 use ring::{
     aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey},
@@ -40,24 +40,14 @@ impl Seal {
         SystemRandom::new()
             .fill(&mut key)
             .map_err(|_| SealError::Random)?;
-        let mut seal = Self {
-            key,
-            wraps: Vec::new(),
-        };
-        seal.only_for(private_key)?;
-        Ok(seal)
+        let wraps = vec![seal(&wrapping_key(private_key), &key)?];
+        Ok(Self { key, wraps })
     }
 
     /// Lets the holder of another private key open what is sealed from now on, too.
     pub(super) fn also_for(&mut self, private_key: &str) -> Result<(), SealError> {
         self.wraps
             .push(seal(&wrapping_key(private_key), &self.key)?);
-        Ok(())
-    }
-
-    /// Only the holder of this private key opens what is sealed from now on.
-    pub(super) fn only_for(&mut self, private_key: &str) -> Result<(), SealError> {
-        self.wraps = vec![seal(&wrapping_key(private_key), &self.key)?];
         Ok(())
     }
 
@@ -156,10 +146,8 @@ mod tests {
         for key in ["key one", "key two"] {
             assert_eq!(Seal::open(key, &both).unwrap().1, b"s3cret", "{key}");
         }
-        let (mut again, _) = Seal::open("key two", &both).unwrap();
-        again.only_for("key two").unwrap();
+        let (again, _) = Seal::open("key two", &both).unwrap();
         let last = again.seal(b"s3cret").unwrap();
-        assert!(Seal::open("key one", &last).is_err());
         for cut in [0, 8, 9, 40, last.len() - 1] {
             assert!(Seal::open("key two", &last[..cut]).is_err(), "{cut}");
         }

@@ -1,5 +1,8 @@
 //! Two nodes in one process, over loopback.
 
+mod lock;
+mod restore;
+
 use std::{sync::Arc, time::Duration};
 
 use model::{

@@ -6,6 +6,7 @@
 
 mod absent;
 mod answer;
+mod backup;
 mod bus;
 mod containers;
 mod dataplane;
@@ -97,6 +98,7 @@ fn routes() -> Router<AppState> {
         .merge(visualizer::routes())
         .merge(volumes::routes())
         .merge(images::routes())
+        .merge(backup::routes())
         .merge(absent::routes())
         .fallback(no_such_page)
         .method_not_allowed_fallback(no_such_page)

@@ -173,6 +173,8 @@ impl AppState {
         let local = self.local();
         if local.control_available() {
             Ok(())
+        } else if local.state == Standing::Locked {
+            Err(Refusal::unavailable(local.error))
         } else if local.role == Some(Role::Manager) {
             Err(Refusal::unavailable(
                 format!("{NO_LEADER} {}", local.error).trim_end(),

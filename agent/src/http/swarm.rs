@@ -55,17 +55,7 @@ async fn inspect(State(state): State<AppState>) -> Answer {
     Ok(json(&view))
 }
 
-const AUTOLOCK: &str = "autolock is not there yet; leave out --autolock";
-
 async fn init(State(state): State<AppState>, Given(request): Given<swarm::InitRequest>) -> Answer {
-    if request.auto_lock_managers
-        || request
-            .spec
-            .as_ref()
-            .is_some_and(|spec| spec.encryption_config.auto_lock_managers)
-    {
-        return Err(Refusal::not_implemented(AUTOLOCK).into());
-    }
     let node = state.cluster.init(read_init(request)?).await?;
     Ok(json(&node))
 }
@@ -89,6 +79,14 @@ fn read_init(request: swarm::InitRequest) -> Result<cluster::InitRequest, Refusa
         })
         .transpose()?
         .flatten();
+    // Older clients say it here, newer ones in the specification.
+    let spec = if request.auto_lock_managers {
+        let mut spec = spec.unwrap_or_default();
+        spec.autolock = true;
+        Some(spec)
+    } else {
+        spec
+    };
     Ok(cluster::InitRequest {
         advertise_addr: request.advertise_addr,
         listen_addr: request.listen_addr,
@@ -157,9 +155,6 @@ async fn update(
         unlock_key: query.flag("rotateManagerUnlockKey"),
     };
     let current = find(&state).await?;
-    if spec.encryption_config.auto_lock_managers || rotate.unlock_key {
-        return Err(Refusal::not_implemented(AUTOLOCK).into());
-    }
     let spec = Box::new(spec.to_model(&current.spec)?);
     state
         .call(Verb::ClusterUpdate {
@@ -171,19 +166,19 @@ async fn update(
     Ok(empty())
 }
 
-async fn unlock(State(state): State<AppState>) -> Answer {
-    let message = if state.is_member() {
-        "swarm is not locked"
-    } else {
-        "This node is not part of a swarm"
-    };
-    Err(Refusal::conflict(message).into())
+async fn unlock(
+    State(state): State<AppState>,
+    Given(request): Given<swarm::UnlockRequest>,
+) -> Answer {
+    state.cluster.unlock(&request.unlock_key).await?;
+    Ok(empty())
 }
 
 async fn unlock_key(State(state): State<AppState>) -> Answer {
-    find(&state).await?;
-    // Docker's answer on a cluster without autolock.
-    Ok(json(&serde_json::json!({ "UnlockKey": "" })))
+    state.manager_only().await?;
+    Ok(json(&swarm::UnlockRequest {
+        unlock_key: state.cluster.unlock_key().await?,
+    }))
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use clap::{Args, Subcommand};
 use serde_json::Value;
 
+use super::cluster_backup::{self, BackupArgs, RejoinArgs, RestoreArgs};
 use super::{doctor, text};
 use crate::failure::Failure;
 use crate::output::table::align;
@@ -13,6 +14,9 @@ use crate::session::Session;
 /// Look after the cluster as a whole
 #[derive(Subcommand, Debug)]
 pub enum ClusterCommand {
+    Backup(BackupArgs),
+    Rejoin(RejoinArgs),
+    Restore(RestoreArgs),
     Status(StatusArgs),
 }
 
@@ -31,6 +35,9 @@ pub struct StatusArgs {
 /// Runs a command.
 pub async fn run(session: &Session, command: ClusterCommand) -> Result<(), Failure> {
     match command {
+        ClusterCommand::Backup(args) => cluster_backup::backup(session, args).await,
+        ClusterCommand::Rejoin(args) => cluster_backup::rejoin(session, args).await,
+        ClusterCommand::Restore(args) => cluster_backup::restore(session, args).await,
         ClusterCommand::Status(args) => status(session, args).await,
     }
 }

@@ -1,6 +1,7 @@
 //! One file a group of commands: flags, calls, output.
 
 pub mod cluster;
+pub mod cluster_backup;
 pub mod completion;
 pub mod config;
 pub mod container;

@@ -32,6 +32,14 @@ pub fn certificate_request() -> Result<(String, String), CaError> {
     Ok((key.serialize_pem(), request.pem()?))
 }
 
+/// The request for another certificate of a key that stays.
+pub fn request_with(key_pem: &str) -> Result<String, CaError> {
+    let key = KeyPair::from_pem(key_pem)?;
+    Ok(CertificateParams::default()
+        .serialize_request(&key)?
+        .pem()?)
+}
+
 /// Reads node (CN), role (OU) and cluster (O) from a certificate that TLS has verified.
 pub fn member_of(certificate: &CertificateDer<'_>) -> Result<Member, CaError> {
     let (_, parsed) =

@@ -5,7 +5,7 @@ mod identity;
 mod token;
 
 pub use authority::{Authority, Subject};
-pub use identity::{Identity, Member, certificate_request, member_of};
+pub use identity::{Identity, Member, certificate_request, member_of, request_with};
 pub use token::{Token, new_secret, root_digest};
 
 /// Why a certificate could not be made or read.

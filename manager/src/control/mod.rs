@@ -15,6 +15,7 @@ mod tests;
 
 pub use attach::{Attempt, attach, detach, endpoint_advance};
 pub use network::{find_network, is_emptying, network_create, network_remove};
+pub(crate) use node::newcomer;
 pub use node::{admit, cluster_update, find_node, node_remove, node_update};
 pub use sheet::task_sheet;
 

@@ -12,6 +12,7 @@ use super::in_sequence;
 use crate::{
     ca,
     store::{Tables, Transaction},
+    unlock::UnlockKey,
 };
 
 /// A new member; it is down until its first session.
@@ -22,12 +23,25 @@ pub fn admit(
     description: NodeDescription,
     availability: Availability,
 ) -> Node {
-    let taken: BTreeSet<u32> = tx.tables().nodes().map(|node| node.number).collect();
+    let node = newcomer(tx.tables(), id, role, description, availability);
+    tx.set_node(node.clone());
+    node
+}
+
+/// The object of a node that is not in the tables yet.
+pub(crate) fn newcomer(
+    tables: &Tables,
+    id: NodeId,
+    role: Role,
+    description: NodeDescription,
+    availability: Availability,
+) -> Node {
+    let taken: BTreeSet<u32> = tables.nodes().map(|node| node.number).collect();
     // Fewer nodes than numbers exist, so one is free.
     let number = (1..u32::MAX)
         .find(|number| !taken.contains(number))
         .unwrap_or(u32::MAX);
-    let node = Node {
+    Node {
         id,
         meta: Meta::default(),
         spec: NodeSpec {
@@ -44,9 +58,7 @@ pub fn admit(
         },
         description,
         manager: None,
-    };
-    tx.set_node(node.clone());
-    node
+    }
 }
 
 /// By full id, exact host name, or unique id prefix.
@@ -165,9 +177,9 @@ pub fn cluster_update(
         .ok_or_else(|| Refusal::unavailable("the cluster is not ready; try again in a moment"))?
         .clone();
     in_sequence(version, record.public.meta.version)?;
-    if spec.autolock || rotate.unlock_key {
-        return Err(Refusal::not_implemented(
-            "autolock is not there yet; leave --autolock out",
+    if rotate.unlock_key && !spec.autolock {
+        return Err(Refusal::invalid(
+            "autolock is not turned on, so there is no unlock key to rotate; turn it on with `ovnctl swarm update --autolock=true`",
         ));
     }
     let digest = ca::root_digest(&record.public.root_ca_pem)
@@ -184,6 +196,12 @@ pub fn cluster_update(
     }
     if rotate.manager {
         record.public.join_tokens.manager = token();
+    }
+    if !spec.autolock {
+        record.unlock_key = None;
+    } else if record.unlock_key.is_none() || rotate.unlock_key {
+        let made = UnlockKey::generate();
+        record.unlock_key = Some(made.map_err(|error| Refusal::internal(error.to_string()))?);
     }
     record.public.spec = spec;
     tx.set_cluster(record);

@@ -18,6 +18,7 @@ use crate::{
     raft::{Carrier, Consensus, Peer, WrappingKey},
     store::{ClusterRecord, Store},
     tls::LiveIdentity,
+    unlock::UnlockKey,
 };
 
 /// Name of the network of published ports.
@@ -168,6 +169,12 @@ fn record(
     } else {
         new.address_pools.clone()
     };
+    let unlock_key = if new.spec.autolock {
+        let made = UnlockKey::generate();
+        Some(made.map_err(|error| Refusal::internal(error.to_string()))?)
+    } else {
+        None
+    };
     Ok(ClusterRecord {
         public: Cluster {
             id: subject.cluster.clone(),
@@ -187,6 +194,7 @@ fn record(
         ca_key_pem: authority.key_pem().to_owned(),
         epoch: 1,
         removed: std::collections::BTreeMap::new(),
+        unlock_key,
     })
 }
 

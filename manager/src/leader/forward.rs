@@ -81,7 +81,7 @@ impl Manager {
         }
     }
 
-    async fn ask_leader(&self, ask: ManagerAsk) -> Result<ManagerAnswer, Missing> {
+    pub(super) async fn ask_leader(&self, ask: ManagerAsk) -> Result<ManagerAnswer, Missing> {
         let begun = Instant::now();
         let repeatable = is_repeatable(&ask);
         let mut places = self.place.subscribe();
@@ -216,7 +216,7 @@ impl Manager {
 }
 
 /// Why there is no answer.
-enum Missing {
+pub(super) enum Missing {
     Refused(Refusal),
     NoLeader,
 }

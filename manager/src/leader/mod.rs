@@ -6,8 +6,10 @@ mod forward;
 mod liveness;
 pub(crate) mod loops;
 mod managers;
+mod restore;
 mod roles;
 mod rosters;
+mod sealing;
 mod term;
 mod verbs;
 mod work;
@@ -32,6 +34,8 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+pub use self::restore::{Founder, Restored};
+
 use crate::{
     ca::Identity,
     dispatcher::{PathDesk, Sessions},
@@ -40,6 +44,7 @@ use crate::{
     server::{self, LogDesk, PortDesk},
     store::{Proposer, Store, StoreWriter},
     tls::LiveIdentity,
+    unlock::{self, UnlockKey},
 };
 
 /// File of the log in a manager's folder.
@@ -70,6 +75,8 @@ pub struct NewCluster {
 /// How a manager that is no cluster's first takes up its work.
 pub struct Start {
     pub identity: Arc<LiveIdentity>,
+    /// What the private key is sealed under on disk.
+    pub unlock_key: Option<UnlockKey>,
     pub listen: SocketAddr,
     /// What the others are told; port 0: the bound one.
     pub advertise: SocketAddr,
@@ -126,7 +133,7 @@ impl Manager {
     pub async fn start(folder: &Path, start: Start) -> Result<Arc<Self>, Refusal> {
         let listener = bind(start.listen).await?;
         let internal = |error: &dyn std::fmt::Display| Refusal::internal(error.to_string());
-        let key = WrappingKey::from_node_key(start.identity.current().key_pem().as_bytes());
+        let key = wrapping_key(&start.identity, start.unlock_key.as_ref());
         let (store, writer) = Store::new();
         let lines = Arc::new(Lines::new(Arc::clone(&start.identity)));
         let carrier = Arc::clone(&lines) as Arc<dyn Carrier>;
@@ -163,10 +170,11 @@ impl Manager {
     pub async fn go_alone(
         folder: &Path,
         identity: &LiveIdentity,
+        unlock_key: Option<&UnlockKey>,
         advertise: SocketAddr,
     ) -> Result<(), Refusal> {
+        let key = wrapping_key(identity, unlock_key);
         let identity = identity.current();
-        let key = WrappingKey::from_node_key(identity.key_pem().as_bytes());
         let own = Peer {
             node: identity.member().node.clone(),
             address: Some(advertise),
@@ -345,6 +353,11 @@ impl Manager {
         tasks.shutdown().await;
         self.consensus.shutdown().await;
     }
+}
+
+fn wrapping_key(identity: &LiveIdentity, unlock_key: Option<&UnlockKey>) -> WrappingKey {
+    let secret = unlock::at_rest(identity.current().key_pem(), unlock_key);
+    WrappingKey::from_node_key(secret.as_bytes())
 }
 
 async fn bind(listen: SocketAddr) -> Result<TcpListener, Refusal> {

@@ -4,8 +4,9 @@ use std::time::{Duration, Instant};
 
 use model::{
     Generation, NodeId, Refusal,
-    control::{Answer, Askers, AttachRequest, Attached, Verb},
+    control::{Answer, Askers, AttachRequest, Attached, StateCopy, Verb},
     node::Role,
+    payload::Content,
 };
 
 use super::Manager;
@@ -46,6 +47,13 @@ impl Manager {
                 store.update(change).await?;
                 Ok(Answer::Done)
             }
+            Verb::UnlockKey => {
+                let view = store.view();
+                let key = view.cluster().and_then(|record| record.unlock_key.as_ref());
+                let text = key.map(ToString::to_string).unwrap_or_default();
+                Ok(Answer::UnlockKey(Content(text.into_bytes())))
+            }
+            Verb::ClusterBackup => copy(&store.view()).map(|copy| Answer::State(Box::new(copy))),
             Verb::NodeList => {
                 let view = store.view();
                 Ok(Answer::Nodes(
@@ -253,6 +261,20 @@ impl Manager {
             .unwrap_or_default();
         move |rest: &Rest| over.contains(&rest.released)
     }
+}
+
+/// The whole state as of one moment.
+fn copy(tables: &Tables) -> Result<StateCopy, Refusal> {
+    let cluster = tables
+        .cluster()
+        .ok_or_else(|| Refusal::unavailable("the cluster is not ready; try again in a moment"))?;
+    let state = rmp_serde::to_vec_named(&tables.image())
+        .map_err(|error| Refusal::internal(format!("the state cannot be written: {error}")))?;
+    Ok(StateCopy {
+        cluster: cluster.public.id.clone(),
+        index: tables.index(),
+        state: Content(state),
+    })
 }
 
 fn allowed(caller: &Member, verb: &Verb) -> Result<(), Refusal> {

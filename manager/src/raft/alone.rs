@@ -1,8 +1,10 @@
-//! A cluster that has lost its majority for ever goes on with one manager.
+//! A cluster goes on with one manager: with the state of one that is left, or of an archive.
 
 use std::path::Path;
 
-use openraft::{Entry, EntryPayload, LogId, Membership, SnapshotMeta, StoredMembership, Vote};
+use openraft::{
+    CommittedLeaderId, Entry, EntryPayload, LogId, Membership, SnapshotMeta, StoredMembership, Vote,
+};
 
 use super::{
     ConsensusError, Disk, DiskError, Peer, TypeConfig, WrappingKey,
@@ -23,7 +25,30 @@ pub async fn go_alone(path: &Path, key: &WrappingKey, own: Peer) -> Result<(), C
             "this manager has no state yet: it was never let in".to_owned(),
         ));
     };
-    tables.begin_epoch();
+    tables.begin_epoch(0);
+    // Elections go on from the last term, so that no entry is older than the one before it.
+    found(path, key, own, &tables, last).await
+}
+
+/// Makes the log of a manager whose state is given, and which is the only voter. What lies in
+/// its place is the log until the new one is whole.
+pub async fn from_state(
+    path: &Path,
+    key: &WrappingKey,
+    own: Peer,
+    tables: &Tables,
+) -> Result<(), ConsensusError> {
+    let last = LogId::new(CommittedLeaderId::new(1, 0), tables.index());
+    found(path, key, own, tables, last).await
+}
+
+async fn found(
+    path: &Path,
+    key: &WrappingKey,
+    own: Peer,
+    tables: &Tables,
+    last: LogId<u64>,
+) -> Result<(), ConsensusError> {
     let raft_id = u64::from(rand::random::<u32>()).max(1);
     let voters = vec![[raft_id].into()];
     let membership = Membership::new(voters, std::collections::BTreeMap::from([(raft_id, own)]));
@@ -42,7 +67,6 @@ pub async fn go_alone(path: &Path, key: &WrappingKey, own: Peer) -> Result<(), C
     let disk = Disk::create(&fresh, key, raft_id).await?;
     disk.set_state(SNAPSHOT, &stored).await?;
     disk.set_state(PURGED, &last).await?;
-    // Elections go on from the last term, so that no entry is older than the one before it.
     let vote = Vote::new(last.leader_id.term, raft_id);
     disk.set_state(VOTE, &vote).await?;
     disk.close();

@@ -2,21 +2,22 @@
 
 use std::{path::Path, sync::Arc};
 
-use arc_swap::ArcSwapOption;
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use arc_swap::{ArcSwap, ArcSwapOption};
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, TableError};
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{SealError, WrappingKey, seal::DataKey};
+use super::{SealError, WrappingKey, keys::Keys};
 
 /// Entries by index.
 const LOG: TableDefinition<u64, &[u8]> = TableDefinition::new("log");
 /// Vote, purge mark, snapshot and this voter's number, by name.
 const STATE: TableDefinition<&str, &[u8]> = TableDefinition::new("state");
-/// The data key, wrapped; two of them while the node's key is being replaced.
+/// The data key, wrapped; two of them while the key that it is wrapped under is being replaced.
 const KEYS: TableDefinition<u64, &[u8]> = TableDefinition::new("keys");
+/// Data keys of before, sealed under the present one, until nothing needs them.
+const OLDER: TableDefinition<u64, &[u8]> = TableDefinition::new("older keys");
 
 const RAFT_ID: &str = "raft id";
-const KEY_LEN: usize = 32;
 
 /// Why the log could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -46,14 +47,13 @@ pub struct Disk {
 struct Inner {
     /// Absent once closed: the file's lock goes with it, whoever still has a handle.
     database: ArcSwapOption<Database>,
-    key: DataKey,
-    key_bytes: [u8; KEY_LEN],
+    keys: ArcSwap<Keys>,
     raft_id: u64,
 }
 
 impl Disk {
     pub async fn create(path: &Path, key: &WrappingKey, raft_id: u64) -> Result<Self, DiskError> {
-        let (data_key, key_bytes, wrapped) = key.generate()?;
+        let (data_key, wrapped) = key.generate()?;
         let path = path.to_owned();
         blocking(move || {
             let database = Database::create(&path).map_err(|error| DiskError::Open {
@@ -64,8 +64,7 @@ impl Disk {
             let disk = Self {
                 inner: Arc::new(Inner {
                     database: ArcSwapOption::from_pointee(database),
-                    key: data_key,
-                    key_bytes,
+                    keys: ArcSwap::from_pointee(Keys::new(data_key)),
                     raft_id,
                 }),
             };
@@ -84,42 +83,54 @@ impl Disk {
 
     pub async fn open(path: &Path, key: &WrappingKey) -> Result<Self, DiskError> {
         let file = path.to_owned();
-        let (database, wraps) = blocking(move || {
+        let (database, wraps, older) = blocking(move || {
             let refused = |reason: String| DiskError::Open {
                 path: file.display().to_string(),
                 reason,
             };
             let database = Database::open(&file).map_err(|error| refused(error.to_string()))?;
             let reading = database.begin_read().map_err(DiskError::storage)?;
-            let keys = reading.open_table(KEYS).map_err(DiskError::storage)?;
-            let mut wraps = Vec::new();
-            for row in keys.iter().map_err(DiskError::storage)? {
-                let (_, wrap) = row.map_err(DiskError::storage)?;
-                wraps.push(wrap.value().to_vec());
-            }
-            Ok((database, wraps))
+            let wraps = rows(&reading.open_table(KEYS).map_err(DiskError::storage)?)?;
+            let older = match reading.open_table(OLDER) {
+                Ok(older) => rows(&older)?,
+                Err(TableError::TableDoesNotExist(_)) => Vec::new(),
+                Err(error) => return Err(DiskError::storage(error)),
+            };
+            Ok((database, wraps, older))
         })
         .await?;
-        let (data_key, key_bytes) = wraps
+        let data_key = wraps
             .iter()
             .find_map(|wrap| key.unwrap(wrap).ok())
             .ok_or_else(|| DiskError::Open {
                 path: path.display().to_string(),
-                reason: "it is encrypted under another node key than this node's".to_owned(),
+                reason: "it is encrypted under another key than this node's".to_owned(),
             })?;
+        let mut keys = Keys::new(data_key);
+        for sealed in &older {
+            keys.add_older(sealed)?;
+        }
         let mut inner = Inner {
             database: ArcSwapOption::from_pointee(database),
-            key: data_key,
-            key_bytes,
+            keys: ArcSwap::from_pointee(keys),
             raft_id: 0,
         };
         let sealed = inner
             .read_sealed(RAFT_ID)?
             .ok_or_else(|| DiskError::Decode("the voter's number is missing".to_owned()))?;
-        inner.raft_id = decode(&inner.key.open(RAFT_ID, &sealed)?)?;
-        Ok(Self {
+        inner.raft_id = decode(&inner.keys.load().open(RAFT_ID, &sealed)?)?;
+        let disk = Self {
             inner: Arc::new(inner),
-        })
+        };
+        // A change of keys was broken off, or what it left is done away with now that nobody
+        // writes.
+        if wraps.len() > 1 {
+            disk.rotate(key).await?;
+        }
+        if disk.inner.keys.load().has_older() {
+            disk.in_background(Self::renew).await?;
+        }
+        Ok(disk)
     }
 
     /// Lets go of the file; later reads and writes fail.
@@ -132,8 +143,9 @@ impl Disk {
         self.inner.raft_id
     }
 
+    /// Makes the log open under this key, too.
     pub async fn add_key(&self, key: &WrappingKey) -> Result<(), DiskError> {
-        let wrapped = key.wrap(&self.inner.key_bytes)?;
+        let wrapped = key.wrap(self.inner.keys.load().bytes())?;
         self.in_background(move |disk| {
             disk.write(|batch| {
                 let mut keys = batch.open_table(KEYS)?;
@@ -145,17 +157,67 @@ impl Disk {
         .await
     }
 
-    pub async fn drop_other_keys(&self, key: &WrappingKey) -> Result<(), DiskError> {
-        let wrapped = key.wrap(&self.inner.key_bytes)?;
+    /// From now on the log opens under this key only, and what is written is sealed under a new
+    /// data key. Older records are sealed anew when the log is opened the next time.
+    pub async fn rotate(&self, key: &WrappingKey) -> Result<(), DiskError> {
+        let (data_key, wrapped) = key.generate()?;
+        let next = self.inner.keys.load().followed_by(data_key);
+        let older = next.older()?;
         self.in_background(move |disk| {
             disk.write(|batch| {
                 let mut keys = batch.open_table(KEYS)?;
                 keys.retain(|_, _| false)?;
                 keys.insert(0, wrapped.as_slice())?;
+                let mut table = batch.open_table(OLDER)?;
+                table.retain(|_, _| false)?;
+                for (slot, sealed) in (0..).zip(&older) {
+                    table.insert(slot, sealed.as_slice())?;
+                }
                 Ok(())
-            })
+            })?;
+            // Not before: nothing may be sealed under a key that is not on disk. Who has sealed
+            // under the one before and writes later is read by the older keys.
+            disk.inner.keys.store(Arc::new(next));
+            Ok(())
         })
         .await
+    }
+
+    /// Seals everything under the present key; nobody may write meanwhile.
+    fn renew(&self) -> Result<(), DiskError> {
+        let keys = self.inner.keys.load_full();
+        let reading = self.inner.database()?.begin_read();
+        let reading = reading.map_err(DiskError::storage)?;
+        let (mut log, mut state) = (Vec::new(), Vec::new());
+        let entries = reading.open_table(LOG).map_err(DiskError::storage)?;
+        for row in entries.iter().map_err(DiskError::storage)? {
+            let (index, sealed) = row.map_err(DiskError::storage)?;
+            let name = entry_name(index.value());
+            if let Some(renewed) = keys.renewed(&name, sealed.value()) {
+                log.push((index.value(), renewed?));
+            }
+        }
+        let records = reading.open_table(STATE).map_err(DiskError::storage)?;
+        for row in records.iter().map_err(DiskError::storage)? {
+            let (name, sealed) = row.map_err(DiskError::storage)?;
+            if let Some(renewed) = keys.renewed(name.value(), sealed.value()) {
+                state.push((name.value().to_owned(), renewed?));
+            }
+        }
+        self.write(|batch| {
+            let mut table = batch.open_table(LOG)?;
+            for (index, sealed) in &log {
+                table.insert(index, sealed.as_slice())?;
+            }
+            let mut table = batch.open_table(STATE)?;
+            for (name, sealed) in &state {
+                table.insert(name.as_str(), sealed.as_slice())?;
+            }
+            batch.open_table(OLDER)?.retain(|_, _| false)?;
+            Ok(())
+        })?;
+        self.inner.keys.store(Arc::new(Keys::new(*keys.bytes())));
+        Ok(())
     }
 
     /// Reads a named record.
@@ -163,7 +225,7 @@ impl Disk {
         let Some(sealed) = self.inner.read_sealed(name)? else {
             return Ok(None);
         };
-        decode(&self.inner.key.open(name, &sealed)?).map(Some)
+        decode(&self.inner.keys.load().open(name, &sealed)?).map(Some)
     }
 
     /// Writes a named record and waits for the disk.
@@ -244,10 +306,8 @@ impl Disk {
         let mut entries = Vec::new();
         for row in log.range::<u64>(bounds).map_err(DiskError::storage)? {
             let (index, sealed) = row.map_err(DiskError::storage)?;
-            let plain = self
-                .inner
-                .key
-                .open(&entry_name(index.value()), sealed.value())?;
+            let keys = self.inner.keys.load();
+            let plain = keys.open(&entry_name(index.value()), sealed.value())?;
             entries.push(decode(&plain)?);
         }
         Ok(entries)
@@ -265,13 +325,13 @@ impl Disk {
             return Ok(None);
         };
         let name = entry_name(index.value());
-        decode(&self.inner.key.open(&name, sealed.value())?).map(Some)
+        decode(&self.inner.keys.load().open(&name, sealed.value())?).map(Some)
     }
 
     fn encode<T: Serialize>(&self, name: &str, value: &T) -> Result<Vec<u8>, DiskError> {
         let plain =
             rmp_serde::to_vec_named(value).map_err(|error| DiskError::Decode(error.to_string()))?;
-        Ok(self.inner.key.seal(name, &plain)?)
+        Ok(self.inner.keys.load().seal(name, &plain)?)
     }
 
     fn write(
@@ -308,6 +368,15 @@ impl Inner {
         let sealed = state.get(name).map_err(DiskError::storage)?;
         Ok(sealed.map(|value| value.value().to_vec()))
     }
+}
+
+fn rows(table: &redb::ReadOnlyTable<u64, &[u8]>) -> Result<Vec<Vec<u8>>, DiskError> {
+    let mut values = Vec::new();
+    for row in table.iter().map_err(DiskError::storage)? {
+        let (_, value) = row.map_err(DiskError::storage)?;
+        values.push(value.value().to_vec());
+    }
+    Ok(values)
 }
 
 fn entry_name(index: u64) -> String {

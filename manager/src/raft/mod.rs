@@ -7,6 +7,7 @@ mod alone;
 mod answer;
 mod disk;
 mod election;
+mod keys;
 mod log;
 mod machine;
 mod members;
@@ -29,8 +30,9 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+pub(crate) use self::seal::DataKey;
 pub use self::{
-    alone::go_alone,
+    alone::{from_state, go_alone},
     disk::{Disk, DiskError},
     log::LogStore,
     machine::Machine,
@@ -255,15 +257,15 @@ impl Consensus {
         self.disk.raft_id()
     }
 
-    /// Makes the log readable under another node key as well; the old one works until
-    /// [`Self::drop_other_keys`].
+    /// Makes the log readable under another key as well; the old one works until
+    /// [`Self::rotate`].
     pub async fn add_key(&self, key: &WrappingKey) -> Result<(), DiskError> {
         self.disk.add_key(key).await
     }
 
-    /// From now on the log opens under this node key only.
-    pub async fn drop_other_keys(&self, key: &WrappingKey) -> Result<(), DiskError> {
-        self.disk.drop_other_keys(key).await
+    /// From now on the log opens under this key only, and has another data key.
+    pub async fn rotate(&self, key: &WrappingKey) -> Result<(), DiskError> {
+        self.disk.rotate(key).await
     }
 
     /// Takes a snapshot now, without waiting for it.

@@ -7,7 +7,7 @@ use ring::{
     rand::{SecureRandom, SystemRandom},
 };
 
-const KEY_LEN: usize = 32;
+pub(super) const KEY_LEN: usize = 32;
 
 /// Why something could not be sealed or opened.
 #[derive(Debug, thiserror::Error)]
@@ -25,7 +25,7 @@ pub struct DataKey {
 }
 
 impl DataKey {
-    fn from_bytes(bytes: &[u8; KEY_LEN]) -> Self {
+    pub(crate) fn from_bytes(bytes: &[u8; KEY_LEN]) -> Self {
         let key = UnboundKey::new(&AES_256_GCM, bytes).expect("the key has the cipher's length");
         Self {
             key: LessSafeKey::new(key),
@@ -68,13 +68,14 @@ impl DataKey {
     }
 }
 
-/// Wraps data keys; derived from a node's private key.
+/// Wraps data keys; derived from a node's private key, and from the cluster's unlock key where
+/// there is one.
 pub struct WrappingKey(DataKey);
 
 const WRAPPED: &str = "data key";
 
 impl WrappingKey {
-    /// `private_key`: the node's key as it lies in its file, any encoding.
+    /// What [`crate::unlock::at_rest`] gives.
     pub fn from_node_key(private_key: &[u8]) -> Self {
         let salt = Salt::new(HKDF_SHA256, b"overnet log encryption v1");
         let mut bytes = [0u8; KEY_LEN];
@@ -86,25 +87,24 @@ impl WrappingKey {
     }
 
     /// A new random data key and its wrapped form.
-    pub fn generate(&self) -> Result<(DataKey, [u8; KEY_LEN], Vec<u8>), SealError> {
+    pub fn generate(&self) -> Result<([u8; KEY_LEN], Vec<u8>), SealError> {
         let mut bytes = [0u8; KEY_LEN];
         SystemRandom::new()
             .fill(&mut bytes)
             .map_err(|_| SealError::Random)?;
         let wrapped = self.wrap(&bytes)?;
-        Ok((DataKey::from_bytes(&bytes), bytes, wrapped))
+        Ok((bytes, wrapped))
     }
 
     pub fn wrap(&self, data_key: &[u8; KEY_LEN]) -> Result<Vec<u8>, SealError> {
         self.0.seal(WRAPPED, data_key)
     }
 
-    pub fn unwrap(&self, wrapped: &[u8]) -> Result<(DataKey, [u8; KEY_LEN]), SealError> {
+    pub fn unwrap(&self, wrapped: &[u8]) -> Result<[u8; KEY_LEN], SealError> {
         let bytes = self.0.open(WRAPPED, wrapped)?;
-        let bytes: [u8; KEY_LEN] = bytes
+        bytes
             .try_into()
-            .map_err(|_| SealError::Open(WRAPPED.to_owned()))?;
-        Ok((DataKey::from_bytes(&bytes), bytes))
+            .map_err(|_| SealError::Open(WRAPPED.to_owned()))
     }
 }
 
@@ -123,7 +123,8 @@ mod tests {
     #[test]
     fn a_record_opens_under_its_key_and_name_only() {
         let node = WrappingKey::from_node_key(b"key one");
-        let (data, _, wrapped) = node.generate().expect("random");
+        let (bytes, wrapped) = node.generate().expect("random");
+        let data = DataKey::from_bytes(&bytes);
         let sealed = data.seal("log 7", b"secret").expect("seal");
         assert!(!sealed.windows(6).any(|part| part == b"secret"));
         assert_eq!(data.open("log 7", &sealed).expect("own record"), b"secret");
@@ -133,7 +134,7 @@ mod tests {
         assert!(data.open("log 7", &changed).is_err(), "changed");
         assert!(data.open("log 7", &sealed[..5]).is_err(), "cut");
 
-        let (again, _) = node.unwrap(&wrapped).expect("own wrap");
+        let again = DataKey::from_bytes(&node.unwrap(&wrapped).expect("own wrap"));
         assert_eq!(again.open("log 7", &sealed).expect("same key"), b"secret");
         assert!(
             WrappingKey::from_node_key(b"key two")

@@ -14,6 +14,7 @@ use super::{
     Proposal,
     work::{Work, WorkImage, both},
 };
+use crate::unlock::UnlockKey;
 
 /// The cluster's object with what only managers may see.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +28,9 @@ pub struct ClusterRecord {
     /// epoch).
     #[serde(default)]
     pub removed: BTreeMap<NodeId, i64>,
+    /// Absent while autolock is off.
+    #[serde(default)]
+    pub unlock_key: Option<UnlockKey>,
 }
 
 impl std::fmt::Debug for ClusterRecord {
@@ -283,11 +287,12 @@ impl Tables {
         self.cursors.get(&(network.clone(), subnet)).copied()
     }
 
-    /// What comes from now on is newer than all that was said before, whatever its index.
-    pub fn begin_epoch(&mut self) {
+    /// What comes from now on is newer than all that was said before, whatever its index; the
+    /// epoch is at least the one given.
+    pub fn begin_epoch(&mut self, least: u64) {
         if let Some(record) = &self.cluster {
             let mut record = ClusterRecord::clone(record);
-            record.epoch += 1;
+            record.epoch = record.epoch.saturating_add(1).max(least);
             self.cluster = Some(Arc::new(record));
         }
     }

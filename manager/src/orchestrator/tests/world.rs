@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use model::{
-    ClusterSpec, Endpoint, EndpointId, EndpointOwner, EndpointState, Meta, Network, NetworkId,
-    NetworkSpec, Node, NodeId, NodeSpec, Service, ServiceId, ServiceSpec, Task, TaskId, TaskState,
+    Endpoint, EndpointId, EndpointOwner, EndpointState, Meta, Network, NetworkId, NetworkSpec,
+    Node, NodeId, NodeSpec, Service, ServiceId, ServiceSpec, Task, TaskId, TaskState,
     endpoint::MacAddress,
     node::{Availability, NodeDescription, NodeState, NodeStatus, Role},
     service::{JobStatus, ServiceEndpoint, ServiceMode, UpdateState},
@@ -14,8 +14,9 @@ use model::{
 use super::super::{decide, handover};
 use crate::{
     decision::Decision,
+    example,
     scheduler::constraint,
-    store::{ClusterRecord, Proposal, StoreChange, Tables},
+    store::{Proposal, StoreChange, Tables},
 };
 
 pub const SECOND: i64 = 1_000_000_000;
@@ -54,23 +55,7 @@ impl World {
             vni: 4096,
             subnets: Vec::new(),
         };
-        let cluster = ClusterRecord {
-            public: model::Cluster {
-                id: "cluster".into(),
-                meta: Meta::default(),
-                spec: ClusterSpec::default(),
-                address_pools: Vec::new(),
-                subnet_size: 24,
-                ingress_size: 24,
-                ipv6_pool: "fd00::/48".parse().unwrap(),
-                data_path_port: 4789,
-                root_ca_pem: String::new(),
-                join_tokens: model::cluster::JoinTokens::default(),
-            },
-            ca_key_pem: String::new(),
-            epoch: 1,
-            removed: BTreeMap::new(),
-        };
+        let cluster = example::cluster_record();
         world.apply(vec![
             StoreChange::SetCluster(Box::new(cluster)),
             StoreChange::SetNetwork(Box::new(network)),

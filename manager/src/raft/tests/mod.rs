@@ -114,11 +114,51 @@ async fn what_was_answered_survives_a_restart_with_and_without_snapshot() {
     let ((consensus, store), writer) = again;
     let consensus = run(consensus, &store, writer);
     consensus.add_key(&other).await.expect("a second key");
-    consensus.drop_other_keys(&other).await.expect("one key");
+    consensus.rotate(&other).await.expect("one key");
+    // What was written before and what comes after are read again, twice.
+    let write = store.update(move |tx| {
+        tx.set_node(node(21));
+        Ok(())
+    });
+    write.await.expect("committed");
     consensus.shutdown().await;
     drop((consensus, store));
 
-    open_when_released(&path, &other).await;
+    for _ in 0..2 {
+        let ((consensus, store), _writer) = open_when_released(&path, &other).await;
+        assert_eq!(store.view().nodes().count(), 21);
+        consensus.shutdown().await;
+        drop((consensus, store));
+    }
+    let late = disk_when_released(&path, &key()).await.err();
+    let late = late.expect("the old key");
+    assert!(late.contains("another key"), "{late}");
+
+    // A change that was broken off opens under both, and is completed by the next start.
+    let disk = disk_when_released(&path, &other).await.expect("the key");
+    disk.add_key(&key()).await.expect("a second key");
+    disk.close();
+    drop(disk);
+    let disk = disk_when_released(&path, &key()).await;
+    drop(disk.expect("the next key"));
+    let late = disk_when_released(&path, &other).await.err();
+    assert!(late.expect("the old key").contains("another key"));
+}
+
+async fn disk_when_released(path: &Path, key: &WrappingKey) -> Result<Disk, String> {
+    let deadline = std::time::Instant::now() + Duration::from_secs(10);
+    loop {
+        match Disk::open(path, key)
+            .await
+            .map_err(|error| error.to_string())
+        {
+            Err(error) if error.contains("already open") => {
+                assert!(std::time::Instant::now() < deadline, "{error}");
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            opened => return opened,
+        }
+    }
 }
 
 /// The last handle of a file goes when the stopped Raft's tasks have ended.
