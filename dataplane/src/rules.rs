@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     desired::{Desired, NetworkKind},
     dns,
-    view::{Table, bridge_name, tag},
+    view::{Table, tag},
 };
 
 /// Our tables; each is replaced as a whole.
@@ -345,17 +345,38 @@ pub fn host(desired: &Desired) -> Option<Ruleset> {
         raw_in.push(vec![Part::UdpTo(port), Part::Notrack]);
         raw_out.push(vec![Part::UdpTo(port), Part::Notrack]);
     }
+    // Our devices, by the beginning of their name, and those whose name a user chose.
+    let (mut arrivals, mut departures) = (vec![Part::InOurs], vec![Part::OutOurs]);
+    let mut bridges = false;
     for (id, network) in &desired.networks {
-        let NetworkKind::Bridge { masquerade, .. } = network.kind else {
+        let NetworkKind::Bridge {
+            masquerade,
+            isolated,
+            internal,
+            device: named,
+        } = &network.kind
+        else {
             continue;
         };
-        let device = bridge_name(&tag(id));
-        forward.push(vec![
-            Part::In(device.clone()),
-            Part::Out(device.clone()),
-            Part::Accept,
-        ]);
-        if masquerade {
+        bridges = true;
+        let device = network.bridge(id);
+        if *internal {
+            let outward = [Part::In(device.clone()), Part::NotOut(device.clone())];
+            forward.push([&outward[..], &[Part::Count, Part::Drop]].concat());
+        }
+        // What its ports may not do directly they may not do by way of the gateway either.
+        if !isolated {
+            forward.push(vec![
+                Part::In(device.clone()),
+                Part::Out(device.clone()),
+                Part::Accept,
+            ]);
+        }
+        if named.is_some() {
+            arrivals.push(Part::In(device.clone()));
+            departures.push(Part::Out(device.clone()));
+        }
+        if *masquerade && !internal {
             for subnet in &network.subnets {
                 let family = if subnet.subnet.is_ipv6() {
                     Part::Ipv6
@@ -371,16 +392,20 @@ pub fn host(desired: &Desired) -> Option<Ruleset> {
             }
         }
     }
-    if !forward.is_empty() {
+    if bridges {
         // These addresses are let through to our bridges for this host's own programs only.
-        for part in [Part::To(loopback()), Part::From(loopback())] {
-            raw_in.push(vec![Part::InOurs, Part::Ipv4, part, Part::Drop]);
+        for arrival in arrivals {
+            for part in [Part::To(loopback()), Part::From(loopback())] {
+                raw_in.push(vec![arrival.clone(), Part::Ipv4, part, Part::Drop]);
+            }
         }
         // Networks do not reach each other, and nobody outside opens a connection into them.
-        forward.push(vec![Part::OutOurs, Part::Established, Part::Accept]);
-        // But to a port that was published.
-        forward.push(vec![Part::OutOurs, Part::Translated, Part::Accept]);
-        forward.push(vec![Part::OutOurs, Part::Count, Part::Drop]);
+        for departure in departures {
+            forward.push(vec![departure.clone(), Part::Established, Part::Accept]);
+            // But to a port that was published.
+            forward.push(vec![departure.clone(), Part::Translated, Part::Accept]);
+            forward.push(vec![departure, Part::Count, Part::Drop]);
+        }
     }
     let chain = |name: &str, kind: &str, hook, priority, rules: Vec<Vec<Part>>| {
         (!rules.is_empty()).then(|| Chain {

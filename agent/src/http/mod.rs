@@ -59,7 +59,7 @@ pub use self::{
     bus::EventBus,
     dataplane::Sight,
     metrics::serve_metrics,
-    state::{AppState, HostEndpoint, HostNetwork, HostNetworks, unexpected},
+    state::{AppState, HostEndpoint, HostNetworks, unexpected},
     traffic::{TunnelEnd, TunnelReading},
     visualizer::Visualizer,
 };
