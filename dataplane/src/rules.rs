@@ -484,3 +484,59 @@ pub fn octets(address: &IpAddr) -> Vec<u8> {
         IpAddr::V6(address) => address.octets().to_vec(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::desired::{Network, Subnet};
+
+    fn forward(internal: bool, isolated: bool, device: Option<&str>) -> Vec<String> {
+        let mut desired = Desired::default();
+        let network = Network {
+            name: "red".into(),
+            kind: NetworkKind::Bridge {
+                masquerade: true,
+                isolated,
+                internal,
+                device: device.map(str::to_owned),
+            },
+            subnets: vec![Subnet {
+                subnet: "10.9.0.0/24".parse().unwrap(),
+                gateway: "10.9.0.1".parse().unwrap(),
+            }],
+            mtu: None,
+        };
+        desired.networks.insert("red".into(), network);
+        let table = host(&desired).unwrap().table();
+        assert_eq!(table.chains.contains_key("egress"), !internal);
+        let name = desired.networks["red"].bridge("red");
+        let rules = table.chains["forward"].iter();
+        rules.map(|rule| rule.replace(&name, "B")).collect()
+    }
+
+    #[test]
+    fn bridges_are_apart_and_internal_ones_closed() {
+        let known = |device: &str| {
+            [
+                "ct state established,related accept",
+                "ct status dnat accept",
+                "counter drop",
+            ]
+            .map(|end| format!("oifname {device} {end}"))
+        };
+        let between = || vec!["iifname B oifname B accept".to_owned()];
+        let closed = || vec!["iifname B oifname != B counter drop".to_owned()];
+        let ours = known("ovtb*").to_vec();
+        let with = |parts: [Vec<String>; 2]| parts.concat();
+        assert_eq!(forward(false, false, None), with([between(), ours.clone()]));
+        assert_eq!(forward(false, true, None), ours);
+        assert_eq!(
+            forward(true, false, None),
+            [closed(), between(), ours.clone()].concat()
+        );
+        assert_eq!(
+            forward(false, false, Some("br-red")),
+            [between(), ours, known("B").to_vec()].concat()
+        );
+    }
+}

@@ -324,7 +324,8 @@ fn network(number: u8) -> impl Strategy<Value = (String, Network)> {
         masquerade,
         isolated,
         internal,
-        device: internal.then(|| "br-red".to_owned()),
+        // As its name.
+        device: Some("br-red".to_owned()),
     };
     let vni = 4096 + u32::from(number);
     let kind = match number {

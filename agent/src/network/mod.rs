@@ -270,8 +270,10 @@ impl Network for Networks {
             if let Err(error) = self.keep(&record) {
                 tracing::warn!(%error, "the network of a started container");
             }
-            // A task's names wait for the manager's word.
-            if record.endpoints.iter().all(|given| given.task) {
+            // A task's names wait for the manager's word, and who has none needs no step.
+            let named = |one: &ConnectedEndpoint| !one.dns_names.is_empty();
+            let own = record.endpoints.iter().all(|given| !given.task);
+            if !own || !record.connected.endpoints.iter().any(named) {
                 return;
             }
             let steps = self.sandbox_step(&inner, &record).into_iter().collect();
