@@ -30,6 +30,7 @@ mod sources;
 pub mod spec;
 mod stop;
 pub mod streams;
+mod update;
 pub mod view;
 mod volumes;
 
