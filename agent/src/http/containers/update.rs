@@ -7,10 +7,11 @@ use axum::{
     routing::post,
 };
 use model::Refusal;
-use runtime::engine::{Resources, Update};
+use runtime::engine::{HostSpec, Resources, RestartPolicy, Update};
+use serde_json::{Value, json};
 
 use super::create::{filled, limit, refuse_if, restart, text};
-use crate::http::{Answer, AppState, Given, json};
+use crate::http::{Answer, AppState, Given, json as answer};
 
 pub(super) fn routes() -> Router<AppState> {
     Router::new().route("/containers/{id}/update", post(update))
@@ -23,7 +24,7 @@ async fn update(
 ) -> Answer {
     let update = read(body)?;
     state.engine.update(&id, update).await?;
-    Ok(json(&ContainerUpdateResponse {
+    Ok(answer(&ContainerUpdateResponse {
         warnings: Some(Vec::new()),
     }))
 }
@@ -115,9 +116,51 @@ fn read(body: ContainerUpdateBody) -> Result<Update, Refusal> {
     })
 }
 
+/// Writes what holds now over a `HostConfig` as it was given once, where that says otherwise.
+pub(super) fn show(given: &mut Value, host: &HostSpec) {
+    let limits = &host.resources;
+    for (name, now) in [
+        ("Memory", limits.memory),
+        ("MemoryReservation", limits.memory_reservation),
+        ("MemorySwap", limits.memory_swap),
+        ("NanoCpus", limits.nano_cpus),
+        ("CpuShares", limits.cpu_shares),
+        ("CpuPeriod", limits.cpu_period),
+        ("CpuQuota", limits.cpu_quota),
+        ("PidsLimit", limits.pids_limit),
+        ("BlkioWeight", i64::from(limits.blkio_weight)),
+    ] {
+        let shown = given[name].as_i64().unwrap_or(0);
+        // Docker has two words for no limit of processes.
+        let same = shown == now || (name == "PidsLimit" && shown <= 0 && now <= 0);
+        if !same {
+            given[name] = now.into();
+        }
+    }
+    for (name, now) in [
+        ("CpusetCpus", &limits.cpuset_cpus),
+        ("CpusetMems", &limits.cpuset_mems),
+    ] {
+        if given[name].as_str().unwrap_or_default() != now {
+            given[name] = now.as_str().into();
+        }
+    }
+    let (name, tries) = match host.restart {
+        RestartPolicy::No => ("no", 0),
+        RestartPolicy::Always => ("always", 0),
+        RestartPolicy::UnlessStopped => ("unless-stopped", 0),
+        RestartPolicy::OnFailure(tries) => ("on-failure", tries),
+    };
+    let shown = &mut given["RestartPolicy"];
+    let word = shown["Name"].as_str().unwrap_or_default();
+    let word = if word.is_empty() { "no" } else { word };
+    if (word, shown["MaximumRetryCount"].as_u64().unwrap_or(0)) != (name, u64::from(tries)) {
+        *shown = json!({"Name": name, "MaximumRetryCount": tries});
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use runtime::engine::RestartPolicy;
 
     use super::*;
 
@@ -143,6 +186,24 @@ mod tests {
         let read = of(body).unwrap();
         assert_eq!(read.pids_limit, Some(-1));
         assert_eq!(read.restart, Some(RestartPolicy::OnFailure(3)));
+    }
+
+    #[test]
+    fn what_holds_now_is_shown() {
+        let mut host = HostSpec::default();
+        let given = json!({"Memory": 0, "PidsLimit": -1, "CpusetCpus": "", "RestartPolicy": {"Name": "", "MaximumRetryCount": 0},
+            "CpuShares": null});
+        let mut shown = given.clone();
+        show(&mut shown, &host);
+        assert_eq!(shown, given, "nothing was changed");
+        host.resources.memory = 64 << 20;
+        host.resources.cpuset_cpus = "0".into();
+        host.restart = RestartPolicy::OnFailure(3);
+        show(&mut shown, &host);
+        assert_eq!(shown["Memory"], 64 << 20);
+        assert_eq!(shown["CpusetCpus"], "0");
+        let policy = json!({"Name": "on-failure", "MaximumRetryCount": 3});
+        assert_eq!(shown["RestartPolicy"], policy);
     }
 
     #[test]
