@@ -24,6 +24,7 @@ mod logs;
 mod machine;
 mod mount_points;
 mod networks;
+mod pack;
 mod record;
 mod run;
 mod sources;

@@ -131,8 +131,11 @@ fn read_request(
     Ok((spec, warnings))
 }
 
-/// `linux[/ARCHITECTURE]`, and it must be this host's.
-fn check_platform(platform: &str) -> Result<(), Refusal> {
+/// `linux[/ARCHITECTURE]`, and it must be this host's; empty: any.
+pub(super) fn check_platform(platform: &str) -> Result<(), Refusal> {
+    if platform.is_empty() {
+        return Ok(());
+    }
     let mut parts = platform.split('/');
     let os = parts.next().unwrap_or_default();
     let machine = std::env::consts::ARCH;
