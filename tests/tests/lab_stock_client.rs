@@ -99,6 +99,16 @@ fn images_are_imported(host: &Host) {
         let said = host.docker(words).failed();
         assert!(said.contains(says), "{said}");
     }
+    // The same with our own words.
+    let kept = host.dir().join("kept.tar");
+    let kept = kept.to_str().unwrap();
+    host.ctl(["export", "-o", kept, "files"]).ok();
+    let words = ["import", "-c", "CMD cat /etc/mine", kept, "mine:4"];
+    let id = host.ctl(words).ok();
+    assert!(id.contains("sha256:"), "{id}");
+    assert_eq!(host.ctl(["run", "--rm", "mine:4"]).ok(), "a");
+    let changed = host.ctl(["diff", "files"]).ok();
+    assert!(changed.contains("A /etc/mine"), "{changed}");
     let said = host.docker(["commit", "files", "mine:3"]).failed();
     assert!(said.contains("import --change"), "{said}");
 }

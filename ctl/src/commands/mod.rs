@@ -1,5 +1,6 @@
 //! One file a group of commands: flags, calls, output.
 
+pub mod archive;
 pub mod cluster;
 pub mod completion;
 pub mod config;

@@ -60,7 +60,7 @@ fn instruction(config: &mut Map<String, Value>, line: &str) -> Result<(), Refusa
             }
         }
         "EXPOSE" => {
-            let entry = config.entry("ExposedPorts").or_insert_with(|| json!([]));
+            let entry = config.entry("ExposedPorts").or_insert_with(|| json!({}));
             for port in rest.split_whitespace() {
                 let (number, protocol) = port.split_once('/').unwrap_or((port, "tcp"));
                 let fine = number.parse::<u16>().is_ok_and(|number| number != 0)
@@ -68,14 +68,14 @@ fn instruction(config: &mut Map<String, Value>, line: &str) -> Result<(), Refusa
                 if !fine {
                     return Err(wrong("write a port as 80 or 53/udp"));
                 }
-                add(entry, format!("{number}/{protocol}"));
+                entry[format!("{number}/{protocol}")] = json!({});
             }
         }
         "VOLUME" => {
             let words = || rest.split_whitespace().map(str::to_owned).collect();
-            let entry = config.entry("Volumes").or_insert_with(|| json!([]));
+            let entry = config.entry("Volumes").or_insert_with(|| json!({}));
             for path in list(rest).unwrap_or_else(words) {
-                add(entry, path);
+                entry[path] = json!({});
             }
         }
         "USER" => {
@@ -100,17 +100,6 @@ fn instruction(config: &mut Map<String, Value>, line: &str) -> Result<(), Refusa
         }
     }
     Ok(())
-}
-
-/// A set in the configuration is written as a list or as an object without values.
-fn add(set: &mut Value, name: String) {
-    match set {
-        Value::Object(map) => {
-            map.insert(name, json!({}));
-        }
-        Value::Array(list) if !list.contains(&json!(name)) => list.push(json!(name)),
-        _ => {}
-    }
 }
 
 /// The exec form.
