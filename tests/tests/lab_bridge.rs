@@ -90,6 +90,7 @@ fn a_host_alone_has_networks_of_its_own() {
     networks_are_apart(&lab, &host);
     ports_lead_into_them(&lab, &host);
     options_are_followed(&host);
+    ipv6_leads_in_and_out(&lab, &host);
     they_come_and_go_with_running_containers(&host);
     they_outlive_the_daemon(&lab, &host);
     they_are_removed(&host);
@@ -302,6 +303,39 @@ fn options_are_followed(host: &Host) {
     assert_eq!(port, "127.0.0.1:8083");
     docker(host, "rm -f bound1");
     docker(host, "network rm bound");
+}
+
+fn ipv6_leads_in_and_out(lab: &Lab, host: &Host) {
+    docker(host, "network create --ipv6 --subnet fd00:5::/64 six");
+    docker(
+        host,
+        &format!("run -d --name six1 --network six -p 8084:8080 {ECHO}"),
+    );
+    let target = format!("[{}]:8084", host.member().address6());
+    wait::until(&target, LIMIT, || {
+        let said = from_outside(lab, &target);
+        let fine = !said.is_empty() && !said.contains("failed");
+        fine.then_some(()).ok_or(said)
+    });
+    let registry = lab.host("registry").member().address6();
+    let url = format!("http://[{registry}]:5000/v2/");
+    let words = [
+        "curl",
+        "-s",
+        "-m",
+        "2",
+        "-o",
+        "/dev/null",
+        "--noproxy",
+        "*",
+        &url,
+    ];
+    assert!(
+        within(host, "six1", &words).success(),
+        "by way of this host"
+    );
+    docker(host, "rm -f six1");
+    docker(host, "network rm six");
 }
 
 fn they_come_and_go_with_running_containers(host: &Host) {
