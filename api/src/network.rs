@@ -179,17 +179,17 @@ impl CreateRequest {
         let name = &self.name;
         let refuse = |what: &str| Err(Refusal::invalid(format!("network {name}: {what}")));
         let driver = self.driver().to_owned();
-        let (own, other) = if driver == "overlay" {
-            ("swarm", "local")
+        let (own, other, instead) = if driver == "overlay" {
+            ("swarm", "local", "bridge")
         } else {
-            ("local", "swarm")
+            ("local", "swarm", "overlay")
         };
         match self.scope.as_str() {
             "" => {}
             scope if scope == own => {}
             scope if scope == other => {
                 return refuse(&format!(
-                    "driver {driver} makes networks of scope {own}; leave out --scope {other}"
+                    "driver {driver} makes networks of scope {own}; leave out scope {other}, or use the driver {instead}"
                 ));
             }
             other => return refuse(&format!("scope {other:?} is neither local nor swarm")),
@@ -468,6 +468,11 @@ mod tests {
                 r#"{"Name":"n","Scope":"local","Driver":"overlay"}"#,
                 400,
                 "scope",
+            ),
+            (
+                r#"{"Name":"n","Scope":"swarm","Driver":"bridge"}"#,
+                400,
+                "use the driver overlay",
             ),
             (r#"{"Name":"n","ConfigOnly":true}"#, 501, "config-only"),
             (
