@@ -9,8 +9,13 @@ use std::{
 use ipnetwork::IpNetwork;
 use model::{node::NodeDescription, task::GenericResource};
 
-/// Devices of ours start so; their routes are not the host's.
+/// Devices of ours start so; of them only bridges have routes of the host's.
 const OUR_DEVICES: &str = "ovt";
+const OUR_BRIDGES: &str = "ovtb";
+
+fn is_foreign(device: &str) -> bool {
+    !device.starts_with(OUR_DEVICES) || device.starts_with(OUR_BRIDGES)
+}
 
 /// What only the host's owner knows of it.
 #[derive(Debug, Clone, Default)]
@@ -55,7 +60,7 @@ pub fn memory_bytes() -> i64 {
         .map_or(0, |kib| kib.saturating_mul(1024))
 }
 
-/// Prefixes this host routes over devices that are not ours, default routes left out.
+/// Prefixes this host routes, those of its local networks too, default routes left out.
 pub fn routes() -> Vec<IpNetwork> {
     let mut routes = std::fs::read_to_string("/proc/net/route")
         .map(|text| parse_ipv4(&text))
@@ -77,7 +82,7 @@ fn parse_ipv4(text: &str) -> Vec<IpNetwork> {
         .filter_map(|line| {
             let fields: Vec<&str> = line.split_whitespace().collect();
             let (device, destination, mask) = (fields.first()?, fields.get(1)?, fields.get(7)?);
-            if device.starts_with(OUR_DEVICES) {
+            if !is_foreign(device) {
                 return None;
             }
             let address = |hex: &str| {
@@ -101,7 +106,7 @@ fn parse_ipv6(text: &str) -> Vec<IpNetwork> {
         .filter_map(|line| {
             let fields: Vec<&str> = line.split_whitespace().collect();
             let (destination, length, device) = (fields.first()?, fields.get(1)?, fields.last()?);
-            if device.starts_with(OUR_DEVICES) || *device == "lo" {
+            if !is_foreign(device) || *device == "lo" {
                 return None;
             }
             let address = Ipv6Addr::from(u128::from_str_radix(destination, 16).ok()?);
@@ -115,6 +120,13 @@ fn parse_ipv6(text: &str) -> Vec<IpNetwork> {
                 .flatten()
         })
         .collect()
+}
+
+/// The names of the host's network devices.
+pub fn devices() -> Vec<String> {
+    let text = std::fs::read_to_string("/proc/net/dev").unwrap_or_default();
+    let rows = text.lines().filter_map(|line| line.split_once(':'));
+    rows.map(|(name, _)| name.trim().to_owned()).collect()
 }
 
 /// The host's resolver settings that containers follow.
@@ -161,7 +173,7 @@ mod tests {
         let text = "Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\tMTU\tWindow\tIRTT\n\
             eth0\t00000000\t0100000A\t0003\t0\t0\t0\t00000000\t0\t0\t0\n\
             eth0\t0000000A\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0\n\
-            ovtb1\t000011AC\t00000000\t0001\t0\t0\t0\t0000FFFF\t0\t0\t0\n";
+            ovtg1\t000011AC\t00000000\t0001\t0\t0\t0\t0000FFFF\t0\t0\t0\n";
         assert_eq!(
             parse_ipv4(text),
             ["10.0.0.0/24".parse::<IpNetwork>().unwrap()]

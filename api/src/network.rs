@@ -173,16 +173,24 @@ impl CreateRequest {
         }
     }
 
-    /// What the cluster is asked for. Refused, naming the option: what no overlay network has.
+    /// What is asked for, of the cluster (driver overlay) or of this host. Refused, naming the
+    /// option: what no network has.
     pub fn to_spec(self) -> Result<NetworkSpec, Refusal> {
         let name = &self.name;
         let refuse = |what: &str| Err(Refusal::invalid(format!("network {name}: {what}")));
+        let driver = self.driver().to_owned();
+        let (own, other, instead) = if driver == "overlay" {
+            ("swarm", "local", "bridge")
+        } else {
+            ("local", "swarm", "overlay")
+        };
         match self.scope.as_str() {
-            "" | "swarm" => {}
-            "local" => {
-                return refuse(
-                    "driver overlay makes networks of scope swarm; leave out --scope local",
-                );
+            "" => {}
+            scope if scope == own => {}
+            scope if scope == other => {
+                return refuse(&format!(
+                    "driver {driver} makes networks of scope {own}; leave out scope {other}, or use the driver {instead}"
+                ));
             }
             other => return refuse(&format!("scope {other:?} is neither local nor swarm")),
         }
@@ -197,7 +205,7 @@ impl CreateRequest {
             )));
         }
         if self.enable_ipv4 == Some(false) {
-            return refuse("an overlay network always has IPv4; leave out --ipv4=false");
+            return refuse("a network always has IPv4; leave out --ipv4=false");
         }
         let ipam = self.ipam.unwrap_or_default();
         let config = ipam
@@ -206,11 +214,7 @@ impl CreateRequest {
             .map(|entry| entry.to_model(name))
             .collect::<Result<_, _>>()?;
         Ok(NetworkSpec {
-            driver: if self.driver.is_empty() {
-                "overlay".to_owned()
-            } else {
-                self.driver
-            },
+            driver,
             labels: self.labels,
             options: self.options,
             internal: self.internal,
@@ -230,6 +234,22 @@ impl CreateRequest {
 }
 
 impl IpamConfig {
+    fn of_subnet(subnet: &network::Subnet) -> Self {
+        let reserved = subnet.aux_addresses.iter();
+        Self {
+            subnet: subnet.subnet.to_string(),
+            ip_range: if subnet.range == subnet.subnet {
+                String::new()
+            } else {
+                subnet.range.to_string()
+            },
+            gateway: subnet.gateway.to_string(),
+            auxiliary_addresses: reserved
+                .map(|(name, ip)| (name.clone(), ip.to_string()))
+                .collect(),
+        }
+    }
+
     /// Reads the addresses, refusing the first one that is none.
     pub fn to_model(&self, network: &str) -> Result<network::IpamConfig, Refusal> {
         fn parse<T: std::str::FromStr>(
@@ -280,17 +300,34 @@ impl IpamConfig {
 impl NetworkView {
     /// A cluster network without its containers.
     pub fn of_cluster(network: &Network) -> Self {
-        let spec = &network.spec;
-        let mut options = spec.options.clone();
+        let mut view = Self::of_spec(&network.spec, &network.subnets);
+        view.id = network.id.to_string();
+        view.created = timestamp::rfc3339(network.meta.created_at);
+        "swarm".clone_into(&mut view.scope);
         // Docker shows the VNIs that were chosen where the user would have named them.
-        options
+        view.options
             .entry(network::OPTION_VNI_LIST.to_owned())
             .or_insert_with(|| network.vni.to_string());
+        view
+    }
+
+    /// A network that only one host knows, without its containers.
+    pub fn of_local(
+        id: &str,
+        created_at: i64,
+        spec: &NetworkSpec,
+        subnets: &[network::Subnet],
+    ) -> Self {
+        let mut view = Self::of_spec(spec, subnets);
+        id.clone_into(&mut view.id);
+        view.created = timestamp::rfc3339(created_at);
+        "local".clone_into(&mut view.scope);
+        view
+    }
+
+    fn of_spec(spec: &NetworkSpec, subnets: &[network::Subnet]) -> Self {
         Self {
             name: spec.name.clone(),
-            id: network.id.to_string(),
-            created: timestamp::rfc3339(network.meta.created_at),
-            scope: "swarm".to_owned(),
             driver: spec.driver.clone(),
             enable_ipv4: true,
             enable_ipv6: spec.ipv6,
@@ -301,35 +338,14 @@ impl NetworkView {
                     spec.ipam_driver.clone()
                 },
                 options: (!spec.ipam_options.is_empty()).then(|| spec.ipam_options.clone()),
-                config: network
-                    .subnets
-                    .iter()
-                    .map(|subnet| IpamConfig {
-                        subnet: subnet.subnet.to_string(),
-                        ip_range: if subnet.range == subnet.subnet {
-                            String::new()
-                        } else {
-                            subnet.range.to_string()
-                        },
-                        gateway: subnet.gateway.to_string(),
-                        auxiliary_addresses: subnet
-                            .aux_addresses
-                            .iter()
-                            .map(|(name, ip)| (name.clone(), ip.to_string()))
-                            .collect(),
-                    })
-                    .collect(),
+                config: subnets.iter().map(IpamConfig::of_subnet).collect(),
             },
             internal: spec.internal,
             attachable: spec.attachable,
             ingress: spec.ingress,
-            config_from: ConfigFrom::default(),
-            config_only: false,
-            containers: None,
-            options,
+            options: spec.options.clone(),
             labels: spec.labels.clone(),
-            peers: Vec::new(),
-            services: None,
+            ..Self::default()
         }
     }
 }
@@ -452,6 +468,11 @@ mod tests {
                 r#"{"Name":"n","Scope":"local","Driver":"overlay"}"#,
                 400,
                 "scope",
+            ),
+            (
+                r#"{"Name":"n","Scope":"swarm","Driver":"bridge"}"#,
+                400,
+                "use the driver overlay",
             ),
             (r#"{"Name":"n","ConfigOnly":true}"#, 501, "config-only"),
             (

@@ -7,9 +7,9 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgAction, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::commands::{
-    cluster, completion, config, container, copy, doctor, events, exec, image, info, inspect,
-    lifecycle, logs, network, node, ps, pull, registry, run, secret, service, stack, stats, swarm,
-    system, visualizer, volume,
+    archive, cluster, completion, config, container, copy, doctor, events, exec, image, info,
+    inspect, lifecycle, logs, network, node, ps, pull, registry, run, secret, service, stack,
+    stats, swarm, system, visualizer, volume,
 };
 use crate::failure::Failure;
 use crate::flags::boolean;
@@ -52,17 +52,20 @@ pub enum Top {
     Container(Box<container::ContainerCommand>),
     Cp(copy::CopyArgs),
     Create(Box<run::CreateArgs>),
+    Diff(archive::DiffArgs),
     Doctor(doctor::DoctorArgs),
     Events(events::EventsArgs),
     Exec(exec::ExecArgs),
+    Export(archive::ExportArgs),
     History(image::HistoryArgs),
     #[command(subcommand)]
     Image(image::ImageCommand),
     Images(image::LsArgs),
+    Import(archive::ImportArgs),
     Info(info::InfoArgs),
     Inspect(inspect::InspectArgs),
     Kill(lifecycle::KillArgs),
-    Load(image::LoadArgs),
+    Load(archive::LoadArgs),
     Login(registry::LoginArgs),
     Logout(registry::LogoutArgs),
     Logs(logs::LogsArgs),
@@ -84,7 +87,7 @@ pub enum Top {
     Rm(lifecycle::RmArgs),
     Rmi(image::RmArgs),
     Run(Box<run::RunArgs>),
-    Save(image::SaveArgs),
+    Save(archive::SaveArgs),
     #[command(subcommand)]
     Secret(secret::SecretCommand),
     #[command(subcommand)]
@@ -291,16 +294,19 @@ pub async fn dispatch(session: &Session, command: Top) -> Result<(), Failure> {
         Top::Container(inner) => container::dispatch(session, *inner).await,
         Top::Cp(args) => copy::copy(session, args).await,
         Top::Create(args) => run::create(session, *args).await,
+        Top::Diff(args) => archive::diff(session, args).await,
         Top::Doctor(args) => doctor::doctor(session, args).await,
         Top::Events(args) => events::events(session, args).await,
         Top::Exec(args) => exec::exec(session, args).await,
+        Top::Export(args) => archive::export(session, args).await,
         Top::History(args) => image::history(session, args).await,
         Top::Image(inner) => image::run(session, inner).await,
         Top::Images(args) => image::ls(session, args).await,
+        Top::Import(args) => archive::import(session, args).await,
         Top::Info(args) => info::info(session, args).await,
         Top::Inspect(args) => inspect::inspect(session, args).await,
         Top::Kill(args) => lifecycle::kill(session, args).await,
-        Top::Load(args) => image::load(session, args).await,
+        Top::Load(args) => archive::load(session, args).await,
         Top::Login(args) => registry::login(session, args).await,
         Top::Logout(args) => registry::logout(session, args),
         Top::Logs(args) => logs::logs(session, args).await,
@@ -317,7 +323,7 @@ pub async fn dispatch(session: &Session, command: Top) -> Result<(), Failure> {
         Top::Rm(args) => lifecycle::rm(session, args).await,
         Top::Rmi(args) => image::rm(session, args).await,
         Top::Run(args) => run::run(session, *args).await,
-        Top::Save(args) => image::save(session, args).await,
+        Top::Save(args) => archive::save(session, args).await,
         Top::Secret(inner) => secret::run(session, inner).await,
         Top::Service(inner) => service::run(session, inner).await,
         Top::Stack(inner) => stack::run(session, inner).await,

@@ -10,6 +10,8 @@ use std::{
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
+use crate::view::{bridge_name, tag};
+
 /// The whole wish of one host.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -79,7 +81,27 @@ pub enum NetworkKind {
         masquerade: bool,
         /// Keep the bridge's ports from reaching each other.
         isolated: bool,
+        /// Nothing goes out of it or comes in, but from this host's own programs.
+        #[serde(default)]
+        internal: bool,
+        /// The bridge's name as a device; absent: one of ours.
+        #[serde(default)]
+        device: Option<String>,
     },
+}
+
+impl Network {
+    /// The name of its bridge, `id` being the network's.
+    pub fn bridge(&self, id: &str) -> String {
+        match &self.kind {
+            NetworkKind::Bridge {
+                device: Some(name), ..
+            } => name.clone(),
+            NetworkKind::Bridge { device: None, .. } | NetworkKind::Overlay { .. } => {
+                bridge_name(&tag(id))
+            }
+        }
+    }
 }
 
 /// One container's network namespace.

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     desired::{Desired, NetworkKind},
     dns,
-    view::{Table, bridge_name, tag},
+    view::{Table, tag},
 };
 
 /// Our tables; each is replaced as a whole.
@@ -345,17 +345,38 @@ pub fn host(desired: &Desired) -> Option<Ruleset> {
         raw_in.push(vec![Part::UdpTo(port), Part::Notrack]);
         raw_out.push(vec![Part::UdpTo(port), Part::Notrack]);
     }
+    // Our devices, by the beginning of their name, and those whose name a user chose.
+    let (mut arrivals, mut departures) = (vec![Part::InOurs], vec![Part::OutOurs]);
+    let mut bridges = false;
     for (id, network) in &desired.networks {
-        let NetworkKind::Bridge { masquerade, .. } = network.kind else {
+        let NetworkKind::Bridge {
+            masquerade,
+            isolated,
+            internal,
+            device: named,
+        } = &network.kind
+        else {
             continue;
         };
-        let device = bridge_name(&tag(id));
-        forward.push(vec![
-            Part::In(device.clone()),
-            Part::Out(device.clone()),
-            Part::Accept,
-        ]);
-        if masquerade {
+        bridges = true;
+        let device = network.bridge(id);
+        if *internal {
+            let outward = [Part::In(device.clone()), Part::NotOut(device.clone())];
+            forward.push([&outward[..], &[Part::Count, Part::Drop]].concat());
+        }
+        // What its ports may not do directly they may not do by way of the gateway either.
+        if !isolated {
+            forward.push(vec![
+                Part::In(device.clone()),
+                Part::Out(device.clone()),
+                Part::Accept,
+            ]);
+        }
+        if named.is_some() {
+            arrivals.push(Part::In(device.clone()));
+            departures.push(Part::Out(device.clone()));
+        }
+        if *masquerade && !internal {
             for subnet in &network.subnets {
                 let family = if subnet.subnet.is_ipv6() {
                     Part::Ipv6
@@ -371,16 +392,20 @@ pub fn host(desired: &Desired) -> Option<Ruleset> {
             }
         }
     }
-    if !forward.is_empty() {
+    if bridges {
         // These addresses are let through to our bridges for this host's own programs only.
-        for part in [Part::To(loopback()), Part::From(loopback())] {
-            raw_in.push(vec![Part::InOurs, Part::Ipv4, part, Part::Drop]);
+        for arrival in arrivals {
+            for part in [Part::To(loopback()), Part::From(loopback())] {
+                raw_in.push(vec![arrival.clone(), Part::Ipv4, part, Part::Drop]);
+            }
         }
         // Networks do not reach each other, and nobody outside opens a connection into them.
-        forward.push(vec![Part::OutOurs, Part::Established, Part::Accept]);
-        // But to a port that was published.
-        forward.push(vec![Part::OutOurs, Part::Translated, Part::Accept]);
-        forward.push(vec![Part::OutOurs, Part::Count, Part::Drop]);
+        for departure in departures {
+            forward.push(vec![departure.clone(), Part::Established, Part::Accept]);
+            // But to a port that was published.
+            forward.push(vec![departure.clone(), Part::Translated, Part::Accept]);
+            forward.push(vec![departure, Part::Count, Part::Drop]);
+        }
     }
     let chain = |name: &str, kind: &str, hook, priority, rules: Vec<Vec<Part>>| {
         (!rules.is_empty()).then(|| Chain {
@@ -457,5 +482,61 @@ pub fn octets(address: &IpAddr) -> Vec<u8> {
     match address {
         IpAddr::V4(address) => address.octets().to_vec(),
         IpAddr::V6(address) => address.octets().to_vec(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::desired::{Network, Subnet};
+
+    fn forward(internal: bool, isolated: bool, device: Option<&str>) -> Vec<String> {
+        let mut desired = Desired::default();
+        let network = Network {
+            name: "red".into(),
+            kind: NetworkKind::Bridge {
+                masquerade: true,
+                isolated,
+                internal,
+                device: device.map(str::to_owned),
+            },
+            subnets: vec![Subnet {
+                subnet: "10.9.0.0/24".parse().unwrap(),
+                gateway: "10.9.0.1".parse().unwrap(),
+            }],
+            mtu: None,
+        };
+        desired.networks.insert("red".into(), network);
+        let table = host(&desired).unwrap().table();
+        assert_eq!(table.chains.contains_key("egress"), !internal);
+        let name = desired.networks["red"].bridge("red");
+        let rules = table.chains["forward"].iter();
+        rules.map(|rule| rule.replace(&name, "B")).collect()
+    }
+
+    #[test]
+    fn bridges_are_apart_and_internal_ones_closed() {
+        let known = |device: &str| {
+            [
+                "ct state established,related accept",
+                "ct status dnat accept",
+                "counter drop",
+            ]
+            .map(|end| format!("oifname {device} {end}"))
+        };
+        let between = || vec!["iifname B oifname B accept".to_owned()];
+        let closed = || vec!["iifname B oifname != B counter drop".to_owned()];
+        let ours = known("ovtb*").to_vec();
+        let with = |parts: [Vec<String>; 2]| parts.concat();
+        assert_eq!(forward(false, false, None), with([between(), ours.clone()]));
+        assert_eq!(forward(false, true, None), ours);
+        assert_eq!(
+            forward(true, false, None),
+            [closed(), between(), ours.clone()].concat()
+        );
+        assert_eq!(
+            forward(false, false, Some("br-red")),
+            [between(), ours, known("B").to_vec()].concat()
+        );
     }
 }

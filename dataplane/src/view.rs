@@ -109,6 +109,9 @@ pub struct Segment {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bridge {
+    /// Its name where a user chose it; the one of ours stands beside it then.
+    #[serde(default)]
+    pub device: Option<String>,
     pub mac: Mac,
     pub mtu: u32,
     pub up: bool,

@@ -208,12 +208,13 @@ fn bare_segment(
     let tag = tag(id);
     let mut segment = Segment::default();
     let mut addresses = BTreeSet::new();
-    match network.kind {
+    let mut device = None;
+    match &network.kind {
         NetworkKind::Overlay { vni } => {
             let underlay = desired.underlay.as_ref()?;
             segment.own_namespace = true;
             segment.vxlan = Some(Vxlan {
-                id: vni,
+                id: *vni,
                 udp_port: underlay.port,
                 local: underlay.address,
                 learning: false,
@@ -225,7 +226,8 @@ fn bare_segment(
                 },
             });
         }
-        NetworkKind::Bridge { .. } => {
+        NetworkKind::Bridge { device: name, .. } => {
+            device.clone_from(name);
             addresses = network
                 .subnets
                 .iter()
@@ -234,6 +236,7 @@ fn bare_segment(
         }
     }
     segment.bridge = Some(Bridge {
+        device,
         mac: bridge_mac(&tag),
         mtu,
         up: true,

@@ -320,13 +320,16 @@ fn mac(last: u8) -> [u8; 6] {
 
 fn network(number: u8) -> impl Strategy<Value = (String, Network)> {
     // A network's kind is for life.
-    let bridge = |(masquerade, isolated)| NetworkKind::Bridge {
+    let bridge = |(masquerade, isolated, internal)| NetworkKind::Bridge {
         masquerade,
         isolated,
+        internal,
+        // As its name.
+        device: Some("br-red".to_owned()),
     };
     let vni = 4096 + u32::from(number);
     let kind = match number {
-        3 => any::<(bool, bool)>().prop_map(bridge).boxed(),
+        3 => any::<(bool, bool, bool)>().prop_map(bridge).boxed(),
         _ => Just(NetworkKind::Overlay { vni }).boxed(),
     };
     let mtu = prop_oneof![Just(None), Just(Some(1400))];

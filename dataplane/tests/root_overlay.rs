@@ -149,6 +149,8 @@ impl Host {
         let kind = NetworkKind::Bridge {
             masquerade: true,
             isolated: false,
+            internal: false,
+            device: None,
         };
         desired.networks.insert(
             LOCAL.into(),
@@ -725,6 +727,7 @@ fn any_change(random: &mut rand::rngs::StdRng, whole: &Desired, one: &Host, two:
                 NetworkKind::Bridge {
                     masquerade,
                     isolated,
+                    ..
                 } => {
                     (*masquerade, *isolated) = (n != 2, n == 3);
                 }

@@ -18,6 +18,7 @@ pub mod payload;
 pub mod publish;
 pub mod refusal;
 pub mod service;
+pub mod subnet;
 pub mod task;
 
 pub use assignment::{Assignments, Change, Generation, Increment};

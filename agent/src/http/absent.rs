@@ -1,9 +1,10 @@
-//! What Docker has and we do not have yet: lists are empty, the rest is refused in one sentence.
+//! What Docker has and we do not have: lists are empty, the rest is refused in one sentence that
+//! says what to do instead.
 
 use axum::{
     Router,
     extract::Request,
-    routing::{any, get},
+    routing::{any, get, post},
 };
 use model::Refusal;
 
@@ -14,6 +15,7 @@ pub(super) fn routes() -> Router<AppState> {
         .route("/plugins", get(no_plugins))
         .route("/plugins/{*rest}", get(no_such_plugin).fallback(absent))
         .route("/build", any(absent))
+        .route("/build/prune", post(nothing_built))
         .route("/build/{*rest}", any(absent))
         .route("/session", any(absent))
         .route("/grpc", any(absent))
@@ -22,6 +24,12 @@ pub(super) fn routes() -> Router<AppState> {
 
 async fn no_plugins() -> Answer {
     Ok(json(&[(); 0]))
+}
+
+/// `system prune` asks for it, too.
+async fn nothing_built() -> Answer {
+    let none = serde_json::json!({ "CachesDeleted": [], "SpaceReclaimed": 0 });
+    Ok(json(&none))
 }
 
 async fn no_such_plugin(request: Request) -> Failure {
@@ -39,12 +47,16 @@ async fn no_such_plugin(request: Request) -> Failure {
 async fn absent(request: Request) -> Failure {
     let path = request.uri().path();
     let what = match path.trim_matches('/').split('/').next().unwrap_or_default() {
-        "plugins" => "plugins are",
-        "commit" => "commit is",
-        _ => "building images is",
+        "plugins" => "plugins are not there: what they would add is part of ovnd or is given up",
+        "commit" => {
+            "commit is not there: export the container and import it (export, import --change), or build an image"
+        }
+        _ => {
+            "building images is not there: build with docker buildx, buildah or podman elsewhere, and push to a registry"
+        }
     };
     Failure(Refusal::not_implemented(format!(
-        "{what} not there yet ({} {path})",
+        "{what} ({} {path})",
         request.method()
     )))
 }

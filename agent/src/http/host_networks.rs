@@ -3,21 +3,26 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use futures_util::future::BoxFuture;
-use model::{NodeId, Refusal};
+use model::{NetworkSpec, NodeId, Refusal};
 use tokio::sync::watch;
 
-use super::{HostEndpoint, HostNetwork, HostNetworks, Sight, TunnelEnd, TunnelReading};
+use super::{HostEndpoint, HostNetworks, Sight, TunnelEnd, TunnelReading};
 use crate::{
-    network::{
-        Networks,
-        local::{GATEWAY_BRIDGE, LocalNetwork},
-    },
+    network::{Networks, local::LocalNetwork},
     paths::Measured,
 };
 
 impl HostNetworks for Networks {
-    fn list(&self) -> Vec<HostNetwork> {
-        self.local_networks().iter().map(shown).collect()
+    fn list(&self) -> Vec<LocalNetwork> {
+        self.local_networks().iter().cloned().collect()
+    }
+
+    fn create(&self, spec: NetworkSpec) -> BoxFuture<'_, Result<LocalNetwork, Refusal>> {
+        Box::pin(self.create_network(spec))
+    }
+
+    fn remove<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<(), Refusal>> {
+        Box::pin(self.remove_network(id))
     }
 
     fn endpoints<'a>(&'a self, network_id: &'a str) -> BoxFuture<'a, Vec<HostEndpoint>> {
@@ -65,27 +70,5 @@ impl HostNetworks for Networks {
                 status: Some(dataplane.status().borrow().clone()),
             })
         })
-    }
-}
-
-/// The options are those that Docker shows of its own two bridges.
-fn shown(network: &LocalNetwork) -> HostNetwork {
-    let isolated = network.name == GATEWAY_BRIDGE;
-    let option =
-        |key: &str, value: &str| (format!("com.docker.network.bridge.{key}"), value.to_owned());
-    let mut options = BTreeMap::from([
-        option("enable_icc", if isolated { "false" } else { "true" }),
-        option("enable_ip_masquerade", "true"),
-        option("name", &network.name),
-    ]);
-    if !isolated {
-        options.extend([option("default_bridge", "true")]);
-    }
-    HostNetwork {
-        id: network.id.clone(),
-        name: network.name.clone(),
-        subnets: vec![(network.subnet.into(), network.gateway.into())],
-        created_at: network.created_at,
-        options,
     }
 }

@@ -3,6 +3,7 @@
 //! Names contain slashes, so everything below `/images/` that is no fixed word is one path that
 //! ends in what is wanted of the image.
 
+mod changes;
 mod view;
 
 use std::{
@@ -12,6 +13,7 @@ use std::{
 };
 
 use api::{
+    Query,
     event::{Actor, EventView},
     filters::Filters,
 };
@@ -33,7 +35,7 @@ use runtime::{
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{Answer, AppState, Asked, Given, json};
+use super::{Answer, AppState, Asked, Given, containers::check_platform, json};
 use crate::{
     clock,
     registry_auth::{self, Credentials},
@@ -78,15 +80,9 @@ async fn list(State(state): State<AppState>, Asked(query): Asked) -> Answer {
 
 async fn create(State(state): State<AppState>, Asked(query): Asked, request: Request) -> Answer {
     if let Some(source) = query.text("fromSrc").filter(|source| !source.is_empty()) {
-        return import(
-            state,
-            source,
-            query.text("repo"),
-            query.text("tag"),
-            request,
-        )
-        .await;
+        return import(state, source, &query, request).await;
     }
+    check_platform(query.text("platform").unwrap_or_default())?;
     let text = query.text("fromImage").unwrap_or_default();
     let name: Reference = text.parse()?;
     let name = match query.text("tag").filter(|tag| !tag.is_empty()) {
@@ -107,13 +103,9 @@ async fn create(State(state): State<AppState>, Asked(query): Asked, request: Req
     .await
 }
 
-async fn import(
-    state: AppState,
-    source: &str,
-    repository: Option<&str>,
-    tag: Option<&str>,
-    request: Request,
-) -> Answer {
+async fn import(state: AppState, source: &str, query: &Query, request: Request) -> Answer {
+    let (repository, tag) = (query.text("repo"), query.text("tag"));
+    check_platform(query.text("platform").unwrap_or_default())?;
     if source != "-" {
         return Err(Refusal::not_implemented(
             "import takes the file system from the request only; download the file and import it from there",
@@ -130,12 +122,15 @@ async fn import(
             })
         }
     };
+    let message = query.text("message").filter(|text| !text.is_empty());
+    let config = changes::apply(
+        &view::imported(),
+        query.all("changes"),
+        message.unwrap_or("Imported from -"),
+    )?;
     let body = body(request);
     streamed(move |progress| async move {
-        let image = state
-            .images
-            .import(body, name.as_ref(), view::imported())
-            .await?;
+        let image = state.images.import(body, name.as_ref(), config).await?;
         progress.send(PullEvent::status(image.id.to_string()));
         tell(&state, "import", image.id.as_str());
         Ok(())

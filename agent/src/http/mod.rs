@@ -33,6 +33,7 @@ mod swarm;
 mod system;
 mod tasks;
 mod traffic;
+mod unread;
 mod visualizer;
 mod volumes;
 
@@ -55,12 +56,13 @@ use model::Refusal;
 use tokio::net::UnixListener;
 use tower::ServiceExt;
 
+use self::unread::Unread;
 pub use self::{
     answer::{Answer, Asked, Failure, Given, Optional, Raw, Spoken, done, json, json_with},
     bus::EventBus,
     dataplane::Sight,
     metrics::serve_metrics,
-    state::{AppState, HostEndpoint, HostNetwork, HostNetworks, unexpected},
+    state::{AppState, HostEndpoint, HostNetworks, unexpected},
     traffic::{TunnelEnd, TunnelReading},
     visualizer::Visualizer,
 };
@@ -123,6 +125,7 @@ async fn no_such_page(request: Request) -> Failure {
 async fn edge(routes: Router, state: AppState, mut request: Request) -> Response {
     let begun = Instant::now();
     let what = format!("{} {}", request.method(), request.uri().path());
+    let unread = Unread::keep(&mut request);
     let mut response = match unversioned(&mut request) {
         Ok(()) => match tokio::spawn(routes.oneshot(request)).await {
             Ok(Ok(response)) => response,
@@ -134,7 +137,11 @@ async fn edge(routes: Router, state: AppState, mut request: Request) -> Response
         },
         Err(refusal) => Failure(refusal).into_response(),
     };
-    tracing::debug!(what, status = response.status().as_u16(), elapsed = ?begun.elapsed(), "request");
+    let status = response.status();
+    if let Some(unread) = unread.filter(|_| status.is_client_error() || status.is_server_error()) {
+        unread.drain().await;
+    }
+    tracing::debug!(what, status = status.as_u16(), elapsed = ?begun.elapsed(), "request");
     let headers = response.headers_mut();
     let mut put = |name: &'static str, value: &str| {
         if let Ok(value) = HeaderValue::from_str(value) {

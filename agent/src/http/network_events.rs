@@ -11,23 +11,13 @@ use runtime::{
 use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
 
-use super::{EventBus, HostNetworks};
+use super::EventBus;
 
 /// Publishes connects and disconnects until the daemon ends.
-pub(super) fn follow(
-    engine: &Arc<Engine>,
-    networks: &Arc<dyn HostNetworks>,
-    bus: EventBus,
-    shutdown: CancellationToken,
-) {
-    let (engine, networks) = (Arc::clone(engine), Arc::clone(networks));
+pub(super) fn follow(engine: &Arc<Engine>, bus: EventBus, shutdown: CancellationToken) {
+    let engine = Arc::clone(engine);
     let mut events = engine.events();
     tokio::spawn(async move {
-        let local: Vec<String> = networks
-            .list()
-            .into_iter()
-            .map(|network| network.id)
-            .collect();
         // What removed containers were on, because the engine forgets them at once.
         let running = engine.list(&ListOptions::default()).unwrap_or_default();
         let mut connected: BTreeMap<String, Vec<ConnectedEndpoint>> = running
@@ -65,17 +55,24 @@ pub(super) fn follow(
                     let before = before.unwrap_or_default();
                     let gone = without(&before, &now);
                     for endpoint in gone {
-                        bus.publish(translate("disconnect", &event, endpoint, &local));
+                        bus.publish(translate("disconnect", &event, endpoint));
                     }
                     ("connect", without(&now, &before).cloned().collect())
                 }
                 _ => continue,
             };
             for endpoint in endpoints {
-                bus.publish(translate(action, &event, &endpoint, &local));
+                bus.publish(translate(action, &event, &endpoint));
             }
         }
     });
+}
+
+/// A network of this host's own comes or goes.
+pub(super) fn of_network(action: &str, id: &str, name: &str, time: i64) -> EventView {
+    let attributes = [("name", name), ("type", "bridge")];
+    let attributes = attributes.map(|(key, value)| (key.to_owned(), value.to_owned()));
+    EventView::new("local", "network", action, id, attributes.into(), time)
 }
 
 /// Those of the first that the second has not.
@@ -87,13 +84,11 @@ fn without<'a>(
     first.iter().filter(move |one| !has(&one.network_id))
 }
 
-fn translate(
-    action: &str,
-    event: &Event,
-    endpoint: &ConnectedEndpoint,
-    local: &[String],
-) -> EventView {
-    let driver = if local.contains(&endpoint.network_id) {
+/// How long the ids of networks are that only this host knows; the cluster's are shorter.
+const LOCAL_ID: usize = 64;
+
+fn translate(action: &str, event: &Event, endpoint: &ConnectedEndpoint) -> EventView {
+    let driver = if endpoint.network_id.len() == LOCAL_ID {
         "bridge"
     } else {
         "overlay"
@@ -127,7 +122,7 @@ mod tests {
             attributes: BTreeMap::new(),
             time: 5,
         };
-        let endpoint = ConnectedEndpoint {
+        let mut endpoint = ConnectedEndpoint {
             network_name: "ch03".into(),
             network_id: "net".into(),
             endpoint_id: "e".into(),
@@ -137,14 +132,15 @@ mod tests {
             aliases: Vec::new(),
             dns_names: Vec::new(),
         };
-        let told = translate("connect", &event, &endpoint, &["bridge-id".into()]);
+        let told = translate("connect", &event, &endpoint);
         assert_eq!(
             (told.kind.as_str(), told.action.as_str()),
             ("network", "connect")
         );
         assert_eq!(told.actor.attributes["type"], "overlay");
         assert_eq!(told.actor.attributes["container"], "c");
-        let told = translate("connect", &event, &endpoint, &["net".into()]);
+        endpoint.network_id = "ab".repeat(32);
+        let told = translate("connect", &event, &endpoint);
         assert_eq!(told.actor.attributes["type"], "bridge");
     }
 }

@@ -2,11 +2,7 @@
 
 use api::{
     Filters,
-    network::{
-        ConfigFrom, ContainerOnNetwork, CreateRequest, CreateResponse, Ipam, IpamConfig,
-        NetworkView,
-    },
-    timestamp,
+    network::{ConfigFrom, ContainerOnNetwork, CreateRequest, CreateResponse, Ipam, NetworkView},
 };
 use axum::{
     Router,
@@ -15,16 +11,19 @@ use axum::{
     routing::{get, post},
 };
 use model::{
-    Network, Refusal, RefusalKind,
+    Network, NetworkSpec, Refusal, RefusalKind,
     control::{Answer as Reply, Verb},
 };
 use sha2::{Digest, Sha256};
 
 use super::{
-    Answer, AppState, Asked, Given, HostEndpoint, HostNetwork, containers, done, json, json_with,
-    network_services::Known, unexpected,
+    Answer, AppState, Asked, Given, HostEndpoint, containers, done, json, json_with,
+    network_events, network_services::Known, unexpected,
 };
-use crate::clock;
+use crate::{
+    clock,
+    network::local::{GATEWAY_BRIDGE, LocalNetwork},
+};
 
 pub(super) fn routes() -> Router<AppState> {
     Router::new()
@@ -34,8 +33,6 @@ pub(super) fn routes() -> Router<AppState> {
         .route("/networks/{id}", get(inspect).delete(remove))
 }
 
-/// Carries the egress of containers on overlay networks; only hosts of a cluster show it.
-const GATEWAY_BRIDGE: &str = "docker_gwbridge";
 /// Networks that every host has and nobody can make or remove.
 const PREDEFINED: &[&str] = &["bridge", "host", "none"];
 const FILTERS: &[&str] = &["dangling", "driver", "id", "label", "name", "scope", "type"];
@@ -105,14 +102,15 @@ fn fits(view: &NetworkView, filters: &Filters) -> bool {
         && filters.labels("label", |key| view.labels.get(key).map(String::as_str))
 }
 
-/// This host's networks: `bridge`, `host`, `none`, and in a cluster `docker_gwbridge`.
+/// This host's networks: `bridge`, `host`, `none`, in a cluster `docker_gwbridge`, and those that
+/// users made here.
 fn local_views(state: &AppState) -> Vec<NetworkView> {
     let member = state.is_member();
     let mut views: Vec<NetworkView> = state
         .networks
         .list()
         .iter()
-        .filter(|network| member || network.name != GATEWAY_BRIDGE)
+        .filter(|network| member || !network.is_gateway_bridge())
         .map(of_host)
         .collect();
     for (name, driver) in [("host", "host"), ("none", "null")] {
@@ -136,31 +134,13 @@ fn local_views(state: &AppState) -> Vec<NetworkView> {
     views
 }
 
-fn of_host(network: &HostNetwork) -> NetworkView {
-    NetworkView {
-        name: network.name.clone(),
-        id: network.id.clone(),
-        created: timestamp::rfc3339(network.created_at),
-        scope: "local".to_owned(),
-        driver: "bridge".to_owned(),
-        enable_ipv4: network.subnets.iter().any(|(subnet, _)| subnet.is_ipv4()),
-        enable_ipv6: network.subnets.iter().any(|(subnet, _)| subnet.is_ipv6()),
-        ipam: Ipam {
-            driver: "default".to_owned(),
-            options: None,
-            config: network
-                .subnets
-                .iter()
-                .map(|(subnet, gateway)| IpamConfig {
-                    subnet: subnet.to_string(),
-                    gateway: gateway.to_string(),
-                    ..IpamConfig::default()
-                })
-                .collect(),
-        },
-        options: network.options.clone(),
-        ..NetworkView::default()
-    }
+fn of_host(network: &LocalNetwork) -> NetworkView {
+    NetworkView::of_local(
+        &network.id,
+        network.created_at,
+        &network.spec,
+        &network.subnets,
+    )
 }
 
 /// What a reference leads to.
@@ -278,12 +258,7 @@ async fn create(State(state): State<AppState>, Given(request): Given<CreateReque
     }
     match request.driver() {
         "overlay" => {}
-        "bridge" => {
-            return Err(Refusal::not_implemented(format!(
-                "network {name}: further local networks (driver bridge) are not there yet; use --driver overlay, or the host's network bridge"
-            ))
-            .into());
-        }
+        "bridge" => return create_local(&state, request).await,
         driver @ ("host" | "null") => {
             return Err(Refusal::forbidden(format!(
                 "only one instance of {driver:?} network is allowed"
@@ -292,10 +267,16 @@ async fn create(State(state): State<AppState>, Given(request): Given<CreateReque
         }
         driver => {
             return Err(Refusal::not_found(format!(
-                "network {name}: driver {driver:?} is not there; use overlay"
+                "network {name}: driver {driver:?} is not there; use bridge or overlay"
             ))
             .into());
         }
+    }
+    if state.networks.list().iter().any(|one| one.name() == name) {
+        return Err(Refusal::conflict(format!(
+            "network with name {name} already exists on this host, of the driver bridge; remove it first or choose another name"
+        ))
+        .into());
     }
     let spec = Box::new(request.to_spec()?);
     match state.call(Verb::NetworkCreate { spec }).await? {
@@ -310,9 +291,52 @@ async fn create(State(state): State<AppState>, Given(request): Given<CreateReque
     }
 }
 
+/// One of this host's own; it needs no cluster.
+async fn create_local(state: &AppState, request: CreateRequest) -> Answer {
+    let network = state.networks.create(request.to_spec()?).await?;
+    tell(state, "create", &network.id, network.name());
+    let created = CreateResponse {
+        id: network.id,
+        warning: String::new(),
+    };
+    Ok(json_with(StatusCode::CREATED, &created))
+}
+
+fn tell(state: &AppState, action: &str, id: &str, name: &str) {
+    let event = network_events::of_network(action, id, name, clock::now_nanos());
+    state.events.publish(event);
+}
+
+/// A service asked for a network that the cluster does not know, and this host does.
+pub(super) fn only_here(state: &AppState, networks: &[String], refusal: Refusal) -> Refusal {
+    let local = state.networks.list();
+    let named = |network: &&String| {
+        let mut local = local.iter();
+        local.any(|one| one.name() == *network || one.id == **network)
+    };
+    match networks.iter().find(named) {
+        Some(network)
+            if refusal.kind == RefusalKind::NotFound
+                && refusal.message.starts_with(&format!("network {network}")) =>
+        {
+            Refusal::forbidden(format!(
+                "The network {network} cannot be used with services. Only networks scoped to the swarm can be used, such as those created with the overlay driver."
+            ))
+        }
+        _ => refusal,
+    }
+}
+
 async fn remove(State(state): State<AppState>, Path(reference): Path<String>) -> Answer {
     let id = match find(&state, &reference, "").await? {
         Found::Local(view) => {
+            let mut local = state.networks.list().into_iter();
+            let custom = local.find(|one| one.id == view.id && !one.is_builtin());
+            if let Some(network) = custom {
+                state.networks.remove(&network.id).await?;
+                tell(&state, "destroy", &network.id, network.name());
+                return Ok(done());
+            }
             return Err(Refusal::forbidden(format!(
                 "{} is a pre-defined network and cannot be removed",
                 view.name
@@ -329,7 +353,7 @@ async fn remove(State(state): State<AppState>, Path(reference): Path<String>) ->
     Ok(done())
 }
 
-/// Removes the cluster's networks that nobody uses; the host's own ones stay.
+/// Removes networks that nobody uses: those that users made on this host, and the cluster's.
 async fn prune(State(state): State<AppState>, Asked(query): Asked) -> Answer {
     let filters = query.filters(&["label", "label!", "until"])?;
     let until = filters
@@ -338,13 +362,24 @@ async fn prune(State(state): State<AppState>, Asked(query): Asked) -> Answer {
         .map(|text| containers::until(text, clock::now_nanos()))
         .transpose()?;
     let mut deleted = Vec::new();
+    let spared = |spec: &NetworkSpec, created_at: i64| {
+        spec.ingress
+            || until.is_some_and(|until| created_at > until)
+            || !filters.labels("label", |key| spec.labels.get(key).map(String::as_str))
+    };
+    for network in state.networks.list() {
+        if network.is_builtin() || spared(&network.spec, network.created_at) {
+            continue;
+        }
+        // Refused while containers are on it.
+        if state.networks.remove(&network.id).await.is_ok() {
+            tell(&state, "destroy", &network.id, network.name());
+            deleted.push(network.spec.name);
+        }
+    }
     if state.local().control_available() {
         for network in cluster_networks(&state).await? {
-            let spec = &network.spec;
-            let spared = spec.ingress
-                || until.is_some_and(|until| network.meta.created_at > until)
-                || !filters.labels("label", |key| spec.labels.get(key).map(String::as_str));
-            if spared {
+            if spared(&network.spec, network.meta.created_at) {
                 continue;
             }
             // The manager knows who uses it and refuses then.

@@ -21,7 +21,9 @@ use model::{
 
 use runtime::images::Reference;
 
-use super::{Answer, AppState, Asked, Given, images, json, json_with, nodes::empty, unexpected};
+use super::{
+    Answer, AppState, Asked, Given, images, json, json_with, networks, nodes::empty, unexpected,
+};
 
 pub(super) fn routes() -> Router<AppState> {
     Router::new()
@@ -112,13 +114,17 @@ async fn create(
 ) -> Answer {
     state.manager_only().await?;
     let spec = Box::new(asked_for(spec, &headers)?);
+    let networks = targets(&spec);
+    let known = |refusal| networks::only_here(&state, &networks, refusal);
     if query.flag("dryRun") {
-        return match state.call(Verb::ServiceDryRun { spec }).await? {
+        let run = state.call(Verb::ServiceDryRun { spec }).await;
+        return match run.map_err(known)? {
             Reply::DryRun(run) => Ok(json(&DryRunView::from(&*run))),
             other => Err(unexpected("service dry run", &other).into()),
         };
     }
-    match state.call(Verb::ServiceCreate { spec }).await? {
+    let written = state.call(Verb::ServiceCreate { spec }).await;
+    match written.map_err(known)? {
         Reply::ServiceWritten { id, warnings } => {
             let created = CreateResponse {
                 id: id.to_string(),
@@ -128,6 +134,12 @@ async fn create(
         }
         other => Err(unexpected("service create", &other).into()),
     }
+}
+
+/// The networks that it names.
+fn targets(spec: &ServiceSpec) -> Vec<String> {
+    let networks = spec.task.networks.iter();
+    networks.map(|one| one.target.clone()).collect()
 }
 
 /// The wish of a request. An image's name that no host could pull is refused here: no task
@@ -179,14 +191,17 @@ async fn update(
             .into());
         }
     };
+    let spec = Box::new(asked_for(spec, &headers)?);
+    let networks = targets(&spec);
+    let known = |refusal| networks::only_here(&state, &networks, refusal);
     let verb = Verb::ServiceUpdate {
         reference: id,
         version,
-        spec: Box::new(asked_for(spec, &headers)?),
+        spec,
         credentials,
         rollback,
     };
-    match state.call(verb).await? {
+    match state.call(verb).await.map_err(known)? {
         Reply::ServiceWritten { warnings, .. } => Ok(json(&UpdateResponse { warnings })),
         other => Err(unexpected("service update", &other).into()),
     }

@@ -8,9 +8,8 @@ use std::{
 };
 
 use futures_util::future::BoxFuture;
-use ipnetwork::IpNetwork;
 use model::{
-    NodeId, Refusal,
+    NetworkSpec, NodeId, Refusal,
     control::{Answer, Verb},
     node::Role,
 };
@@ -28,6 +27,7 @@ use super::{
 use crate::{
     cluster::{ClusterNode, LocalState, Standing},
     config::Settings,
+    network::local::LocalNetwork,
     paths::Measured,
 };
 
@@ -51,20 +51,6 @@ pub struct AppState {
     begun: Instant,
 }
 
-/// A network that only this host knows.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HostNetwork {
-    /// 64 hex characters.
-    pub id: String,
-    pub name: String,
-    /// Each subnet with its gateway.
-    pub subnets: Vec<(IpNetwork, IpAddr)>,
-    /// Nanoseconds since the Unix epoch.
-    pub created_at: i64,
-    /// Driver options as Docker shows them.
-    pub options: BTreeMap<String, String>,
-}
-
 /// A container of this host on a network.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostEndpoint {
@@ -78,8 +64,14 @@ pub struct HostEndpoint {
 
 /// What the HTTP edge asks of this host's networks.
 pub trait HostNetworks: Send + Sync + 'static {
-    /// `bridge` and `docker_gwbridge`.
-    fn list(&self) -> Vec<HostNetwork>;
+    /// `bridge`, `docker_gwbridge`, and those that users have made on this host.
+    fn list(&self) -> Vec<LocalNetwork>;
+
+    /// Makes one of this host's own.
+    fn create(&self, spec: NetworkSpec) -> BoxFuture<'_, Result<LocalNetwork, Refusal>>;
+
+    /// Removes one that a user has made, by its id.
+    fn remove<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<(), Refusal>>;
 
     /// The containers of this host on the network with that id, local or the cluster's.
     fn endpoints<'a>(&'a self, network_id: &'a str) -> BoxFuture<'a, Vec<HostEndpoint>>;
@@ -125,7 +117,7 @@ impl AppState {
     ) -> Self {
         let events = EventBus::new();
         events.follow(cluster.events(), engine_id.clone(), shutdown.clone());
-        network_events::follow(&engine, &networks, events.clone(), shutdown.clone());
+        network_events::follow(&engine, events.clone(), shutdown.clone());
         let visualizer = Visualizer::new(settings.root.join("visualizer.json"));
         Self {
             engine,

@@ -12,7 +12,7 @@ use runtime::network::{ConnectRequest, Connected, NetworkWish};
 use super::{
     Inner, Networks,
     endpoints::endpoints_of,
-    local::LocalNetwork,
+    local::{self, LocalNetwork},
     ports,
     record::{GivenEndpoint, SandboxRecord},
     report,
@@ -23,15 +23,8 @@ use crate::host::Resolvers;
 
 impl Networks {
     pub(super) async fn check_wish(&self, wish: &NetworkWish) -> Result<(), Refusal> {
-        if self.find_local(&wish.network).is_some() {
-            return if wish.addresses.is_empty() {
-                Ok(())
-            } else {
-                Err(Refusal::invalid(format!(
-                    "a fixed address is not possible on network {}; it is possible on networks you create",
-                    wish.network
-                )))
-            };
+        if let Some(network) = self.local_of(wish) {
+            return local::check(&network, &wish.addresses);
         }
         // What the manager gave needs no leave: it waits for it when it connects.
         if wish.endpoint.is_some() {
@@ -195,27 +188,29 @@ impl Networks {
     ) -> Result<SandboxRecord, Refusal> {
         let mut given = Vec::new();
         let mut local: Vec<(String, IpAddr)> = Vec::new();
-        let mut give = |inner: &mut Inner, network: &LocalNetwork, wanted: Option<IpAddr>| {
-            let address = inner.addresses.give(network, wanted).inspect_err(|_| {
+        let mut give = |inner: &mut Inner, network: &LocalNetwork, wanted: &[IpAddr]| {
+            let addresses = inner.addresses.give(network, wanted).inspect_err(|_| {
                 for (network, address) in &local {
                     inner.addresses.take_back(network, *address);
                 }
             })?;
-            local.push((network.id.clone(), IpAddr::V4(address)));
-            Ok::<_, Refusal>(address)
+            let given = addresses.iter().map(|one| (network.id.clone(), one.ip()));
+            local.extend(given);
+            Ok::<_, Refusal>(addresses)
         };
         for (wish, attached) in wishes.iter().zip(attached) {
             let aliases = wish.aliases.clone();
-            given.push(match (attached, self.find_local(&wish.network)) {
+            given.push(match (attached, self.local_of(wish)) {
                 (Some(attached), _) => Given::Overlay {
                     attached: Box::new(attached.clone()),
                     aliases,
                 },
                 (None, Some(network)) => {
-                    let address = give(inner, network, wish.addresses.first().copied())?;
+                    let addresses = give(inner, &network, &wish.addresses)?;
                     Given::Local {
-                        network: network.clone(),
-                        address,
+                        names: sandbox::local_names(request, wish, &network),
+                        network: Box::new(network),
+                        addresses,
                         aliases,
                     }
                 }
@@ -227,17 +222,16 @@ impl Networks {
                 }
             });
         }
-        let has_local = given
-            .iter()
-            .any(|given| matches!(given, Given::Local { .. }));
+        let has_way_out = given.iter().any(Given::is_way_out);
         let wants_egress = sandbox::wants_egress(attached.iter().flatten());
-        if wants_egress && !has_local {
-            let network = &self.local.gateway_bridge;
-            let address = give(inner, network, None)?;
+        if wants_egress && !has_way_out {
+            let network = self.local_networks().gateway_bridge.clone();
+            let addresses = give(inner, &network, &[])?;
             given.push(Given::Local {
-                network: network.clone(),
-                address,
+                network: Box::new(network),
+                addresses,
                 aliases: Vec::new(),
+                names: Vec::new(),
             });
         }
         let resolvers = Resolvers::read(&self.config.resolv_conf);

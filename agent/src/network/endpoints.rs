@@ -27,7 +27,7 @@ impl Networks {
     ) -> Result<Vec<Option<Attached>>, Refusal> {
         let mut given = Vec::new();
         for wish in wishes {
-            if self.find_local(&wish.network).is_some() {
+            if self.local_of(wish).is_some() {
                 given.push(None);
                 continue;
             }

@@ -1,46 +1,168 @@
-//! The host's own networks: `bridge` and `docker_gwbridge`, their subnets and addresses.
-//!
-//! They are chosen once, on first need, away from everything the host routes already, and
-//! kept on disk, because containers remember their addresses.
+//! The networks that only this host knows: `bridge`, `docker_gwbridge`, and those that users
+//! make with the driver `bridge`. They are kept on disk with every choice made, because
+//! containers remember their addresses.
+
+mod addresses;
+mod options;
+mod plan;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr},
     path::{Path, PathBuf},
 };
 
 use ipnetwork::{IpNetwork, Ipv4Network};
-use model::Refusal;
+use model::{NetworkSpec, Refusal, network::Subnet};
 use serde::{Deserialize, Serialize};
 
+pub use self::{
+    addresses::{LocalAddresses, check},
+    options::BridgeOptions,
+    plan::{Taken, plan},
+};
 use super::record::{Survives, write_atomically};
 
 /// The default network of containers, as Docker names it.
 pub const BRIDGE: &str = "bridge";
 /// Carries the egress of containers on overlay networks, as Docker names it.
 pub const GATEWAY_BRIDGE: &str = "docker_gwbridge";
+/// The least part of an id by which a container may name a network.
+const SHORT_ID: usize = 12;
 
 /// A network that only this host knows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "OnDisk")]
 pub struct LocalNetwork {
     /// 64 hex characters.
     pub id: String,
-    pub name: String,
-    pub subnet: Ipv4Network,
-    pub gateway: Ipv4Addr,
     /// Nanoseconds since the Unix epoch.
     pub created_at: i64,
+    /// As its maker asked for it.
+    pub spec: NetworkSpec,
+    /// IPv4 first.
+    pub subnets: Vec<Subnet>,
 }
 
-/// Both networks, as they lie on disk.
+/// Files that were written before users could make networks have less of the two of the host.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum OnDisk {
+    Whole {
+        id: String,
+        created_at: i64,
+        spec: NetworkSpec,
+        subnets: Vec<Subnet>,
+    },
+    Builtin {
+        id: String,
+        created_at: i64,
+        name: String,
+        subnet: Ipv4Network,
+    },
+}
+
+impl From<OnDisk> for LocalNetwork {
+    fn from(read: OnDisk) -> Self {
+        match read {
+            OnDisk::Whole {
+                id,
+                created_at,
+                spec,
+                subnets,
+            } => Self {
+                id,
+                created_at,
+                spec,
+                subnets,
+            },
+            OnDisk::Builtin {
+                id,
+                created_at,
+                name,
+                subnet,
+            } => Self::builtin(&name, id, created_at, subnet),
+        }
+    }
+}
+
+impl LocalNetwork {
+    /// One of the host's own two, with the options that Docker shows of its own.
+    fn builtin(name: &str, id: String, created_at: i64, subnet: Ipv4Network) -> Self {
+        let own = name == BRIDGE;
+        let mut options = vec![
+            (options::ICC, if own { "true" } else { "false" }),
+            (options::MASQUERADE, "true"),
+            (options::DEVICE, name),
+        ];
+        if own {
+            options.push((options::DEFAULT, "true"));
+        }
+        let options = options
+            .into_iter()
+            .map(|(key, value)| (key.to_owned(), value.to_owned()));
+        Self {
+            id,
+            created_at,
+            spec: NetworkSpec {
+                name: name.to_owned(),
+                driver: "bridge".to_owned(),
+                options: options.collect(),
+                ..NetworkSpec::default()
+            },
+            subnets: vec![Subnet {
+                subnet: subnet.into(),
+                range: subnet.into(),
+                gateway: Ipv4Addr::from(u32::from(subnet.network()) + 1).into(),
+                aux_addresses: std::collections::BTreeMap::default(),
+            }],
+        }
+    }
+
+    pub fn name(&self) -> &str {
+        &self.spec.name
+    }
+
+    /// `docker_gwbridge`.
+    pub fn is_gateway_bridge(&self) -> bool {
+        self.name() == GATEWAY_BRIDGE
+    }
+
+    /// Made by the daemon, and for good.
+    pub fn is_builtin(&self) -> bool {
+        self.name() == BRIDGE || self.is_gateway_bridge()
+    }
+
+    /// What the driver's options mean; they were checked when it was made.
+    pub fn options(&self) -> BridgeOptions {
+        let mut read = BridgeOptions::read(self.name(), &self.spec.options).unwrap_or_default();
+        if self.is_builtin() {
+            // Docker's names for its own two bridges: beside a Docker Engine they are taken.
+            read.device = None;
+        }
+        read
+    }
+
+    /// Next hops of its containers' default routes, one of each family.
+    pub fn ways_out(&self) -> Vec<IpAddr> {
+        if self.spec.internal {
+            return Vec::new();
+        }
+        self.subnets.iter().map(|subnet| subnet.gateway).collect()
+    }
+}
+
+/// All of them, as they lie on disk.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LocalNetworks {
     pub bridge: LocalNetwork,
     pub gateway_bridge: LocalNetwork,
+    /// Those of users, in the order of their making.
+    #[serde(default)]
+    pub custom: Vec<LocalNetwork>,
 }
 
 impl LocalNetworks {
-    /// Reads them from `directory`, or chooses and writes them.
+    /// Reads them from `directory`, or chooses the host's own two and writes them.
     pub fn open(
         directory: &Path,
         routes: &[IpNetwork],
@@ -62,33 +184,67 @@ impl LocalNetworks {
         }
         let mut taken = routes.to_vec();
         let mut make = |name: &str| -> Result<LocalNetwork, Refusal> {
-            let subnet = choose_subnet(&taken).ok_or_else(|| {
+            let subnet = plan::free_ipv4(&taken).ok_or_else(|| {
                 Refusal::internal(format!(
                     "no subnet is left for network {name}: every candidate collides with a route of this host"
                 ))
             })?;
             taken.push(subnet.into());
-            Ok(LocalNetwork {
-                id: new_id(),
-                name: name.to_owned(),
-                gateway: Ipv4Addr::from(u32::from(subnet.network()) + 1),
-                subnet,
-                created_at: now,
-            })
+            Ok(LocalNetwork::builtin(name, new_id(), now, subnet))
         };
         let networks = Self {
             bridge: make(BRIDGE)?,
             gateway_bridge: make(GATEWAY_BRIDGE)?,
+            custom: Vec::new(),
         };
-        let bytes = serde_json::to_vec_pretty(&networks)
-            .map_err(|error| Refusal::internal(format!("local networks: {error}")))?;
-        write_atomically(&path, &bytes, Survives::PowerLoss)
-            .map_err(|error| unreadable(&path, &error))?;
+        networks.keep(directory)?;
         Ok(networks)
     }
 
+    /// Writes them, so that they outlive a loss of power.
+    pub fn keep(&self, directory: &Path) -> Result<(), Refusal> {
+        let path = file(directory);
+        let bytes = serde_json::to_vec_pretty(self)
+            .map_err(|error| Refusal::internal(format!("local networks: {error}")))?;
+        write_atomically(&path, &bytes, Survives::PowerLoss)
+            .map_err(|error| unreadable(&path, &error))
+    }
+
     pub fn iter(&self) -> impl Iterator<Item = &LocalNetwork> {
-        [&self.bridge, &self.gateway_bridge].into_iter()
+        [&self.bridge, &self.gateway_bridge]
+            .into_iter()
+            .chain(&self.custom)
+    }
+
+    pub fn get(&self, id: &str) -> Option<&LocalNetwork> {
+        self.iter().find(|network| network.id == id)
+    }
+
+    /// By name, by id, by at least twelve characters of it; `default` is Docker's word for
+    /// `bridge`.
+    pub fn find(&self, reference: &str) -> Option<&LocalNetwork> {
+        if reference == "default" {
+            return Some(&self.bridge);
+        }
+        let named = self.iter().find(|network| network.name() == reference);
+        named.or_else(|| {
+            let mut all = self.iter().filter(|_| reference.len() >= SHORT_ID);
+            all.find(|network| network.id.starts_with(reference))
+        })
+    }
+
+    /// With one more.
+    pub fn with(&self, network: LocalNetwork) -> Self {
+        let mut more = self.clone();
+        more.custom.push(network);
+        more
+    }
+
+    /// Without that one.
+    pub fn without(&self, id: &str) -> Self {
+        let mut less = self.clone();
+        less.custom.retain(|network| network.id != id);
+        less
     }
 }
 
@@ -100,184 +256,50 @@ fn unreadable(path: &Path, error: &std::io::Error) -> Refusal {
     Refusal::internal(format!("{}: {error}", path.display()))
 }
 
-/// Docker's local pools, in its order: 172.17 to 172.31 as /16, then 192.168.0.0/16 as /20.
-fn candidates() -> impl Iterator<Item = Ipv4Network> {
-    let sixteens = (17..=31).map(|second| (Ipv4Addr::new(172, second, 0, 0), 16));
-    let twenties = (0..16).map(|third| (Ipv4Addr::new(192, 168, third * 16, 0), 20));
-    sixteens
-        .chain(twenties)
-        .filter_map(|(ip, prefix)| Ipv4Network::new(ip, prefix).ok())
-}
-
-fn choose_subnet(taken: &[IpNetwork]) -> Option<Ipv4Network> {
-    candidates().find(|candidate| !taken.iter().any(|other| overlaps(*candidate, *other)))
-}
-
-fn overlaps(ours: Ipv4Network, other: IpNetwork) -> bool {
-    match other {
-        // A default route covers everything and collides with nothing.
-        IpNetwork::V4(other) if other.prefix() > 0 => {
-            ours.contains(other.network()) || other.contains(ours.network())
-        }
-        _ => false,
-    }
-}
-
-/// Gives addresses of one local subnet serially, so that a used one rests as long as possible.
-#[derive(Debug, Default)]
-pub struct LocalAddresses {
-    given: BTreeMap<String, BTreeSet<Ipv4Addr>>,
-    next: BTreeMap<String, u32>,
-}
-
-impl LocalAddresses {
-    /// Marks an address as in use, for containers that were found running.
-    pub fn adopt(&mut self, network: &LocalNetwork, address: Ipv4Addr) {
-        self.given
-            .entry(network.id.clone())
-            .or_default()
-            .insert(address);
-        let next = self.next.entry(network.id.clone()).or_default();
-        *next = (*next).max(u32::from(address).wrapping_add(1));
-    }
-
-    /// Gives the wanted address, or the next free one.
-    pub fn give(
-        &mut self,
-        network: &LocalNetwork,
-        wanted: Option<IpAddr>,
-    ) -> Result<Ipv4Addr, Refusal> {
-        let given = self.given.entry(network.id.clone()).or_default();
-        let first = u32::from(network.subnet.network()) + 1;
-        let last = u32::from(network.subnet.broadcast()) - 1;
-        let free = |address: Ipv4Addr, given: &BTreeSet<Ipv4Addr>| {
-            address != network.gateway && !given.contains(&address)
-        };
-        if let Some(wanted) = wanted {
-            let IpAddr::V4(address) = wanted else {
-                return Err(Refusal::invalid(format!(
-                    "network {} has no IPv6 subnet for address {wanted}",
-                    network.name
-                )));
-            };
-            if !(first..=last).contains(&u32::from(address)) {
-                return Err(Refusal::invalid(format!(
-                    "address {wanted} is outside subnet {} of network {}",
-                    network.subnet, network.name
-                )));
-            }
-            if !free(address, given) {
-                return Err(Refusal::conflict(format!(
-                    "address {wanted} on network {} is in use; choose another or leave out --ip",
-                    network.name
-                )));
-            }
-            given.insert(address);
-            return Ok(address);
-        }
-        let next = self.next.entry(network.id.clone()).or_insert(first);
-        let start = if (first..=last).contains(next) {
-            *next
-        } else {
-            first
-        };
-        let address = (start..=last)
-            .chain(first..start)
-            .map(Ipv4Addr::from)
-            .find(|address| free(*address, given))
-            .ok_or_else(|| {
-                Refusal::conflict(format!(
-                    "network {} ({}) has no free address; remove containers",
-                    network.name, network.subnet
-                ))
-            })?;
-        *next = u32::from(address) + 1;
-        given.insert(address);
-        Ok(address)
-    }
-
-    pub fn take_back(&mut self, network_id: &str, address: IpAddr) {
-        if let (Some(given), IpAddr::V4(address)) = (self.given.get_mut(network_id), address) {
-            given.remove(&address);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn network(subnet: &str) -> LocalNetwork {
-        let subnet: Ipv4Network = subnet.parse().unwrap();
-        LocalNetwork {
-            id: "n".into(),
-            name: BRIDGE.into(),
-            gateway: Ipv4Addr::from(u32::from(subnet.network()) + 1),
-            subnet,
-            created_at: 0,
-        }
+    fn opened(folder: &Path) -> LocalNetworks {
+        let mut ids = ["a", "b"].into_iter().map(|one| one.repeat(64));
+        let new_id = || ids.next().unwrap_or_default();
+        LocalNetworks::open(folder, &[], 5, new_id).unwrap()
     }
 
     #[test]
-    fn subnets_keep_away_from_routes() {
-        for (routes, expected) in [
-            (vec![], "172.17.0.0/16"),
-            (vec!["0.0.0.0/0"], "172.17.0.0/16"),
-            (vec!["172.17.5.0/24"], "172.18.0.0/16"),
-            (vec!["172.16.0.0/12"], "192.168.0.0/20"),
-            (vec!["172.16.0.0/12", "192.168.1.0/24"], "192.168.16.0/20"),
-        ] {
-            let taken: Vec<IpNetwork> = routes.iter().map(|route| route.parse().unwrap()).collect();
-            assert_eq!(
-                choose_subnet(&taken).unwrap().to_string(),
-                expected,
-                "{routes:?}"
-            );
-        }
-        assert_eq!(
-            choose_subnet(&[
-                "172.16.0.0/12".parse().unwrap(),
-                "192.168.0.0/16".parse().unwrap()
-            ]),
-            None
+    fn what_is_kept_is_read_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = opened(folder.path());
+        let spec = NetworkSpec {
+            name: "red".into(),
+            ..NetworkSpec::default()
+        };
+        let red = plan(spec, "c".repeat(64), 7, &first, &[]).unwrap();
+        first.with(red.clone()).keep(folder.path()).unwrap();
+        let again = opened(folder.path());
+        assert_eq!(again.find("red"), Some(&red));
+        assert_eq!(again.find(&"c".repeat(12)), Some(&red));
+        assert_eq!(again.find("ccc"), None);
+        assert_eq!(again.without(&red.id), first);
+    }
+
+    #[test]
+    fn files_of_the_first_form_are_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let one = |name: &str, subnet: &str| {
+            format!(
+                r#"{{"id":"{name}-id","name":"{name}","subnet":"{subnet}.0.0/16","gateway":"{subnet}.0.1","created_at":3}}"#
+            )
+        };
+        let text = format!(
+            r#"{{"bridge":{},"gateway_bridge":{}}}"#,
+            one(BRIDGE, "172.17"),
+            one(GATEWAY_BRIDGE, "172.18")
         );
-    }
-
-    #[test]
-    fn addresses_are_serial_and_come_back_last() {
-        let network = network("10.9.0.0/29");
-        let mut addresses = LocalAddresses::default();
-        let mut given: Vec<u8> = (0..5)
-            .map(|_| addresses.give(&network, None).unwrap().octets()[3])
-            .collect();
-        assert_eq!(given, [2, 3, 4, 5, 6]);
-        assert!(addresses.give(&network, None).is_err());
-        addresses.take_back("n", "10.9.0.3".parse().unwrap());
-        addresses.take_back("n", "10.9.0.6".parse().unwrap());
-        given = (0..2)
-            .map(|_| addresses.give(&network, None).unwrap().octets()[3])
-            .collect();
-        assert_eq!(given, [3, 6]);
-    }
-
-    #[test]
-    fn fixed_addresses_are_checked() {
-        let network = network("10.9.0.0/29");
-        let mut addresses = LocalAddresses::default();
-        for (wanted, fine) in [
-            ("10.9.0.4", true),
-            ("10.9.0.4", false),
-            ("10.9.0.1", false),
-            ("10.9.1.4", false),
-            ("fd00::1", false),
-        ] {
-            assert_eq!(
-                addresses
-                    .give(&network, Some(wanted.parse().unwrap()))
-                    .is_ok(),
-                fine,
-                "{wanted}"
-            );
-        }
+        std::fs::write(file(folder.path()), text).unwrap();
+        let read = opened(folder.path());
+        assert_eq!(read.bridge.subnets[0].gateway.to_string(), "172.17.0.1");
+        assert!(read.gateway_bridge.options().isolated);
+        assert!(!read.bridge.options().isolated && read.bridge.options().masquerade);
     }
 }

@@ -10,6 +10,7 @@
 //! the lock.
 
 mod connect;
+mod custom;
 mod endpoints;
 mod flows;
 pub mod local;
@@ -36,7 +37,9 @@ use std::{
 use dataplane::{Dataplane, Desired};
 use futures_util::future::BoxFuture;
 use model::{Assignments, ContainerId, Generation, NodeId, Refusal, control::Answer};
-use runtime::network::{ConnectRequest, Connected, ConnectedEndpoint, Network, NetworkMode};
+use runtime::network::{
+    ConnectRequest, Connected, ConnectedEndpoint, Network, NetworkMode, NetworkWish,
+};
 use tokio::sync::{Mutex, Notify, watch};
 
 pub use self::port_sights::host_port;
@@ -65,7 +68,8 @@ pub struct Networks {
     dataplane: Dataplane,
     cluster: Arc<ClusterNode>,
     records: Records,
-    local: LocalNetworks,
+    /// Written under the lock of `inner`.
+    local: watch::Sender<Arc<LocalNetworks>>,
     inner: Mutex<Inner>,
     /// The generation that the kernel has reached.
     reached: watch::Sender<Generation>,
@@ -137,7 +141,7 @@ impl Networks {
             dataplane,
             cluster,
             records,
-            local,
+            local: watch::Sender::new(Arc::new(local)),
             inner: Mutex::new(inner),
             reached,
             untidy: Notify::new(),
@@ -158,9 +162,9 @@ impl Networks {
         &self.dataplane
     }
 
-    /// `bridge` and `docker_gwbridge`.
-    pub fn local_networks(&self) -> &LocalNetworks {
-        &self.local
+    /// The networks that only this host knows, as they are now.
+    pub fn local_networks(&self) -> Arc<LocalNetworks> {
+        self.local.borrow().clone()
     }
 
     /// The containers of this host on the network with that id.
@@ -203,17 +207,12 @@ impl Networks {
         Resolvers::read(&self.config.resolv_conf).servers
     }
 
-    fn find_local(&self, reference: &str) -> Option<&LocalNetwork> {
-        let by_prefix =
-            |network: &&LocalNetwork| reference.len() >= 12 && network.id.starts_with(reference);
-        match reference {
-            "default" => Some(&self.local.bridge),
-            _ => self
-                .local
-                .iter()
-                .find(|network| network.name == reference)
-                .or_else(|| self.local.iter().find(by_prefix)),
-        }
+    /// The host's own network that is wished for, before the cluster's of the same name. What the
+    /// manager gave is the cluster's.
+    fn local_of(&self, wish: &NetworkWish) -> Option<LocalNetwork> {
+        let local = self.local.borrow();
+        let found = local.find(&wish.network);
+        found.filter(|_| wish.endpoint.is_none()).cloned()
     }
 }
 
@@ -272,8 +271,10 @@ impl Network for Networks {
             if let Err(error) = self.keep(&record) {
                 tracing::warn!(%error, "the network of a started container");
             }
-            // A task's names wait for the manager's word.
-            if record.endpoints.iter().all(|given| given.task) {
+            // A task's names wait for the manager's word, and who has none needs no step.
+            let named = |one: &ConnectedEndpoint| !one.dns_names.is_empty();
+            let own = record.endpoints.iter().all(|given| !given.task);
+            if !own || !record.connected.endpoints.iter().any(named) {
                 return;
             }
             let steps = self.sandbox_step(&inner, &record).into_iter().collect();

@@ -5,7 +5,7 @@ use std::{net::IpAddr, time::Duration};
 use dataplane::desired::{Change as Step, HostPort, Published};
 use ipnetwork::IpNetwork;
 use model::Refusal;
-use runtime::network::{ConnectRequest, PortBinding};
+use runtime::network::{ConnectRequest, NetworkMode, PortBinding};
 
 use super::{
     Inner, Networks,
@@ -51,7 +51,12 @@ impl Networks {
             taken.extend(ports.into_iter().map(|port| (port, "a service")));
         }
         let mut chosen = Vec::new();
+        let binding = self.binding(request);
         for port in &request.ports {
+            let port = &PortBinding {
+                address: port.address.or(binding),
+                ..port.clone()
+            };
             let (first, last) = port.published.unwrap_or(DYNAMIC);
             let mut why = String::new();
             let mut found = None;
@@ -91,6 +96,17 @@ impl Networks {
             });
         }
         Ok(chosen)
+    }
+
+    /// Where ports are published that name no address: as the first of the container's networks
+    /// says that lead there.
+    fn binding(&self, request: &ConnectRequest) -> Option<IpAddr> {
+        let NetworkMode::Networks(wishes) = &request.mode else {
+            return None;
+        };
+        let mut networks = wishes.iter().filter_map(|wish| self.local_of(wish));
+        let first = networks.find(|network| !network.spec.internal)?;
+        first.options().binding
     }
 
     /// The ports that this one means, which is only of the addresses of `interface` if there is
@@ -158,7 +174,7 @@ fn published(record: &SandboxRecord, port: &PortBinding) -> Option<Published> {
     let local = |network: &str| record.local.iter().any(|(id, _)| id == network);
     let through = ingress.or_else(|| {
         let mut interfaces = record.interfaces.iter();
-        interfaces.find(|interface| local(&interface.network))
+        interfaces.find(|interface| local(&interface.network) && !interface.default_via.is_empty())
     })?;
     let addresses: Vec<IpAddr> = through.addresses.iter().map(IpNetwork::ip).collect();
     Some(Published {

@@ -1,8 +1,9 @@
 //! Networks that a running container comes to and goes from.
 
-use std::net::IpAddr;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use dataplane::desired::Interface;
+use ipnetwork::IpNetwork;
 use model::{EndpointOwner, Refusal, RefusalKind, control::Attached};
 use runtime::network::{ConnectRequest, Connected, NetworkMode, NetworkWish, find_wish};
 
@@ -140,7 +141,7 @@ impl Networks {
     ) -> Result<(), Refusal> {
         for (wish, attached) in more.iter().zip(attached) {
             let aliases = wish.aliases.clone();
-            let given = match (attached, self.find_local(&wish.network)) {
+            let given = match (attached, self.local_of(wish)) {
                 (Some(attached), _) => {
                     record.endpoints.push(GivenEndpoint {
                         endpoint: attached.endpoint.id.clone(),
@@ -154,8 +155,9 @@ impl Networks {
                     }
                 }
                 (None, Some(network)) => Given::Local {
-                    network: network.clone(),
-                    address: give_local(inner, record, network)?,
+                    addresses: give_local(inner, record, &network, &wish.addresses)?,
+                    names: sandbox::local_names(&record.request, wish, &network),
+                    network: Box::new(network),
                     aliases,
                 },
                 (None, None) => {
@@ -170,10 +172,11 @@ impl Networks {
         Ok(())
     }
 
-    /// The way out: over the first local network; over the gateway bridge where there is none and
+    /// The way out: over the first local network that is not internal; over the gateway bridge where there is none and
     /// a network wants one.
     fn route(&self, inner: &mut Inner, record: &mut SandboxRecord) -> Result<(), Refusal> {
-        let bridge = &self.local.gateway_bridge;
+        let local = self.local_networks();
+        let bridge = &local.gateway_bridge;
         let networks = &inner.assignments.networks;
         let specs = record.endpoints.iter().filter_map(|given| {
             let network = networks.get(&given.network)?;
@@ -185,28 +188,30 @@ impl Networks {
         } else {
             own.iter().any(|spec| !spec.internal)
         };
-        let locals: Vec<&LocalNetwork> = self.local.iter().collect();
-        let is_local = |interface: &Interface| locals.iter().any(|one| one.id == interface.network);
+        let ways_out = |interface: &Interface| {
+            let network = local.get(&interface.network);
+            network.map(LocalNetwork::ways_out).unwrap_or_default()
+        };
         let mut others = record.interfaces.iter();
-        let has_other = others.any(|one| is_local(one) && one.network != bridge.id);
+        let has_other = others.any(|one| !ways_out(one).is_empty() && one.network != bridge.id);
         if has_other || !wants {
             record.interfaces.retain(|one| one.network != bridge.id);
             record.local.retain(|(network, _)| *network != bridge.id);
         } else if !record.interfaces.iter().any(|one| one.network == bridge.id) {
-            let address = give_local(inner, record, bridge)?;
             let given = Given::Local {
-                network: bridge.clone(),
-                address,
+                addresses: give_local(inner, record, bridge, &[])?,
+                network: Box::new(bridge.clone()),
                 aliases: Vec::new(),
+                names: Vec::new(),
             };
             add(record, given);
         }
-        let mut routed = false;
+        let mut routed = BTreeSet::new();
         for interface in &mut record.interfaces {
-            let local = locals.iter().find(|one| one.id == interface.network);
-            let gateway = local.filter(|_| !routed).map(|one| one.gateway.into());
-            routed |= gateway.is_some();
-            interface.default_via = gateway.into_iter().collect();
+            interface.default_via = ways_out(interface);
+            // One of each family.
+            let first = |via: &IpAddr| routed.insert(via.is_ipv6());
+            interface.default_via.retain(first);
         }
         Ok(())
     }
@@ -216,10 +221,12 @@ fn give_local(
     inner: &mut Inner,
     record: &mut SandboxRecord,
     network: &LocalNetwork,
-) -> Result<std::net::Ipv4Addr, Refusal> {
-    let address = inner.addresses.give(network, None)?;
-    record.local.push((network.id.clone(), IpAddr::V4(address)));
-    Ok(address)
+    wanted: &[IpAddr],
+) -> Result<Vec<IpNetwork>, Refusal> {
+    let addresses = inner.addresses.give(network, wanted)?;
+    let given = addresses.iter().map(|one| (network.id.clone(), one.ip()));
+    record.local.extend(given);
+    Ok(addresses)
 }
 
 fn wishes(mode: &NetworkMode) -> &[NetworkWish] {

@@ -7,12 +7,14 @@ use std::{
 };
 
 use dataplane::desired::{self, Dns, Interface, NetworkKind, Sandbox};
+use ipnetwork::IpNetwork;
 use model::{ContainerId, EndpointId, control::Attached, endpoint::MacAddress};
 use runtime::network::{ConnectRequest, ConnectedEndpoint, NetworkWish};
 
 use super::{
     local::LocalNetwork,
     record::{GivenEndpoint, SandboxRecord},
+    translate,
 };
 use crate::host::Resolvers;
 
@@ -29,10 +31,37 @@ pub enum Given {
         aliases: Vec<String>,
     },
     Local {
-        network: LocalNetwork,
-        address: std::net::Ipv4Addr,
+        network: Box<LocalNetwork>,
+        /// One of each subnet.
+        addresses: Vec<IpNetwork>,
         aliases: Vec<String>,
+        /// That the resolver answers.
+        names: Vec<String>,
     },
+}
+
+impl Given {
+    /// Containers reach the outside over it.
+    pub fn is_way_out(&self) -> bool {
+        match self {
+            Self::Local { network, .. } => !network.spec.internal,
+            Self::Overlay { .. } => false,
+        }
+    }
+}
+
+/// What a container is called on a local network: nothing on the host's own two, as in Docker.
+pub fn local_names(
+    request: &ConnectRequest,
+    wish: &NetworkWish,
+    network: &LocalNetwork,
+) -> Vec<String> {
+    if network.is_builtin() {
+        return Vec::new();
+    }
+    let mut names = vec![request.name.clone()];
+    names.extend(aliases(request, wish));
+    names
 }
 
 /// The further names a container has on a cluster network: aliases, short id, host name.
@@ -47,10 +76,10 @@ pub fn aliases(request: &ConnectRequest, wish: &NetworkWish) -> Vec<String> {
     names
 }
 
-/// Interfaces in the order asked for, `eth0` first; the first local network carries the
-/// default route.
+/// Interfaces in the order asked for, `eth0` first; the first local network that is not internal
+/// carries the default route.
 pub fn interfaces(container: &ContainerId, given: &[Given]) -> Vec<Interface> {
-    let mut routed = false;
+    let mut routed = BTreeSet::new();
     given
         .iter()
         .enumerate()
@@ -68,25 +97,17 @@ pub fn interfaces(container: &ContainerId, given: &[Given]) -> Vec<Interface> {
                     names: Vec::new(),
                 },
                 Given::Local {
-                    network, address, ..
+                    network, addresses, ..
                 } => {
-                    let default_via = if routed {
-                        Vec::new()
-                    } else {
-                        vec![network.gateway.into()]
-                    };
-                    routed = true;
+                    let mut default_via = network.ways_out();
+                    // One of each family.
+                    default_via.retain(|via| routed.insert(via.is_ipv6()));
                     Interface {
                         endpoint: local_endpoint_id(container, network),
                         network: network.id.clone(),
                         name,
-                        addresses: ipnetwork::IpNetwork::new(
-                            (*address).into(),
-                            network.subnet.prefix(),
-                        )
-                        .into_iter()
-                        .collect(),
-                        mac: MacAddress::from_ip((*address).into()).0,
+                        addresses: addresses.clone(),
+                        mac: mac(addresses).0,
                         default_via,
                         publishes: false,
                         names: Vec::new(),
@@ -105,6 +126,12 @@ pub fn wants_egress<'a>(attached: impl Iterator<Item = &'a Attached>) -> bool {
         return !ingress.is_empty();
     }
     own.iter().any(|attached| !attached.network.spec.internal)
+}
+
+/// By the first address, as everywhere.
+fn mac(addresses: &[IpNetwork]) -> MacAddress {
+    let first = addresses.first().map(IpNetwork::ip);
+    MacAddress::from_ip(first.unwrap_or(IpAddr::from([0, 0, 0, 0])))
 }
 
 fn local_endpoint_id(container: &ContainerId, network: &LocalNetwork) -> String {
@@ -140,20 +167,24 @@ pub fn shown(given: &[Given], container: &ContainerId) -> Vec<ConnectedEndpoint>
                 aliases: aliases.clone(),
                 dns_names: attached.endpoint.names.clone(),
             }),
-            Given::Local { network, .. } if network.name == super::local::GATEWAY_BRIDGE => None,
+            Given::Local { network, .. } if network.is_gateway_bridge() => None,
             Given::Local {
                 network,
-                address,
+                addresses,
                 aliases,
+                names,
             } => Some(ConnectedEndpoint {
-                network_name: network.name.clone(),
+                network_name: network.name().to_owned(),
                 network_id: network.id.clone(),
                 endpoint_id: local_endpoint_id(container, network),
-                addresses: vec![((*address).into(), network.subnet.prefix())],
-                gateways: vec![network.gateway.into()],
-                mac: MacAddress::from_ip((*address).into()).to_string(),
+                addresses: addresses
+                    .iter()
+                    .map(|one| (one.ip(), one.prefix()))
+                    .collect(),
+                gateways: network.ways_out(),
+                mac: mac(addresses).to_string(),
                 aliases: aliases.clone(),
-                dns_names: Vec::new(),
+                dns_names: names.clone(),
             }),
         })
         .collect()
@@ -182,6 +213,7 @@ pub fn wish(
             names: match names.get(interface.endpoint.as_str()) {
                 Some(given) if given.task => task_names(&given.endpoint),
                 Some(given) if record.running => given.names.clone(),
+                None if record.running => names_on(record, &interface.endpoint),
                 _ => Vec::new(),
             },
             ..interface.clone()
@@ -206,19 +238,27 @@ pub fn wish(
     }
 }
 
+/// The names of a container on a local network.
+fn names_on(record: &SandboxRecord, endpoint: &str) -> Vec<String> {
+    let mut endpoints = record.connected.endpoints.iter();
+    let found = endpoints.find(|one| one.endpoint_id == endpoint);
+    found.map(|one| one.dns_names.clone()).unwrap_or_default()
+}
+
 /// A local network as the dataplane knows it.
 pub fn local_wish(network: &LocalNetwork) -> desired::Network {
+    let options = network.options();
+    let subnets = network.subnets.iter();
     desired::Network {
-        name: network.name.clone(),
+        name: network.name().to_owned(),
         kind: NetworkKind::Bridge {
-            masquerade: true,
-            isolated: network.name == super::local::GATEWAY_BRIDGE,
+            masquerade: options.masquerade,
+            isolated: options.isolated,
+            internal: network.spec.internal,
+            device: options.device,
         },
-        subnets: vec![desired::Subnet {
-            subnet: network.subnet.into(),
-            gateway: network.gateway.into(),
-        }],
-        mtu: None,
+        subnets: subnets.map(translate::subnet).collect(),
+        mtu: options.mtu,
     }
 }
 

@@ -118,7 +118,8 @@ pub fn overlay(network: &Network, vtep: Option<IpAddr>) -> desired::Network {
     }
 }
 
-fn subnet(subnet: &Subnet) -> desired::Subnet {
+/// The dataplane's view of a subnet.
+pub fn subnet(subnet: &Subnet) -> desired::Subnet {
     desired::Subnet {
         subnet: subnet.subnet,
         gateway: subnet.gateway,

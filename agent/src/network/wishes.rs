@@ -2,7 +2,6 @@
 
 use std::{
     collections::BTreeSet,
-    net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -264,7 +263,7 @@ impl Networks {
             .keys()
             .map(ToString::to_string)
             .collect();
-        networks.extend(self.local.iter().map(|network| network.id.clone()));
+        networks.extend(self.local.borrow().iter().map(|one| one.id.clone()));
         let names = |id: &EndpointId| {
             let endpoint = inner.assignments.endpoints.get(id);
             endpoint
@@ -284,6 +283,12 @@ impl Networks {
         let mut wish = translate::cluster_wish(&inner.assignments, &self.node());
         wish.vips = inner.backends.all(&inner.assignments);
         wish.published = published::all(&inner.assignments, &inner.backends, &self.node());
+        for network in &self.local.borrow().custom {
+            wish.apply(Step::SetNetwork(
+                network.id.clone(),
+                sandbox::local_wish(network),
+            ));
+        }
         for record in inner.sandboxes.values() {
             for step in self.local_steps(record) {
                 wish.apply(step);
@@ -302,6 +307,7 @@ impl Networks {
     /// The local networks that a sandbox stands on.
     pub(super) fn local_steps(&self, record: &SandboxRecord) -> Vec<Step> {
         self.local
+            .borrow()
             .iter()
             .filter(|network| record.interfaces.iter().any(|i| i.network == network.id))
             .map(|network| Step::SetNetwork(network.id.clone(), sandbox::local_wish(network)))
@@ -312,9 +318,7 @@ impl Networks {
 impl Inner {
     pub(super) fn adopt_addresses(&mut self, record: &SandboxRecord, local: &LocalNetworks) {
         for (id, address) in &record.local {
-            if let (Some(network), IpAddr::V4(address)) =
-                (local.iter().find(|network| network.id == *id), address)
-            {
+            if let Some(network) = local.get(id) {
                 self.addresses.adopt(network, *address);
             }
         }

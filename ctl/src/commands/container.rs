@@ -2,7 +2,7 @@
 
 use clap::Subcommand;
 
-use super::{copy, exec, inspect, lifecycle, logs, ps, run, stats};
+use super::{archive, copy, exec, inspect, lifecycle, logs, ps, run, stats};
 use crate::failure::Failure;
 use crate::session::Session;
 
@@ -12,7 +12,9 @@ pub enum ContainerCommand {
     Attach(lifecycle::AttachArgs),
     Cp(copy::CopyArgs),
     Create(Box<run::CreateArgs>),
+    Diff(archive::DiffArgs),
     Exec(exec::ExecArgs),
+    Export(archive::ExportArgs),
     /// Show everything known of containers
     Inspect(inspect::TypedArgs),
     Kill(lifecycle::KillArgs),
@@ -46,7 +48,9 @@ pub async fn dispatch(session: &Session, command: ContainerCommand) -> Result<()
         ContainerCommand::Attach(args) => lifecycle::attach(session, args).await,
         ContainerCommand::Cp(args) => copy::copy(session, args).await,
         ContainerCommand::Create(args) => run::create(session, *args).await,
+        ContainerCommand::Diff(args) => archive::diff(session, args).await,
         ContainerCommand::Exec(args) => exec::exec(session, args).await,
+        ContainerCommand::Export(args) => archive::export(session, args).await,
         ContainerCommand::Inspect(args) => inspect::typed(session, args, "container").await,
         ContainerCommand::Kill(args) => lifecycle::kill(session, args).await,
         ContainerCommand::Logs(args) => logs::logs(session, args).await,

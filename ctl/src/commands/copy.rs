@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use http_body_util::{BodyExt, Full};
 
-use super::image::streamed;
+use super::archive::streamed;
 use crate::failure::Failure;
 use crate::session::Session;
 

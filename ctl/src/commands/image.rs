@@ -1,15 +1,10 @@
-//! `image ls`, `rm`, `load`, `save`, `tag`, `push`, `prune`, `history`.
+//! `image ls`, `rm`, `tag`, `push`, `prune`, `history`.
 
 use clap::{Args, Subcommand};
-use futures_util::TryStreamExt;
-use http_body_util::{BodyExt, StreamBody};
-use hyper::body::Frame;
 use serde_json::{Value, json};
-use tokio::io::{AsyncRead, AsyncWriteExt};
-use tokio_util::io::ReaderStream;
 
 use super::pull::{Progress, PullArgs, authorised, show};
-use super::{ListFlags, text};
+use super::{ListFlags, archive, text};
 use crate::credentials::encode;
 use crate::failure::Failure;
 use crate::flags::Filters;
@@ -24,9 +19,10 @@ use crate::session::Session;
 #[derive(Subcommand, Debug)]
 pub enum ImageCommand {
     History(HistoryArgs),
+    Import(archive::ImportArgs),
     /// Show everything known of images
     Inspect(super::inspect::TypedArgs),
-    Load(LoadArgs),
+    Load(archive::LoadArgs),
     #[command(alias = "list")]
     Ls(LsArgs),
     Prune(PruneArgs),
@@ -34,7 +30,7 @@ pub enum ImageCommand {
     Push(PushArgs),
     #[command(alias = "remove")]
     Rm(RmArgs),
-    Save(SaveArgs),
+    Save(archive::SaveArgs),
     Tag(TagArgs),
 }
 
@@ -68,38 +64,6 @@ pub struct RmArgs {
     /// Keep untagged parents
     #[arg(long)]
     no_prune: bool,
-    /// Names or ids
-    #[arg(value_name = "IMAGE", required = true)]
-    images: Vec<String>,
-}
-
-/// Read images from a tar archive
-#[derive(Args, Debug)]
-#[command(
-    after_help = "Examples:\n  ovnctl load -i echo.tar\n  ssh other ovnctl save echo | ovnctl load"
-)]
-pub struct LoadArgs {
-    /// File to read (default: standard input)
-    #[arg(short, long, value_name = "FILE")]
-    input: Option<String>,
-    /// Only this platform
-    #[arg(long, value_name = "PLATFORM")]
-    platform: Option<String>,
-    /// Show no progress
-    #[arg(short, long)]
-    quiet: bool,
-}
-
-/// Write images to a tar archive
-#[derive(Args, Debug)]
-#[command(after_help = "Example:\n  ovnctl save -o echo.tar registry:5000/example/echo")]
-pub struct SaveArgs {
-    /// File to write (default: standard output)
-    #[arg(short, long, value_name = "FILE")]
-    output: Option<String>,
-    /// Only this platform
-    #[arg(long, value_name = "PLATFORM")]
-    platform: Option<String>,
     /// Names or ids
     #[arg(value_name = "IMAGE", required = true)]
     images: Vec<String>,
@@ -219,14 +183,15 @@ pub const HISTORY: Listing = Listing {
 pub async fn run(session: &Session, command: ImageCommand) -> Result<(), Failure> {
     match command {
         ImageCommand::History(args) => history(session, args).await,
+        ImageCommand::Import(args) => archive::import(session, args).await,
         ImageCommand::Inspect(args) => super::inspect::typed(session, args, "image").await,
-        ImageCommand::Load(args) => load(session, args).await,
+        ImageCommand::Load(args) => archive::load(session, args).await,
         ImageCommand::Ls(args) => ls(session, args).await,
         ImageCommand::Prune(args) => prune(session, args).await,
         ImageCommand::Pull(args) => super::pull::command(session, args).await,
         ImageCommand::Push(args) => push(session, args).await,
         ImageCommand::Rm(args) => rm(session, args).await,
-        ImageCommand::Save(args) => save(session, args).await,
+        ImageCommand::Save(args) => archive::save(session, args).await,
         ImageCommand::Tag(args) => tag(session, args).await,
     }
 }
@@ -364,88 +329,6 @@ fn removal_line(entry: &Value) -> String {
         "" => format!("Untagged: {}", text(entry, "/Untagged")),
         id => format!("Deleted: {id}"),
     }
-}
-
-/// A file or standard input as a request's body.
-pub fn streamed(reader: impl AsyncRead + Send + 'static) -> crate::client::Body {
-    StreamBody::new(ReaderStream::with_capacity(reader, 64 * 1024).map_ok(Frame::data))
-        .boxed_unsync()
-}
-
-/// `load`.
-pub async fn load(session: &Session, args: LoadArgs) -> Result<(), Failure> {
-    let body = match &args.input {
-        Some(path) => {
-            let file = tokio::fs::File::open(session.surroundings.directory.join(path))
-                .await
-                .map_err(|e| Failure::new(format!("cannot read {path}: {e}")))?;
-            streamed(file)
-        }
-        None if session.io.input_is_terminal => {
-            return Err(Failure::new(
-                "requested load from stdin, but stdin is empty: name a file with --input",
-            ));
-        }
-        None => streamed(session.io.take_input()?),
-    };
-    let call = session
-        .client()
-        .await?
-        .post("/images/load")
-        .flag("quiet", args.quiet)
-        .maybe("platform", args.platform);
-    show(
-        session,
-        call.stream_body("application/x-tar", body).values().await?,
-        Progress::OnOutput,
-    )
-    .await
-}
-
-/// `save`.
-pub async fn save(session: &Session, args: SaveArgs) -> Result<(), Failure> {
-    if args.output.is_none() && session.io.output_is_terminal {
-        return Err(Failure::new(
-            "refusing to write an archive to the terminal: use -o FILE or a pipe",
-        ));
-    }
-    let mut call = session
-        .client()
-        .await?
-        .get("/images/get")
-        .maybe("platform", args.platform);
-    for image in &args.images {
-        call = call.query("names", image);
-    }
-    let mut body = call.send().await?.into_body();
-    let broken = |e: hyper::Error| Failure::new(format!("the archive broke off: {e}"));
-    let Some(path) = &args.output else {
-        while let Some(frame) = body.frame().await {
-            if let Ok(data) = frame.map_err(broken)?.into_data() {
-                session.io.out.put(&data)?;
-            }
-        }
-        return Ok(());
-    };
-    // Written beside and renamed: a broken archive never bears the name.
-    let path = session.surroundings.directory.join(path);
-    let beside = path.with_extension(format!("{}.part", std::process::id()));
-    let written = async {
-        let mut file = tokio::fs::File::create(&beside).await?;
-        while let Some(frame) = body.frame().await {
-            if let Ok(data) = frame.map_err(broken)?.into_data() {
-                file.write_all(&data).await?;
-            }
-        }
-        file.sync_all().await?;
-        tokio::fs::rename(&beside, &path).await?;
-        Ok::<(), Failure>(())
-    }
-    .await;
-    if written.is_err() {
-        let _ = tokio::fs::remove_file(&beside).await;
-    }
-    written
 }
 
 /// `tag`.

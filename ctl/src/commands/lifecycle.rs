@@ -144,6 +144,15 @@ pub struct PortArgs {
 #[derive(Args, Debug)]
 #[command(after_help = "Example:\n  ovnctl update --memory 512m --cpus 1.5 api")]
 pub struct UpdateArgs {
+    /// Relative weight of access to disks, from 10 to 1000
+    #[arg(long, value_name = "N")]
+    blkio_weight: Option<i64>,
+    /// Length of a period of processor time in microseconds
+    #[arg(long, value_name = "N")]
+    cpu_period: Option<i64>,
+    /// Microseconds of processor time in each period
+    #[arg(long, value_name = "N")]
+    cpu_quota: Option<i64>,
     /// Number of processors, such as 1.5
     #[arg(long, value_name = "NUMBER")]
     cpus: Option<String>,
@@ -153,6 +162,9 @@ pub struct UpdateArgs {
     /// Processors to run on
     #[arg(long, value_name = "LIST")]
     cpuset_cpus: Option<String>,
+    /// Memory nodes to use
+    #[arg(long, value_name = "LIST")]
+    cpuset_mems: Option<String>,
     /// Memory limit, such as 512m
     #[arg(short, long, value_name = "SIZE")]
     memory: Option<String>,
@@ -490,6 +502,9 @@ impl UpdateArgs {
             body.insert("NanoCpus".to_owned(), json!(resource::cpus(cpus)?));
         }
         for (name, number) in [
+            ("BlkioWeight", self.blkio_weight),
+            ("CpuPeriod", self.cpu_period),
+            ("CpuQuota", self.cpu_quota),
             ("CpuShares", self.cpu_shares),
             ("PidsLimit", self.pids_limit),
         ] {
@@ -497,8 +512,13 @@ impl UpdateArgs {
                 body.insert(name.to_owned(), json!(number));
             }
         }
-        if let Some(list) = &self.cpuset_cpus {
-            body.insert("CpusetCpus".to_owned(), json!(list));
+        for (name, list) in [
+            ("CpusetCpus", &self.cpuset_cpus),
+            ("CpusetMems", &self.cpuset_mems),
+        ] {
+            if let Some(list) = list {
+                body.insert(name.to_owned(), json!(list));
+            }
         }
         for (name, size) in [
             ("Memory", &self.memory),

@@ -1,5 +1,6 @@
 //! One file a group of commands: flags, calls, output.
 
+pub mod archive;
 pub mod cluster;
 pub mod cluster_backup;
 pub mod completion;

@@ -30,10 +30,11 @@ pub enum NetworkCommand {
 
 /// Create a network
 ///
-/// With --driver overlay it spans all hosts of the cluster; --attachable lets plain containers join it.
+/// Without --driver it is one of this host alone. With --driver overlay it spans all hosts of the
+/// cluster; --attachable lets plain containers join it.
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Examples:\n  ovnctl network create --driver overlay --attachable ch03\n  ovnctl network create -d overlay --attachable --subnet 10.9.0.0/24 --gateway 10.9.0.1 --ipv6 front"
+    after_help = "Examples:\n  ovnctl network create front\n  ovnctl network create --driver overlay --attachable ch03\n  ovnctl network create -d overlay --attachable --subnet 10.9.0.0/24 --gateway 10.9.0.1 --ipv6 front"
 )]
 pub struct CreateArgs {
     /// Let plain containers attach

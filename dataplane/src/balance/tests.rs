@@ -61,6 +61,8 @@ fn networks() -> Desired {
     let local = NetworkKind::Bridge {
         masquerade: true,
         isolated: false,
+        internal: false,
+        device: None,
     };
     for (id, kind) in [
         ("n0", NetworkKind::Overlay { vni: 1 }),

@@ -16,7 +16,7 @@ use crate::{
         Chain, Map, Part, Ruleset, Set, TableName, bound as bound_name, loopback, octets,
         published as map_name,
     },
-    view::{Facts, bridge_name, tag},
+    view::{Facts, tag},
 };
 
 /// nftables' numbers of types, and bytes.
@@ -254,7 +254,10 @@ fn leaving(desired: &Desired, networks: &BTreeSet<&str>) -> Vec<Vec<Part>> {
 fn hairpins(desired: &Desired, locals: &BTreeSet<&str>) -> Vec<Vec<Part>> {
     let mut rules = Vec::new();
     for id in locals {
-        let device = || Part::Out(bridge_name(&tag(id)));
+        let Some(network) = desired.networks.get(*id) else {
+            continue;
+        };
+        let device = || Part::Out(network.bridge(id));
         for net in subnets(desired, &BTreeSet::from([*id])) {
             let back = [Part::Translated, Part::Masquerade];
             rules.push([vec![family(net), Part::From(net), device()], back.to_vec()].concat());

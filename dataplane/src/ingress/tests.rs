@@ -39,6 +39,8 @@ fn example() -> Desired {
     let bridge = NetworkKind::Bridge {
         masquerade: true,
         isolated: true,
+        internal: false,
+        device: None,
     };
     desired.networks.insert(
         "local".into(),

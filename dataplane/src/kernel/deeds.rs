@@ -15,7 +15,7 @@ use crate::{
     plan::{Pair, Step},
     report::Failure,
     rules::TableName,
-    view::{Interface, Place, Port, Vxlan, bridge_name, gateway_name, vxlan_name},
+    view::{Bridge, Interface, Place, Port, Vxlan, bridge_name, gateway_name, vxlan_name},
 };
 
 /// A group of links that nobody else gives to his: ours are in it for the moment of their removal.
@@ -235,8 +235,9 @@ impl Linux {
                 bridge,
             } => {
                 let route = self.route(place)?;
-                let name = bridge_name(segment);
-                route.request(links::bridge(&name, bridge))?;
+                let ours = bridge_name(segment);
+                let name = bridge.device.clone().unwrap_or_else(|| ours.clone());
+                make_bridge(route, &name, &ours, bridge)?;
                 if *place == Place::Host {
                     // This host's programs reach its containers' ports at 127.0.0.1.
                     set(&format!("net/ipv4/conf/{name}/route_localnet"), "1")?;
@@ -406,6 +407,26 @@ impl Linux {
         }
         Ok(())
     }
+}
+
+/// Makes the device, and gives one whose name a user chose the name of ours too, by which it is
+/// known. One that a kill has left between the two is known by its MAC.
+fn make_bridge(route: &mut Netlink, name: &str, ours: &str, bridge: &Bridge) -> io::Result<()> {
+    let made = route.request(links::bridge(name, bridge));
+    if bridge.device.is_none() {
+        return made;
+    }
+    match made {
+        Err(error) if error.raw_os_error() == Some(libc::EEXIST) => {
+            if sight::mac(route, name)? != Some(bridge.mac) {
+                let taken = format!("device {name} is there already and is not ours");
+                return Err(io::Error::new(io::ErrorKind::AlreadyExists, taken));
+            }
+        }
+        made => made?,
+    }
+    let device = index(route, name)?;
+    route.request(links::add_name(device, ours))
 }
 
 pub(super) fn index(route: &mut Netlink, name: &str) -> io::Result<u32> {

@@ -26,7 +26,11 @@ pub const GET_ROUTE: u16 = 26;
 pub const NEW_NEIGHBOUR: u16 = 28;
 pub const DEL_NEIGHBOUR: u16 = 29;
 pub const GET_NEIGHBOUR: u16 = 30;
+pub const NEW_NAME: u16 = 108;
 pub const AF_BRIDGE: u8 = 7;
+/// IFLA_PROP_LIST and IFLA_ALT_IFNAME of linux/if_link.h.
+pub const PROPERTIES: u16 = 52;
+pub const OTHER_NAME: u16 = 53;
 /// Route protocol number by which our routes are known (free in /etc/iproute2/rt_protos).
 const PROTOCOL: u8 = 79;
 const NODAD: u8 = 0x02;
@@ -125,6 +129,15 @@ pub fn set_link(index: u32, mtu: Option<u32>, mac: Option<Mac>, bridge: Option<u
 pub fn set_alias(index: u32, alias: &str) -> Message {
     let mut message = Message::new(NEW_LINK, 0, &link_header(index, None));
     message.text(20, alias);
+    message
+}
+
+/// Gives a device a further name, by which it is found as by its own.
+pub fn add_name(index: u32, name: &str) -> Message {
+    let mut message = Message::new(NEW_NAME, CREATE, &link_header(index, None));
+    message.nest(PROPERTIES, |list| {
+        list.text(OTHER_NAME, name);
+    });
     message
 }
 

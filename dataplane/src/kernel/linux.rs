@@ -161,7 +161,7 @@ impl Linux {
         let view = &mut observed.view;
         view.segments.retain(|_, segment| segment.own_namespace);
         for link in sight.links.values().filter(|link| link.kind == "bridge") {
-            if let Some(tag) = link.name.strip_prefix("ovtb") {
+            if let Some((tag, _)) = link.bridge_tag() {
                 let segment = sight.segment(&link.name, &vxlan_name(tag), false);
                 view.segments.insert(tag.to_owned(), segment);
             }
@@ -194,11 +194,7 @@ impl Linux {
         facts.interfaces.clear();
         for (index, addresses) in &sight.addresses {
             // Our own bridges say nothing of the host.
-            let Some(link) = sight
-                .links
-                .get(index)
-                .filter(|l| !l.name.starts_with("ovt"))
-            else {
+            let Some(link) = sight.links.get(index).filter(|link| !link.is_ours()) else {
                 continue;
             };
             for address in addresses {

@@ -31,6 +31,8 @@ pub struct Link {
     pub name: String,
     pub kind: String,
     pub alias: String,
+    /// Further ones.
+    pub names: Vec<String>,
     pub mtu: u32,
     pub up: bool,
     /// Both ends of a veth pair are up.
@@ -122,6 +124,22 @@ pub fn mac(socket: &mut Netlink, device: &str) -> io::Result<Option<Mac>> {
     Ok(found)
 }
 
+impl Link {
+    /// The tag of the bridge of ours that it is, and whether its own name says so.
+    pub fn bridge_tag(&self) -> Option<(&str, bool)> {
+        if let Some(tag) = self.name.strip_prefix("ovtb") {
+            return Some((tag, true));
+        }
+        let mut others = self.names.iter();
+        others.find_map(|name| Some((name.strip_prefix("ovtb")?, false)))
+    }
+
+    /// It is a device of ours.
+    pub fn is_ours(&self) -> bool {
+        self.name.starts_with("ovt") || self.bridge_tag().is_some()
+    }
+}
+
 impl Sight {
     /// The segment whose bridge is called `bridge`.
     pub fn segment(&self, bridge: &str, vxlan: &str, own_namespace: bool) -> Segment {
@@ -133,6 +151,10 @@ impl Sight {
         let master = by_name(bridge).map(|(index, _)| *index);
         if let Some((index, link)) = by_name(bridge) {
             segment.bridge = Some(Bridge {
+                device: link
+                    .bridge_tag()
+                    .filter(|(_, own)| !own)
+                    .map(|_| link.name.clone()),
                 mac: link.mac.unwrap_or(Mac([0; 6])),
                 mtu: link.mtu,
                 up: link.up,
@@ -265,6 +287,7 @@ fn link(body: &[u8]) -> Option<(u32, Link)> {
             3 => link.name = text_of(value),
             4 => link.mtu = u32_at(value, 0)?,
             20 => link.alias = text_of(value),
+            links::PROPERTIES => link.names.extend(other_names(value)),
             10 => link.controller = u32_at(value, 0)?,
             18 => {
                 for (kind, value) in attributes(value) {
@@ -279,6 +302,11 @@ fn link(body: &[u8]) -> Option<(u32, Link)> {
         }
     }
     Some((index, link))
+}
+
+fn other_names(list: &[u8]) -> impl Iterator<Item = String> {
+    let names = attributes(list).filter(|(kind, _)| *kind == links::OTHER_NAME);
+    names.map(|(_, name)| text_of(name))
 }
 
 fn vxlan(link: &mut Link, data: &[u8]) {

@@ -165,6 +165,8 @@ impl Host {
         let local = NetworkKind::Bridge {
             masquerade: true,
             isolated: true,
+            internal: false,
+            device: None,
         };
         let interface = |name: &str, network: &str, addresses: [String; 2], publishes| Interface {
             endpoint: format!("{name}-{}", self.number),

@@ -2,9 +2,12 @@
 
 use std::{collections::BTreeSet, iter::Peekable, net::IpAddr};
 
-use model::{Network, Refusal, network::Subnet};
+use model::{
+    Network, Refusal,
+    network::Subnet,
+    subnet::{bounds, to_ip, to_number},
+};
 
-use super::subnet::{to_ip, to_number};
 use crate::store::{AddressUse, Rest, Tables};
 
 /// What can be given.
@@ -118,16 +121,7 @@ type Used<'a> = Peekable<Box<dyn Iterator<Item = (IpAddr, &'a AddressUse)> + 'a>
 impl<'a> Walk<'a> {
     pub fn new(tables: &'a Tables, network: &'a Network, subnet: &Subnet) -> Self {
         let v4 = subnet.subnet.is_ipv4();
-        let (mut first, mut last) = (
-            to_number(subnet.range.network()),
-            to_number(subnet.range.broadcast()),
-        );
-        if subnet.range.network() == subnet.subnet.network() {
-            first += 1;
-        }
-        if v4 && subnet.range.broadcast() == subnet.subnet.broadcast() {
-            last -= 1;
-        }
+        let (first, last) = bounds(subnet);
         let start = tables
             .cursor(&network.id, subnet.subnet)
             .map(|cursor| to_number(cursor) + 1)

@@ -1,11 +1,12 @@
 //! The subnets of a network: what the user fixed is checked, the rest is chosen.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::collections::BTreeSet;
 
 use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
 use model::{
     Cluster, NetworkSpec, Refusal,
     network::{IpamConfig, OPTION_VNI_LIST, Subnet, VNI_FIRST, VNI_LAST},
+    subnet::{fixed, overlap},
 };
 
 use crate::store::Tables;
@@ -66,91 +67,6 @@ pub fn resolve_subnets(
     }
     subnets.sort_by_key(|subnet| subnet.subnet.is_ipv6());
     Ok(subnets)
-}
-
-fn fixed(config: &IpamConfig) -> Result<Subnet, Refusal> {
-    let asked = config
-        .subnet
-        .ok_or_else(|| Refusal::invalid("a subnet is missing"))?;
-    let most = if asked.is_ipv4() { 30 } else { 126 };
-    if asked.prefix() > most || asked.prefix() == 0 {
-        return Err(Refusal::invalid(format!(
-            "subnet {asked} has no room for containers; use a prefix of at most /{most}"
-        )));
-    }
-    let subnet = whole(asked)?;
-    let inside = |address: IpAddr, what: &str| {
-        if !subnet.contains(address) {
-            return Err(Refusal::invalid(format!(
-                "{what} {address} is outside subnet {subnet}"
-            )));
-        }
-        if address == subnet.network() || (subnet.is_ipv4() && address == subnet.broadcast()) {
-            return Err(Refusal::invalid(format!(
-                "{what} {address} is the network or broadcast address of {subnet}"
-            )));
-        }
-        Ok(())
-    };
-    let range = match config.ip_range {
-        None => subnet,
-        Some(range) => {
-            let range = whole(range)?;
-            if !subnet.contains(range.network()) || range.prefix() < subnet.prefix() {
-                return Err(Refusal::invalid(format!(
-                    "ip-range {range} is outside subnet {subnet}"
-                )));
-            }
-            range
-        }
-    };
-    let gateway = match config.gateway {
-        Some(gateway) => gateway,
-        None => first_host(subnet, &config.aux_addresses.values().copied().collect()),
-    };
-    inside(gateway, "gateway")?;
-    for (name, address) in &config.aux_addresses {
-        inside(*address, &format!("aux-address {name}"))?;
-    }
-    Ok(Subnet {
-        subnet,
-        range,
-        gateway,
-        aux_addresses: config.aux_addresses.clone(),
-    })
-}
-
-fn first_host(subnet: IpNetwork, taken: &BTreeSet<IpAddr>) -> IpAddr {
-    let mut number = to_number(subnet.network()) + 1;
-    while taken.contains(&to_ip(number, subnet.is_ipv4())) {
-        number += 1;
-    }
-    to_ip(number, subnet.is_ipv4())
-}
-
-pub(super) fn to_number(ip: IpAddr) -> u128 {
-    match ip {
-        IpAddr::V4(v4) => u128::from(u32::from(v4)),
-        IpAddr::V6(v6) => u128::from(v6),
-    }
-}
-
-pub(super) fn to_ip(number: u128, v4: bool) -> IpAddr {
-    if v4 {
-        IpAddr::from((number as u32).to_be_bytes())
-    } else {
-        IpAddr::from(number.to_be_bytes())
-    }
-}
-
-fn whole(network: IpNetwork) -> Result<IpNetwork, Refusal> {
-    IpNetwork::new(network.network(), network.prefix())
-        .map_err(|error| Refusal::invalid(format!("subnet {network}: {error}")))
-}
-
-fn overlap(one: IpNetwork, other: IpNetwork) -> bool {
-    one.is_ipv4() == other.is_ipv4()
-        && (one.contains(other.network()) || other.contains(one.network()))
 }
 
 /// What stands in the way of a subnet, in words.

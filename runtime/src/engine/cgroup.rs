@@ -64,6 +64,19 @@ pub(super) fn oom_killed(cgroup: &str) -> bool {
         .is_some_and(|count| *count > 0)
 }
 
+/// Bytes that the container holds and the kernel cannot take back from files.
+pub(super) fn unreclaimable(cgroup: &str) -> u64 {
+    let memory = directory("memory", cgroup);
+    let (usage, prefix) = match version() {
+        Version::V2 => ("memory.current", ""),
+        Version::V1 => ("memory.usage_in_bytes", "total_"),
+    };
+    let stat = table(&memory.join("memory.stat"));
+    let of = |name: &str| stat.get(&format!("{prefix}{name}")).copied();
+    let files = of("inactive_file").unwrap_or_default() + of("active_file").unwrap_or_default();
+    number(&memory.join(usage)).saturating_sub(files)
+}
+
 fn number(path: &Path) -> u64 {
     fs::read_to_string(path)
         .ok()

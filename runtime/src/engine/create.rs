@@ -15,9 +15,6 @@ use crate::{
     oci::{bundle, bundle::merge_environment, capability},
 };
 
-/// Docker's least memory limit.
-const LEAST_MEMORY: i64 = 6 << 20;
-
 impl Engine {
     /// Checks and keeps the wish; nothing runs yet.
     pub async fn create(&self, mut spec: ContainerSpec) -> Result<Created, Refusal> {
@@ -122,14 +119,7 @@ fn check(spec: &ContainerSpec) -> Result<Vec<String>, Refusal> {
             "can't create 'AutoRemove' container with restart policy",
         ));
     }
-    if host.resources.memory != 0 && host.resources.memory < LEAST_MEMORY {
-        return Err(Refusal::invalid("Minimum memory limit allowed is 6MB"));
-    }
-    if host.resources.memory_swap > 0 && host.resources.memory_swap < host.resources.memory {
-        return Err(Refusal::invalid(
-            "Minimum memoryswap limit should be larger than memory limit, see usage",
-        ));
-    }
+    super::update::check_memory(&host.resources)?;
     if !matches!(host.userns_mode.as_str(), "" | "host") {
         return Err(Refusal::invalid(format!(
             "invalid user namespace mode {:?}: only \"host\" is there",

@@ -18,7 +18,12 @@ use nix::unistd::{chdir, chroot, fchdir};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::{Change, ChangeKind, Engine, PathStat, container::Container, create::clean};
+use super::{
+    Change, ChangeKind, Engine, PathStat,
+    container::Container,
+    create::clean,
+    pack::{Reach, pack},
+};
 use crate::oci::{
     OciError,
     rootfs::{Layers, mount_overlay, open_root},
@@ -45,11 +50,29 @@ impl Engine {
         self.in_root_of(&container, move || stat(&path)).await?
     }
 
+    /// A tar of the container's own files, without what is mounted in them.
+    pub async fn export(
+        &self,
+        reference: &str,
+    ) -> Result<BoxStream<'static, io::Result<Bytes>>, Refusal> {
+        let (_, tar) = self.archive(reference, "/.", Reach::Own).await?;
+        Ok(tar)
+    }
+
     /// A tar of the path, its last component as the first entry (`docker cp` out of it).
     pub async fn archive_get(
         &self,
         reference: &str,
         path: &str,
+    ) -> Result<(PathStat, BoxStream<'static, io::Result<Bytes>>), Refusal> {
+        self.archive(reference, path, Reach::Everything).await
+    }
+
+    async fn archive(
+        &self,
+        reference: &str,
+        path: &str,
+        reach: Reach,
     ) -> Result<(PathStat, BoxStream<'static, io::Result<Bytes>>), Refusal> {
         let container = self.find(reference)?;
         let found = self.path_stat(reference, path).await?;
@@ -65,7 +88,7 @@ impl Engine {
         self.spawn(async move {
             let failures = sender.clone();
             let packed = this
-                .in_root_of(&container, move || pack(&path, &name, &sender))
+                .in_root_of(&container, move || pack(&path, &name, reach, &sender))
                 .await;
             let error = match packed {
                 Ok(Ok(())) => return,
@@ -192,32 +215,6 @@ fn stat(path: &str) -> Result<PathStat, Refusal> {
     })
 }
 
-struct Sender<'a>(&'a mpsc::Sender<io::Result<Bytes>>);
-
-impl io::Write for Sender<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0
-            .blocking_send(Ok(Bytes::copy_from_slice(bytes)))
-            .map_err(|_| io::ErrorKind::BrokenPipe)?;
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-fn pack(path: &str, name: &str, sender: &mpsc::Sender<io::Result<Bytes>>) -> io::Result<()> {
-    let mut builder = tar::Builder::new(io::BufWriter::with_capacity(64 << 10, Sender(sender)));
-    builder.follow_symlinks(false);
-    if fs::symlink_metadata(path)?.is_dir() {
-        builder.append_dir_all(name, path)?;
-    } else {
-        builder.append_path_with_name(path, name)?;
-    }
-    io::Write::flush(&mut builder.into_inner()?)
-}
-
 struct Receiver {
     from: mpsc::Receiver<io::Result<Bytes>>,
     rest: Bytes,
@@ -250,6 +247,17 @@ fn unpack(target: &Path, from: mpsc::Receiver<io::Result<Bytes>>) -> io::Result<
 }
 
 /// What the writable layer says: whiteouts are character devices 0:0.
+pub(super) fn is_own(path: &Path) -> bool {
+    OWN.iter().any(|own| path == Path::new(own))
+}
+
+fn facts_of(facts: &fs::Metadata) -> (u32, u32, u32) {
+    (facts.mode(), facts.uid(), facts.gid())
+}
+
+/// Where the engine's own files are mounted; the empty files below are none of the container's.
+const OWN: [&str; 3] = ["/etc/hostname", "/etc/hosts", "/etc/resolv.conf"];
+
 fn walk(upper: &Path, at: &Path, layers: &[PathBuf], list: &mut Vec<Change>) {
     let here = upper.join(at.strip_prefix("/").unwrap_or(at));
     for entry in fs::read_dir(here).into_iter().flatten().flatten() {
@@ -257,10 +265,13 @@ fn walk(upper: &Path, at: &Path, layers: &[PathBuf], list: &mut Vec<Change>) {
         let Ok(facts) = entry.metadata() else {
             continue;
         };
+        if is_own(&path) && facts.is_file() && facts.len() == 0 {
+            continue;
+        }
         let relative = path.strip_prefix("/").unwrap_or(&path).to_owned();
-        let existed = layers
-            .iter()
-            .any(|layer| fs::symlink_metadata(layer.join(&relative)).is_ok());
+        let mut below = layers.iter().rev();
+        let below = below.find_map(|layer| fs::symlink_metadata(layer.join(&relative)).ok());
+        let existed = below.is_some();
         let kind = if facts.file_type().is_char_device() && facts.rdev() == 0 {
             ChangeKind::Deleted
         } else if existed {
@@ -273,7 +284,16 @@ fn walk(upper: &Path, at: &Path, layers: &[PathBuf], list: &mut Vec<Change>) {
             kind,
         });
         if facts.is_dir() {
+            let so_far = list.len();
             walk(upper, &path, layers, list);
+            let same = below.is_none_or(|below| facts_of(&below) == facts_of(&facts));
+            // Only there for what is passed over.
+            if same
+                && list.len() == so_far
+                && OWN.iter().any(|own| Path::new(own).starts_with(&path))
+            {
+                list.pop();
+            }
         }
     }
 }

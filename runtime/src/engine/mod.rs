@@ -24,12 +24,14 @@ mod logs;
 mod machine;
 mod mount_points;
 mod networks;
+mod pack;
 mod record;
 mod run;
 mod sources;
 pub mod spec;
 mod stop;
 pub mod streams;
+mod update;
 pub mod view;
 mod volumes;
 

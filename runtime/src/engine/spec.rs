@@ -137,6 +137,16 @@ pub struct Resources {
     pub blkio_weight: u16,
 }
 
+/// What is to change of a container that exists; what is 0, empty or absent stays.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Update {
+    /// Without `pids_limit`, `memory_swappiness` and `oom_kill_disable`.
+    pub resources: Resources,
+    /// 0 or -1: without limit.
+    pub pids_limit: Option<i64>,
+    pub restart: Option<RestartPolicy>,
+}
+
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct MountSpec {
     /// Absolute path in the container.

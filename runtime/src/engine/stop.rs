@@ -428,6 +428,6 @@ impl Engine {
     }
 }
 
-fn refused(container: &Container, what: &str, error: &OciError) -> Refusal {
+pub(super) fn refused(container: &Container, what: &str, error: &OciError) -> Refusal {
     Refusal::internal(format!("Cannot {what} container {}: {error}", container.id))
 }

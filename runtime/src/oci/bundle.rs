@@ -6,7 +6,7 @@ use model::Refusal;
 use serde_json::{Map, Value, json};
 
 use super::{capability, seccomp, user::User};
-use crate::engine::{ContainerSpec, DeviceSpec, Effective, HostSpec};
+use crate::engine::{ContainerSpec, DeviceSpec, Effective, HostSpec, Resources};
 
 /// What was looked up for the conversion.
 #[derive(Debug, Clone)]
@@ -399,9 +399,25 @@ fn mounts(facts: &Facts<'_>) -> Value {
     json!(list)
 }
 
+/// As many as the kernel can have (`PID_MAX_LIMIT`): not all runtimes know a word for no limit.
+const MOST_PROCESSES: i64 = 4 << 20;
+
 fn resources(facts: &Facts<'_>) -> Value {
-    let host = &facts.spec.host;
-    let wish = &host.resources;
+    let mut resources = limits(&facts.spec.host.resources);
+    resources["devices"] = json!(device_rules(facts));
+    resources
+}
+
+/// The limits of a container that runs: none of processes has to be said, too.
+pub fn new_limits(wish: &Resources) -> Value {
+    let mut resources = limits(wish);
+    if wish.pids_limit <= 0 {
+        resources["pids"] = json!({"limit": MOST_PROCESSES});
+    }
+    resources
+}
+
+fn limits(wish: &Resources) -> Value {
     let mut memory = Map::new();
     let mut cpu = Map::new();
     let put = |map: &mut Map<String, Value>, name: &str, value: i64| {
@@ -439,7 +455,7 @@ fn resources(facts: &Facts<'_>) -> Value {
             cpu.insert(name.into(), json!(value));
         }
     }
-    let mut resources = json!({"devices": device_rules(facts)});
+    let mut resources = json!({});
     if !memory.is_empty() {
         resources["memory"] = Value::Object(memory);
     }

@@ -244,6 +244,12 @@ impl Executor {
         self.call(&["resume", container])
     }
 
+    /// Gives a container that runs the limits of the file, in the form of `linux.resources`.
+    pub fn update(&self, container: &str, limits: &Path) -> Result<(), OciError> {
+        let limits = limits.display().to_string();
+        self.call(&["update", "--resources", &limits, container])
+    }
+
     /// The first line of `--version`.
     pub fn version(&self) -> String {
         Command::new(&self.runtime)

@@ -75,7 +75,7 @@ async fn write(
 }
 
 async fn export(State(state): State<AppState>, Path(id): Path<String>) -> Answer {
-    let (_, tar) = state.engine.archive_get(&id, "/.").await?;
+    let tar = state.engine.export(&id).await?;
     let mut response = Response::new(Body::from_stream(tar));
     response.headers_mut().insert(
         header::CONTENT_TYPE,

@@ -10,6 +10,7 @@ use runtime::engine::{ContainerSpec, Healthcheck};
 use serde::Deserialize;
 
 use self::host::host;
+pub(super) use self::host::{limit, restart};
 
 /// What else is looked up while a wish is read.
 pub(super) struct Lookup<'a> {
@@ -43,15 +44,15 @@ pub(super) fn absent(option: &str) -> Refusal {
     Refusal::not_implemented(format!("{option} is not there yet; leave it out"))
 }
 
-fn refuse_if(given: bool, option: &str) -> Result<(), Refusal> {
+pub(super) fn refuse_if(given: bool, option: &str) -> Result<(), Refusal> {
     if given { Err(absent(option)) } else { Ok(()) }
 }
 
-fn filled<T>(list: Option<&Vec<T>>) -> bool {
+pub(super) fn filled<T>(list: Option<&Vec<T>>) -> bool {
     list.is_some_and(|list| !list.is_empty())
 }
 
-fn text(given: Option<String>) -> String {
+pub(super) fn text(given: Option<String>) -> String {
     given.unwrap_or_default()
 }
 

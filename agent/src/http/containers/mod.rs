@@ -8,6 +8,7 @@ pub(super) use self::network::wish;
 mod show;
 mod stats;
 mod streams;
+mod update;
 
 use api::{Query, docker::ContainerCreateBody, timestamp};
 use axum::{
@@ -42,10 +43,10 @@ pub(super) fn routes() -> Router<AppState> {
         .route("/containers/{id}/resize", post(resize))
         .route("/containers/{id}/top", get(top))
         .route("/containers/{id}/changes", get(changes))
-        .route("/containers/{id}/update", post(update))
         .merge(archive::routes())
         .merge(stats::routes())
         .merge(streams::routes())
+        .merge(update::routes())
 }
 
 async fn list(State(state): State<AppState>, Asked(query): Asked) -> Answer {
@@ -130,8 +131,11 @@ fn read_request(
     Ok((spec, warnings))
 }
 
-/// `linux[/ARCHITECTURE]`, and it must be this host's.
-fn check_platform(platform: &str) -> Result<(), Refusal> {
+/// `linux[/ARCHITECTURE]`, and it must be this host's; empty: any.
+pub(super) fn check_platform(platform: &str) -> Result<(), Refusal> {
+    if platform.is_empty() {
+        return Ok(());
+    }
     let mut parts = platform.split('/');
     let os = parts.next().unwrap_or_default();
     let machine = std::env::consts::ARCH;
@@ -299,15 +303,6 @@ async fn changes(State(state): State<AppState>, Path(id): Path<String>) -> Answe
         .map(|change| serde_json::json!({ "Path": change.path, "Kind": change.kind as u8 }))
         .collect();
     Ok(json(&changes))
-}
-
-async fn update(State(state): State<AppState>, Path(id): Path<String>) -> Answer {
-    let view = state.engine.inspect(&id)?;
-    Err(Refusal::not_implemented(format!(
-        "changing the limits of container {}, which exists already, is not there yet; give them when it is made",
-        view.name
-    ))
-    .into())
 }
 
 /// `until` of a prune, in nanoseconds since the epoch.

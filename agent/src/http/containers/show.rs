@@ -15,6 +15,8 @@ use runtime::{
     network::{ConnectedEndpoint, NetworkMode, NetworkWish, PortBinding, find_wish},
 };
 
+use super::update;
+
 /// One entry of `/containers/json`. `now` in nanoseconds since the epoch.
 pub(super) fn summary(view: &ContainerView, now: i64) -> Summary {
     Summary {
@@ -158,6 +160,7 @@ pub(super) fn inspect(view: &ContainerView, version: ApiVersion) -> Inspect {
     let path_text = |path: &std::path::Path| path.display().to_string();
     let mut host_config = container::host_config(&view.spec.opaque);
     host_config["NetworkMode"] = mode_word(&view.spec.network).into();
+    update::show(&mut host_config, &view.spec.host);
     Inspect {
         id: view.id.to_string(),
         created: timestamp::rfc3339(view.created_at),

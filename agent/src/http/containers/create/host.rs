@@ -324,7 +324,7 @@ pub(super) fn host(
     })
 }
 
-fn limit(field: &str, given: Option<i64>) -> Result<i64, Refusal> {
+pub(in crate::http::containers) fn limit(field: &str, given: Option<i64>) -> Result<i64, Refusal> {
     match given.unwrap_or(0) {
         negative @ ..0 => Err(Refusal::invalid(format!(
             "HostConfig.{field}: {negative} is negative; 0 means no limit"
@@ -333,7 +333,7 @@ fn limit(field: &str, given: Option<i64>) -> Result<i64, Refusal> {
     }
 }
 
-fn restart(policy: GivenPolicy) -> Result<RestartPolicy, Refusal> {
+pub(in crate::http::containers) fn restart(policy: GivenPolicy) -> Result<RestartPolicy, Refusal> {
     let count = policy.maximum_retry_count.unwrap_or(0);
     let tries = u32::try_from(count).map_err(|_| {
         Refusal::invalid("invalid restart policy: maximum retry count cannot be negative")
