@@ -40,7 +40,7 @@ need_commands() {
   [ -n "$own_policy" ] && rm -f $policy
   [ -n "$done" ] || fail "apt-get could not install ${missing[*]}"
   local service
-  for service in docker-registry nginx haproxy; do
+  for service in docker-registry nginx haproxy prometheus; do
     case " ${missing[*]} " in
       *" $service "*) command -v systemctl >/dev/null && systemctl disable -q "$service" 2>/dev/null ;;
     esac
@@ -67,7 +67,8 @@ need_lab() {
   ldd "$(command -v busybox)" >/dev/null 2>&1 && need_commands no-static-busybox:busybox-static
   need_commands conmon:conmon crun:crun runc:runc nft:nftables ip:iproute2 docker-registry:docker-registry \
     busybox:busybox-static conntrack:conntrack dig:bind9-dnsutils iperf3:iperf3 curl:curl wget:wget ps:procps \
-    ldd:libc-bin openssl:openssl tini-static:tini faketime:faketime nginx:nginx haproxy:haproxy jq:jq
+    ldd:libc-bin openssl:openssl tini-static:tini faketime:faketime nginx:nginx haproxy:haproxy jq:jq \
+    promtool:prometheus
 }
 
 # What drives the visualizer's page in its tests.

@@ -9,7 +9,7 @@ use crate::{
     desired::{Change, Desired, Interface, NetworkKind, Sandbox},
     ingress,
     plan::{Names, Plan, Step, diff_host, diff_ports, diff_sandbox, diff_segment},
-    view::{Observed, Place, View, port_name, tag},
+    view::{Observed, Place, Segment, View, port_name, tag},
     want::{want_host, want_sandbox, want_segment},
 };
 
@@ -25,9 +25,6 @@ pub struct Parts {
     /// Those of them that change as such: the interfaces of all their sandboxes hang on it.
     changed: BTreeSet<String>,
     pub sandboxes: BTreeSet<PathBuf>,
-    /// Sandboxes that are compared as they were seen last, unless the network's look leaves a
-    /// doubt: many containers are not looked at because something happened to one.
-    hanging: BTreeSet<PathBuf>,
 }
 
 impl Parts {
@@ -130,13 +127,17 @@ impl Parts {
                 }
             }
         }
-        parts.hanging = on(desired, &parts.networks).cloned().collect();
         parts
     }
 
     /// Adds the sandboxes of the networks that change.
     pub fn widen(mut self, desired: &Desired) -> Self {
-        self.sandboxes.extend(on(desired, &self.changed).cloned());
+        for sandbox in desired.sandboxes.values() {
+            let mut interfaces = sandbox.interfaces.iter();
+            if interfaces.any(|interface| self.changed.contains(&interface.network)) {
+                self.sandboxes.insert(sandbox.netns.clone());
+            }
+        }
         self
     }
 
@@ -164,35 +165,30 @@ impl Parts {
         places
     }
 
-    /// Where one must look, too, once the networks have been looked at: sandboxes with an
-    /// interface whose other end has gone or is silent.
-    pub fn doubts(&self, desired: &Desired, seen: &View) -> Vec<Place> {
-        let stands = |interface: &Interface| {
-            let segment = seen.segments.get(&tag(&interface.network));
-            let port = port_name(&interface.endpoint);
-            segment.is_some_and(|s| s.ports.contains_key(&port) && !s.silent.contains(&port))
+    /// Adds, once the networks have been looked at, their sandboxes with an interface whose other
+    /// end has gone or is silent, and answers where to look then. The others are as they were:
+    /// many containers are not looked at because something happened to one.
+    pub fn doubt(&mut self, desired: &Desired, seen: &View) -> Vec<Place> {
+        let segments: BTreeMap<&String, Option<&Segment>> = self
+            .networks
+            .iter()
+            .map(|id| (id, seen.segments.get(&tag(id))))
+            .collect();
+        let falls = |interface: &Interface| {
+            segments.get(&interface.network).is_some_and(|segment| {
+                let port = port_name(&interface.endpoint);
+                segment.is_none_or(|s| !s.ports.contains_key(&port) || s.silent.contains(&port))
+            })
         };
-        let doubtful = |sandbox: &&Sandbox| {
-            let hangs = self.hanging.contains(&sandbox.netns);
-            hangs && !sandbox.interfaces.iter().all(stands)
-        };
-        let sandboxes = desired.sandboxes.values().filter(doubtful);
-        let place = |sandbox: &Sandbox| Place::Sandbox(sandbox.netns.clone());
-        sandboxes.map(place).collect()
+        let mut places = Vec::new();
+        for sandbox in desired.sandboxes.values() {
+            if sandbox.interfaces.iter().any(falls) && self.sandboxes.insert(sandbox.netns.clone())
+            {
+                places.push(Place::Sandbox(sandbox.netns.clone()));
+            }
+        }
+        places
     }
-}
-
-/// The sandboxes with an interface on one of `networks`.
-fn on<'a>(
-    desired: &'a Desired,
-    networks: &'a BTreeSet<String>,
-) -> impl Iterator<Item = &'a PathBuf> {
-    let hangs = |sandbox: &&Sandbox| {
-        let mut interfaces = sandbox.interfaces.iter();
-        interfaces.any(|interface| networks.contains(&interface.network))
-    };
-    let sandboxes = desired.sandboxes.values().filter(hangs);
-    sandboxes.map(|sandbox| &sandbox.netns)
 }
 
 /// The plan for `parts`, which have been widened and looked at.
@@ -211,7 +207,7 @@ pub fn diff(desired: &Desired, parts: &Parts, observed: &Observed) -> Plan {
         .iter()
         .map(|(id, sandbox)| (&sandbox.netns, id))
         .collect();
-    for path in parts.sandboxes.union(&parts.hanging) {
+    for path in &parts.sandboxes {
         if let Some(id) = by_path.get(path) {
             let wanted = want_sandbox(desired, facts, &desired.sandboxes[*id]);
             diff_sandbox(&mut plan, desired, id, &wanted, seen);
@@ -230,4 +226,64 @@ pub fn diff(desired: &Desired, parts: &Parts, observed: &Observed) -> Plan {
         diff_ports(&mut plan, desired, &wanted, observed);
     }
     plan.sorted()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::view::{Port, PortFlags};
+
+    #[test]
+    fn only_sandboxes_whose_other_end_is_not_well_are_doubted() {
+        let mut desired = Desired::default();
+        let mut segment = Segment::default();
+        for name in ["well", "silent", "gone", "elsewhere"] {
+            let network = if name == "elsewhere" { "other" } else { "net" };
+            let interface = Interface {
+                endpoint: name.to_owned(),
+                network: network.to_owned(),
+                name: "eth0".to_owned(),
+                addresses: Vec::new(),
+                mac: [2, 0, 0, 0, 0, 1],
+                default_via: Vec::new(),
+                names: Vec::new(),
+                publishes: false,
+            };
+            let sandbox = Sandbox {
+                netns: PathBuf::from(name),
+                interfaces: vec![interface],
+                dns: None,
+                counted: false,
+            };
+            desired.sandboxes.insert(name.to_owned(), sandbox);
+            let port = port_name(name);
+            if name != "gone" {
+                let well = Port {
+                    mtu: 1450,
+                    up: true,
+                    attached: true,
+                    flags: PortFlags::default(),
+                };
+                segment.ports.insert(port.clone(), well);
+            }
+            if name == "silent" {
+                segment.silent.insert(port);
+            }
+        }
+        let mut seen = View::default();
+        seen.segments.insert(tag("net"), segment);
+        let mut parts = Parts::default();
+        parts.networks.insert("net".to_owned());
+        let place = |name: &str| Place::Sandbox(PathBuf::from(name));
+        assert_eq!(
+            parts.doubt(&desired, &seen),
+            [place("gone"), place("silent")]
+        );
+        // They are looked at once.
+        assert_eq!(parts.doubt(&desired, &seen), []);
+        // A network that is not there any more leaves all of them.
+        let mut parts = Parts::default();
+        parts.networks.insert("net".to_owned());
+        assert_eq!(parts.doubt(&desired, &View::default()).len(), 3);
+    }
 }

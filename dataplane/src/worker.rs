@@ -274,7 +274,7 @@ impl Worker {
         let mut parts = parts.widen(&self.desired);
         let balancing = vips.steps(&self.desired, &self.seen.view, &mut parts.sandboxes);
         if parts != Parts::default() {
-            failures = self.pass(&parts, false);
+            failures = self.pass(&mut parts, false);
         }
         let mut steps = self.rows.steps(&self.desired, &touched, &parts.networks);
         steps.extend(balancing);
@@ -325,11 +325,11 @@ impl Worker {
         } else if due(self.look_at) {
             self.look_at = None;
             let pending = std::mem::take(&mut self.pending);
-            let parts = Parts::at(&self.desired, &pending);
+            let mut parts = Parts::at(&self.desired, &pending);
             if self.lost || parts.all {
                 self.pass_all(true);
             } else {
-                let failures = self.pass(&parts, true);
+                let failures = self.pass(&mut parts, true);
                 self.note_failures(&failures, false);
             }
         } else {
@@ -358,13 +358,13 @@ impl Worker {
     }
 
     /// Looks at a few places and puts right what hangs on them.
-    fn pass(&mut self, parts: &Parts, drift: bool) -> Vec<Failure> {
+    fn pass(&mut self, parts: &mut Parts, drift: bool) -> Vec<Failure> {
         let mut places = parts.places(&self.desired);
         places.append(&mut self.dirty);
         let before = self.seen.facts.clone();
         let mut looked = self.look(&places);
         if looked.is_ok() {
-            looked = self.look(&parts.doubts(&self.desired, &self.seen.view));
+            looked = self.look(&parts.doubt(&self.desired, &self.seen.view));
         }
         if let Err(error) = looked {
             self.dirty = places;

@@ -442,16 +442,18 @@ fn root_overlay_puts_right_what_others_change() {
             "overlay",
             format!("bridge link set dev {vxlan} learning on flood on"),
         ),
+        ("sandbox", "ip link set eth0 down".into()),
+        ("sandbox", "ip link del eth0".into()),
         ("host", format!("ip address flush dev {local}")),
         ("host", format!("ip link del {local}")),
         ("host", "nft delete table inet overnet".into()),
         ("host", "nft flush chain inet overnet egress".into()),
     ];
     for (place, command) in cases {
-        let done = if place == "host" {
-            one.on(&command)
-        } else {
-            one.in_overlay(&command)
+        let done = match place {
+            "host" => one.on(&command),
+            "sandbox" => one.in_sandbox(&command),
+            _ => one.in_overlay(&command),
         };
         assert!(done.status.success(), "{command}: {}", text(&done));
         let took = until(&command, || {

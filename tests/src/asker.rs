@@ -2,10 +2,13 @@
 
 use std::{
     collections::BTreeMap,
-    io::{Read, Write},
+    io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{SocketAddr, TcpStream},
     process::{Child, Command, Stdio},
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        atomic::{AtomicBool, Ordering},
+        mpsc::{self, Receiver},
+    },
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -52,34 +55,58 @@ impl Asker {
             .arg(format!("{address}:8080"))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped());
-        Ok(Watcher(self.host.spawn(command)?))
+        let mut child = self.host.spawn(command)?;
+        let said = child.stdout.take().context("its output")?;
+        let (tell, lines) = mpsc::channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(said).lines().map_while(Result::ok) {
+                // Whoever does not listen any more has what it wants.
+                let _ = tell.send(line);
+            }
+        });
+        let seen = BTreeMap::new();
+        Ok(Watcher { child, lines, seen })
     }
 }
 
 /// Connections under way.
-pub struct Watcher(Child);
+pub struct Watcher {
+    child: Child,
+    lines: Receiver<String>,
+    seen: BTreeMap<String, (i64, i64)>,
+}
 
 impl Watcher {
+    /// Waits until a container answers that has not before.
+    pub fn newcomer(&mut self, limit: Duration) -> Result<()> {
+        let line = self
+            .lines
+            .recv_timeout(limit)
+            .context("nobody new answers")?;
+        self.take(&line)
+    }
+
     /// By the host name of the answering container, when the first and the last connection that it
     /// answered were opened, nanoseconds since the Unix epoch.
     pub fn end(mut self) -> Result<BTreeMap<String, (i64, i64)>> {
-        drop(self.0.stdin.take());
-        let mut text = String::new();
-        let mut said = self.0.stdout.take().context("its output")?;
-        said.read_to_string(&mut text)?;
-        ensure!(self.0.wait()?.success(), "the watcher failed: {text}");
-        let line = |line: &str| {
-            let mut words = line.split_whitespace();
-            let name = words.next()?.to_owned();
-            let mut time = || words.next()?.parse().ok();
-            Some((name, (time()?, time()?)))
-        };
-        let lines: Option<_> = text.lines().map(line).collect();
-        lines.with_context(|| format!("{text} is no list of times"))
+        drop(self.child.stdin.take());
+        ensure!(self.child.wait()?.success(), "the watcher failed");
+        while let Ok(line) = self.lines.recv() {
+            self.take(&line)?;
+        }
+        Ok(self.seen)
+    }
+
+    fn take(&mut self, line: &str) -> Result<()> {
+        let (name, time) = line.split_once(' ').context("a name and a time")?;
+        let time = time.parse()?;
+        self.seen.entry(name.to_owned()).or_insert((time, time)).1 = time;
+        Ok(())
     }
 }
 
-/// Opens connections until its input ends, and prints who answered from when to when.
+/// Opens connections until its input ends, and prints who answers: when it does for the first time,
+/// and in the end when it did for the last.
 pub fn watch(address: SocketAddr) -> Result<()> {
     static OVER: AtomicBool = AtomicBool::new(false);
     std::thread::spawn(|| {
@@ -87,19 +114,21 @@ pub fn watch(address: SocketAddr) -> Result<()> {
         let _ = std::io::stdin().read_to_end(&mut Vec::new());
         OVER.store(true, Ordering::Relaxed);
     });
-    let mut seen: BTreeMap<String, (i64, i64)> = BTreeMap::new();
+    let mut seen: BTreeMap<String, i64> = BTreeMap::new();
     while !OVER.load(Ordering::Relaxed) {
         let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
         let now = i64::try_from(now.as_nanos())?;
         let Ok(answer) = ask(address, "/whoami") else {
             continue;
         };
-        if let Some(name) = answer.split_whitespace().next_back() {
-            seen.entry(name.to_owned()).or_insert((now, now)).1 = now;
+        if let Some(name) = answer.split_whitespace().next_back()
+            && seen.insert(name.to_owned(), now).is_none()
+        {
+            println!("{name} {now}");
         }
     }
-    for (name, (first, last)) in seen {
-        println!("{name} {first} {last}");
+    for (name, last) in seen {
+        println!("{name} {last}");
     }
     Ok(())
 }

@@ -61,6 +61,8 @@ pub enum Place {
     Process { host: Host, pid: String },
     /// Bound at this path.
     Bound(PathBuf),
+    /// Of that name on a host, see ip-netns(8).
+    Named { host: Host, name: String },
 }
 
 /// From a client to a server.
@@ -184,21 +186,41 @@ pub fn by_hand(one: &Host, two: &Host) -> Result<[(Place, String); 2]> {
     Ok([lay(one, two, 1)?, lay(two, one, 2)?])
 }
 
+/// More namespaces on the bridge that was laid by hand on `host`, with their addresses.
+pub fn more_by_hand(host: &Host, count: usize) -> Vec<(Place, String)> {
+    let place = |number: usize| {
+        let (name, address) = (format!("hand{number}"), format!("10.250.0.{number}"));
+        let script = format!(
+            "ip netns add {name} && \
+             ip link add hv{number} mtu 1450 master hand type veth peer name eth0 mtu 1450 netns {name} && \
+             ip link set hv{number} up && ip -n {name} addr add {address}/24 dev eth0 && \
+             ip -n {name} link set lo up && ip -n {name} link set eth0 up"
+        );
+        host.exec(["sh", "-c", &script]).ok();
+        let host = host.clone();
+        (Place::Named { host, name }, address)
+    };
+    (10..10 + count).map(place).collect()
+}
+
 impl Place {
     fn spawn(&self, words: &[&str]) -> Result<Child> {
-        let mut command = Command::new("nsenter");
+        let mut command = Command::new(match self {
+            Self::Named { .. } => "ip",
+            _ => "nsenter",
+        });
         match self {
-            Self::Process { pid, .. } => command.args(["-t", pid, "-n"]),
-            Self::Bound(path) => command.arg(format!("--net={}", path.display())),
+            Self::Process { pid, .. } => command.args(["-t", pid, "-n", "--"]),
+            Self::Bound(path) => command.arg(format!("--net={}", path.display())).arg("--"),
+            Self::Named { name, .. } => command.args(["netns", "exec", name]),
         };
         command
-            .arg("--")
             .args(words)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         match self {
-            Self::Process { host, .. } => host.spawn(command),
+            Self::Process { host, .. } | Self::Named { host, .. } => host.spawn(command),
             Self::Bound(_) => Ok(command.spawn()?),
         }
     }

@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use tests::{
     Host, Lab, Options, wait,
-    yardstick::{Figure, PORT, Place, Way, by_hand, head, median, play, row},
+    yardstick::{Figure, PORT, Place, Way, by_hand, head, median, more_by_hand, play, row},
 };
 
 const TOOLBOX: &str = "registry:5000/example/toolbox";
@@ -40,6 +40,7 @@ fn measure(rounds: usize, publishings: usize) -> Result<()> {
         ..Options::default()
     })?;
     let mut ways = ways(&lab)?;
+    let hand = more_by_hand(&lab.host("worker02"), 100);
     let pairs = [(1, 0), (2, 0)];
     println!("{}", head(&ways, &pairs));
     let figures = [Figure::Connections, Figure::Requests, Figure::OneStream];
@@ -54,6 +55,7 @@ fn measure(rounds: usize, publishings: usize) -> Result<()> {
         for way in &mut ways[1..] {
             way.servers.clone_from(&servers);
         }
+        ways[0].servers = lead_by_hand(&lab, &hand[..tasks]);
         // The connections of one stream's program would come to different tasks.
         let figures = &figures[..if tasks == 1 { 3 } else { 2 }];
         for figure in figures {
@@ -71,15 +73,9 @@ fn ways(lab: &Lab) -> Result<Vec<Way>> {
     };
     let second = format!("ip addr add {OTHER_SOURCE}/24 dev eth0");
     lab.host("client").exec(second.split(' ')).ok();
-    let [_, (far, address)] = by_hand(&one, &two)?;
-    let translated = format!(
-        "ip addr add 10.250.0.254/24 dev hand && sysctl -qw net.ipv4.ip_forward=1 && nft -f - <<'RULES'\n\
-         table ip hand {{\n\
-         chain to {{ type nat hook prerouting priority -100; tcp dport {BY_HAND} dnat to {address}:{PORT}; }}\n\
-         chain from {{ type nat hook postrouting priority 100; oifname hand masquerade; }}\n\
-         }}\nRULES"
-    );
-    one.exec(["sh", "-c", &translated]).ok();
+    by_hand(&one, &two)?;
+    let laid = "ip addr add 10.250.0.254/24 dev hand && sysctl -qw net.ipv4.ip_forward=1";
+    one.exec(["sh", "-c", laid]).ok();
     let manager = lab.host("manager01");
     let words = format!(
         "service create -d --name bench --constraint node.hostname==worker02 --publish {PUBLISHED}:{PORT}"
@@ -94,7 +90,7 @@ fn ways(lab: &Lab) -> Result<Vec<Way>> {
         source: None,
     };
     Ok(vec![
-        way("by hand", vec![far], &one, BY_HAND),
+        way("by hand", Vec::new(), &one, BY_HAND),
         way("Overnet", Vec::new(), &one, PUBLISHED),
         // To a task a client's port is one connection, whichever host it comes by: without an
         // address of its own this way would be in the other one's.
@@ -103,6 +99,31 @@ fn ways(lab: &Lab) -> Result<Vec<Way>> {
             ..way("Overnet at the task", Vec::new(), &two, PUBLISHED)
         },
     ])
+}
+
+/// Leads the port by hand to one of `to` at random; their places.
+fn lead_by_hand(lab: &Lab, to: &[(Place, String)]) -> Vec<Place> {
+    let numbered = to.iter().enumerate();
+    let map: Vec<String> = numbered
+        .map(|(number, (_, address))| format!("{number} : {address}"))
+        .collect();
+    let target = match to {
+        [(_, address)] => format!("{address}:{PORT}"),
+        _ => format!(
+            "numgen random mod {} map {{ {} }}:{PORT}",
+            to.len(),
+            map.join(", ")
+        ),
+    };
+    let rules = format!(
+        "nft -f - <<'RULES'\n\
+         table ip hand {{}}\ndelete table ip hand\ntable ip hand {{\n\
+         chain to {{ type nat hook prerouting priority -100; tcp dport {BY_HAND} dnat to {target}; }}\n\
+         chain from {{ type nat hook postrouting priority 100; oifname hand masquerade; }}\n\
+         }}\nRULES"
+    );
+    lab.host("worker01").exec(["sh", "-c", &rules]).ok();
+    to.iter().map(|(place, _)| place.clone()).collect()
 }
 
 /// The service's tasks, as many as wished.
