@@ -359,6 +359,9 @@ impl Worker {
 
     /// Looks at a few places and puts right what hangs on them.
     fn pass(&mut self, parts: &mut Parts, drift: bool) -> Vec<Failure> {
+        // What others did among our own deeds was heard with their noise.
+        let heard = Parts::at(&self.desired, &self.dirty);
+        parts.networks.extend(heard.networks);
         let mut places = parts.places(&self.desired);
         places.append(&mut self.dirty);
         let before = self.seen.facts.clone();
