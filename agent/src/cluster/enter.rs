@@ -11,6 +11,7 @@ use manager::{
     clock,
     leader::{Manager, NewCluster},
     tls::{self, LiveIdentity},
+    unlock::UnlockKey,
     wire::{IssueReply, IssueRequest},
 };
 use model::{
@@ -88,7 +89,7 @@ pub(super) async fn init(shared: &Arc<Shared>, ask: InitRequest) -> Result<Arc<M
         data_path,
     };
     let membership = first_membership(&identity, &own);
-    if let Err(refusal) = keep(shared, &identity, &membership) {
+    if let Err(refusal) = keep(shared, &identity, &membership, None) {
         manager.shutdown().await;
         clear_away(shared);
         return Err(refusal);
@@ -217,7 +218,7 @@ async fn admitted(
         .wipe()
         .and_then(|()| folder.make())
         .map_err(|error| internal("the folder of the cluster cannot be made")(&error))
-        .and_then(|()| keep(shared, &identity, &membership));
+        .and_then(|()| keep(shared, &identity, &membership, None));
     if let Err(refusal) = kept {
         clear_away(shared);
         take_back(remote, &live).await;
@@ -237,14 +238,16 @@ async fn take_back(remote: SocketAddr, identity: &Arc<LiveIdentity>) {
     }
 }
 
+/// Writes who this node is; its private key is sealed under `unlock_key`, if there is one.
 pub(super) fn keep(
     shared: &Shared,
     identity: &Identity,
     membership: &Membership,
+    unlock_key: Option<&UnlockKey>,
 ) -> Result<(), Refusal> {
     let folder = &shared.folder;
     folder
-        .write_identity(identity, None)
+        .write_identity(identity, unlock_key)
         .and_then(|()| folder.write_membership(membership))
         .map_err(|error| internal("the membership cannot be written")(&error))
 }

@@ -150,7 +150,8 @@ impl Ledger {
     }
 
     /// Keeps, or deletes, a copy that opens without any key: with it the host of a manager goes
-    /// on while it is locked. It has no secrets, configs and credentials.
+    /// on while it is locked. It has no payloads of secrets and configs and no credentials; what is
+    /// in the specs of tasks, commands and environments, it has in clear.
     pub(super) fn keep_open(&self, open: bool) -> Result<(), LedgerError> {
         let mut inner = self.lock();
         if inner.closed {

@@ -17,8 +17,10 @@ use super::{
 const LOCKED: &str = "Swarm is encrypted and needs to be unlocked before it can be used. Please use \"docker swarm unlock\" to unlock it.";
 /// The same for `swarm leave`.
 pub(super) const LEAVE_LOCKED: &str = "Swarm is encrypted and locked. Please unlock it first or use `--force` to ignore this message.";
-/// Pause before a key that could not be written is tried again.
+/// Pause before a key that could not be written is tried again; doubled with each failure.
 const AGAIN: Duration = Duration::from_secs(2);
+/// How often it is doubled at most: to about a minute.
+const DOUBLED: u32 = 5;
 
 /// A membership that waits for the unlock key.
 pub(super) struct Locked {
@@ -55,25 +57,55 @@ impl Locked {
 
 /// Keeps the private key on disk sealed as the cluster says, for as long as the manager runs.
 pub(super) async fn follow(shared: &Shared, member: &Member, manager: &Manager) {
+    let mut failures = 0;
+    // The private key is sealed as it should be, and the log still opens under the key of before.
+    let mut unsettled = false;
     loop {
-        let wanted = manager.other_unlock_key(member.unlock_key().as_ref()).await;
-        let locked = wanted.is_some();
-        match change(shared, member, manager, wanted).await {
-            Ok(()) if locked => tracing::info!(
-                "this manager's key is sealed: after a restart it waits for the unlock key"
-            ),
-            Ok(()) => tracing::info!("this manager's key is not sealed any more"),
-            Err(error) => {
+        let known = member.unlock_key();
+        let other = manager.other_unlock_key(known.as_ref());
+        let wanted = if unsettled {
+            tokio::time::timeout(pause(failures), other).await.ok()
+        } else {
+            Some(other.await)
+        };
+        if let Some(wanted) = wanted {
+            if let Err(error) = change(shared, member, manager, wanted).await {
+                failures += 1;
                 tracing::error!(
                     "this manager's key cannot be sealed as the cluster says: {error:#}"
                 );
-                tokio::time::sleep(AGAIN).await;
+                tokio::time::sleep(pause(failures)).await;
+                continue;
             }
+            unsettled = true;
+        }
+        let sealed_under = member.unlock_key();
+        if let Err(error) = manager.settle_unlock_key(sealed_under.as_ref()).await {
+            failures += 1;
+            tracing::error!(
+                "this manager's log still opens under the key of before, which is tried again: {error}"
+            );
+            continue;
+        }
+        (failures, unsettled) = (0, false);
+        if sealed_under.is_some() {
+            tracing::info!(
+                "this manager's key is sealed: after a restart it waits for the unlock key"
+            );
+        } else {
+            tracing::info!("this manager's key is not sealed any more");
         }
     }
 }
 
-/// At any moment the disk opens under the key that the private key is sealed under.
+/// Until the next attempt, after so many that failed.
+fn pause(failures: u32) -> Duration {
+    AGAIN * (1 << failures.saturating_sub(1).min(DOUBLED))
+}
+
+/// Seals the private key under another key, or under none. At any moment the disk opens under the
+/// key that the private key is sealed under. The log is to be settled afterwards; if the daemon
+/// ends before, its next start does it.
 async fn change(
     shared: &Shared,
     member: &Member,
@@ -81,10 +113,7 @@ async fn change(
     wanted: Option<UnlockKey>,
 ) -> anyhow::Result<()> {
     manager.expect_unlock_key(wanted.as_ref()).await?;
-    member.lock_with(shared, wanted.clone())?;
-    // If this fails, the next start completes it.
-    manager.settle_unlock_key(wanted.as_ref()).await?;
-    Ok(())
+    member.lock_with(shared, wanted)
 }
 
 impl ClusterNode {
@@ -131,5 +160,16 @@ impl ClusterNode {
         Err(Refusal::unavailable(format!(
             "the key is right and this manager is unlocked, but it does not run yet; it is tried again and again. {error}"
         )))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_are_further_and_further_apart() {
+        let seconds = [1, 2, 3, 6, 7, u32::MAX].map(|failures| pause(failures).as_secs());
+        assert_eq!(seconds, [2, 4, 8, 64, 64, 64]);
     }
 }

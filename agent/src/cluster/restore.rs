@@ -108,10 +108,11 @@ impl ClusterNode {
                 addresses_again(&member.membership(), &request)?
             }
         };
-        let founder = self.founder(member.as_deref(), &restored, &own);
         if let Some(member) = &member {
             member.end().await;
         }
+        // Not before: until then its keys may change.
+        let founder = self.founder(member.as_deref(), &restored, &own);
         let founded = self.found(restored, founder, &own, member.is_some()).await;
         let begun = match (founded, &member) {
             (Ok(begun), _) => Ok(begun),
@@ -152,6 +153,8 @@ impl ClusterNode {
             },
             // The ledger opens with the key that it has.
             key_pem: member.map(|member| member.identity.current().key_pem().to_owned()),
+            // The disk stays as it is sealed; what the archive says is followed afterwards.
+            unlock_key: member.and_then(Member::unlock_key),
             description: NodeDescription {
                 hostname: config.hostname.clone(),
                 advertise: Some(own.advertise.ip()),
@@ -182,16 +185,24 @@ impl ClusterNode {
                     Refusal::internal(format!("the folder of the cluster cannot be made: {error}"))
                 })?;
         }
+        let unlock_key = founder.unlock_key.clone();
         let identity = Manager::restore(&folder.manager(), restored, founder).await?;
         let membership = enter::first_membership(&identity, own);
-        enter::keep(&self.shared, &identity, &membership)?;
+        enter::keep(&self.shared, &identity, &membership, unlock_key.as_ref())?;
         let live =
             LiveIdentity::new(identity).map_err(|error| Refusal::internal(error.to_string()))?;
-        Ok(Member::start(&self.shared, membership, live, None, None))
+        Ok(Member::start(
+            &self.shared,
+            membership,
+            live,
+            None,
+            unlock_key,
+        ))
     }
 
     /// Tells this member where a manager of its cluster is, when those that it knows are gone.
     pub async fn rejoin(&self, manager: &str) -> Result<(), Refusal> {
+        let turn = self.turn.lock().await;
         self.refuse_locked()?;
         let Some(member) = self.member.load_full() else {
             return Err(Refusal::unavailable("This node is not part of a swarm"));
@@ -208,6 +219,8 @@ impl ClusterNode {
         }
         let address = reachable(&member, manager).await?;
         member.only_manager(&self.shared, address);
+        // Who waits for the session keeps nobody from leaving.
+        drop(turn);
         let begun = Instant::now();
         while member.connection().is_none() {
             if begun.elapsed() > FIND_WITHIN {

@@ -16,6 +16,7 @@ use crate::{
     clock, control,
     raft::{self, Peer, WrappingKey},
     store::{ClusterRecord, Proposal, StoreChange, Tables, TablesImage},
+    unlock::{self, UnlockKey},
 };
 
 /// The state of an archive, looked at before anything is changed.
@@ -30,6 +31,8 @@ pub struct Founder {
     pub node: Option<NodeId>,
     /// The node's private key, where it has one already.
     pub key_pem: Option<String>,
+    /// What that key is sealed under on disk, and the log with it.
+    pub unlock_key: Option<UnlockKey>,
     /// With host name and addresses.
     pub description: NodeDescription,
     pub listen: SocketAddr,
@@ -96,7 +99,8 @@ impl Manager {
         let key = founder.key_pem.clone();
         let identity =
             identity(&restored.record, node.clone(), key).map_err(|error| internal(&error))?;
-        let key = WrappingKey::from_node_key(identity.key_pem().as_bytes());
+        let secret = unlock::at_rest(identity.key_pem(), founder.unlock_key.as_ref());
+        let key = WrappingKey::from_node_key(secret.as_bytes());
         let own = Peer {
             node,
             address: Some(founder.advertise),
@@ -198,7 +202,7 @@ fn refound(restored: Restored, founder: Founder, identity: &Identity, now: i64) 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::example;
+    use crate::{example, tls::LiveIdentity};
 
     const NOW: i64 = 2_000_000_000 * example::SECOND;
 
@@ -206,6 +210,7 @@ mod tests {
         Founder {
             node: None,
             key_pem: None,
+            unlock_key: None,
             description: NodeDescription {
                 hostname: "fresh".to_owned(),
                 ..NodeDescription::default()
@@ -283,6 +288,25 @@ mod tests {
         ] {
             let tables = founded(archived, "new", least);
             assert_eq!(tables.cluster().expect("a cluster").epoch, expected);
+        }
+    }
+
+    #[tokio::test]
+    async fn the_log_opens_under_the_founders_unlock_key_only() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let folder = tempfile::tempdir().expect("a folder");
+        let unlock_key = UnlockKey::generate().expect("random");
+        let founder = Founder {
+            listen: ([127, 0, 0, 1], 0).into(),
+            unlock_key: Some(unlock_key.clone()),
+            ..founder(0)
+        };
+        let advertise = founder.advertise;
+        let restored = Manager::restore(folder.path(), archive(1), founder).await;
+        let live = LiveIdentity::new(restored.expect("restored")).expect("an identity");
+        for (key, opens) in [(None, false), (Some(&unlock_key), true)] {
+            let opened = Manager::go_alone(folder.path(), &live, key, advertise).await;
+            assert_eq!(opened.is_ok(), opens, "{opened:?}");
         }
     }
 

@@ -143,8 +143,13 @@ impl Disk {
         self.inner.raft_id
     }
 
-    /// Makes the log open under this key, too.
+    /// Makes the log open under this key, too. Nothing changes where it does already: what is
+    /// tried again and again does not pile up.
     pub async fn add_key(&self, key: &WrappingKey) -> Result<(), DiskError> {
+        let wraps = self.in_background(Self::wraps).await?;
+        if wraps.iter().any(|wrap| key.unwrap(wrap).is_ok()) {
+            return Ok(());
+        }
         let wrapped = key.wrap(self.inner.keys.load().bytes())?;
         self.in_background(move |disk| {
             disk.write(|batch| {
@@ -155,6 +160,13 @@ impl Disk {
             })
         })
         .await
+    }
+
+    /// The data key, as each key wraps it that opens the log.
+    pub(super) fn wraps(&self) -> Result<Vec<Vec<u8>>, DiskError> {
+        let reading = self.inner.database()?.begin_read();
+        let reading = reading.map_err(DiskError::storage)?;
+        rows(&reading.open_table(KEYS).map_err(DiskError::storage)?)
     }
 
     /// From now on the log opens under this key only, and what is written is sealed under a new

@@ -146,6 +146,21 @@ async fn a_manager_waits_for_its_unlock_key() {
     until_sealed(&two, elsewhere.path(), &next).await;
     two.shutdown().await;
 
+    // Where it was, too, and its disk opens under that key at any moment.
+    let before = one.shared.feed.current().generation;
+    let again = RestoreRequest {
+        listen_addr: String::new(),
+        advertise_addr: String::new(),
+        ..request(true)
+    };
+    one.restore(again).await.expect("restored");
+    until_sealed(&one, root, &next).await;
+    assert!(one.shared.feed.current().generation > before);
+    let one = restarted(one, root).await;
+    assert!(one.is_locked());
+    one.unlock(&next).await.expect("its key");
+    until(&one, Standing::Active).await;
+
     update(&one, false, false).await.expect("turned off");
     until_sealed(&one, root, "").await;
     assert_eq!(one.unlock_key().await, Ok(String::new()));

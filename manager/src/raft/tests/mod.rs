@@ -136,7 +136,10 @@ async fn what_was_answered_survives_a_restart_with_and_without_snapshot() {
 
     // A change that was broken off opens under both, and is completed by the next start.
     let disk = disk_when_released(&path, &other).await.expect("the key");
-    disk.add_key(&key()).await.expect("a second key");
+    for wanted in [&key(), &key(), &other] {
+        disk.add_key(wanted).await.expect("a second key");
+        assert_eq!(disk.wraps().expect("read").len(), 2, "each key once");
+    }
     disk.close();
     drop(disk);
     let disk = disk_when_released(&path, &key()).await;
