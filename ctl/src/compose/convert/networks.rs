@@ -80,7 +80,10 @@ pub fn attachments(
         fields.put("Target", Some(target.clone()));
         if !matches!(target.as_str(), "host" | "bridge" | "none") {
             let mut aliases = texts(settings.get("aliases"));
-            aliases.push(name.to_owned());
+            let named = settings.get("use_service_name_alias");
+            if named.is_none_or(|n| n.is_null() || flag(Some(n))) {
+                aliases.push(name.to_owned());
+            }
             fields.put("Aliases", Some(json!(aliases)));
         }
         let options = environment::pairs(

@@ -5,6 +5,8 @@
 
 mod deploy;
 mod service;
+#[cfg(test)]
+mod specification_tests;
 mod top;
 
 use std::collections::BTreeMap;

@@ -177,6 +177,11 @@ pub const KEYS: &[Key] = &[
         "several tasks cannot have one address",
     ),
     warned("services.*.networks.*.priority", LOCAL),
+    noted(
+        "services.*.networks.*.use_service_name_alias",
+        &[Bool],
+        "false: on this network the service has its full name and its aliases only",
+    ),
     warned("services.*.oom_kill_disable", LOCAL),
     honoured("services.*.oom_score_adj", &[Int]),
     warned("services.*.pid", NAMESPACE),
@@ -213,6 +218,10 @@ pub const KEYS: &[Key] = &[
         "ports are balanced below that level",
     ),
     warned("services.*.post_start", "hooks are not run in tasks"),
+    warned(
+        "services.*.pre_start",
+        "hooks are not run in tasks; a service with deploy.mode replicated-job that others depend on comes first",
+    ),
     warned("services.*.pre_stop", "hooks are not run in tasks"),
     warned(
         "services.*.privileged",
@@ -268,6 +277,7 @@ pub const KEYS: &[Key] = &[
     honoured("services.*.ulimits.*", &[Int, Map]),
     honoured("services.*.ulimits.*.soft", &[Int]),
     honoured("services.*.ulimits.*.hard", &[Int]),
+    warned("services.*.umask", LOCAL),
     warned(
         "services.*.use_api_socket",
         "mount /var/run/docker.sock instead",

@@ -20,6 +20,10 @@ pub const KEYS: &[Key] = &[
     honoured("include.[].project_directory", &[Text]),
     honoured("include.[].env_file", &[Text, Texts]),
     warned(
+        "jobs",
+        "nothing runs by a timetable; a service with deploy.mode replicated-job runs to its end once",
+    ),
+    warned(
         "models",
         "nothing in a cluster runs models; run one as a service",
     ),
