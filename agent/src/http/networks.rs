@@ -367,6 +367,12 @@ async fn prune(State(state): State<AppState>, Asked(query): Asked) -> Answer {
             || until.is_some_and(|until| created_at > until)
             || !filters.labels("label", |key| spec.labels.get(key).map(String::as_str))
     };
+    // What the cluster cannot say is refused before anything is removed.
+    let of_cluster = if state.local().control_available() {
+        cluster_networks(&state).await?
+    } else {
+        Vec::new()
+    };
     for network in state.networks.list() {
         if network.is_builtin() || spared(&network.spec, network.created_at) {
             continue;
@@ -377,24 +383,19 @@ async fn prune(State(state): State<AppState>, Asked(query): Asked) -> Answer {
             deleted.push(network.spec.name);
         }
     }
-    if state.local().control_available() {
-        for network in cluster_networks(&state).await? {
-            if spared(&network.spec, network.meta.created_at) {
-                continue;
+    for network in of_cluster {
+        if spared(&network.spec, network.meta.created_at) {
+            continue;
+        }
+        let reference = network.id.to_string();
+        // The manager knows who uses it and refuses then.
+        match state.call(Verb::NetworkRemove { reference }).await {
+            Ok(_) => deleted.push(network.spec.name),
+            Err(refusal) if refusal.kind == RefusalKind::Unavailable => {
+                tracing::warn!("the prune of networks ends early: {refusal}");
+                break;
             }
-            // The manager knows who uses it and refuses then.
-            match state
-                .call(Verb::NetworkRemove {
-                    reference: network.id.to_string(),
-                })
-                .await
-            {
-                Ok(_) => deleted.push(network.spec.name),
-                Err(refusal) if refusal.kind == RefusalKind::Unavailable => {
-                    return Err(refusal.into());
-                }
-                Err(_) => {}
-            }
+            Err(_) => {}
         }
     }
     Ok(json(&serde_json::json!({ "NetworksDeleted": deleted })))

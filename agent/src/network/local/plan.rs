@@ -25,6 +25,9 @@ pub enum Taken {
     Device(String),
 }
 
+/// RFC 8200, section 5.
+const LEAST_MTU_OF_IPV6: u32 = 1280;
+
 /// The network with every choice made, or why there is none.
 pub fn plan(
     spec: NetworkSpec,
@@ -72,6 +75,14 @@ pub fn plan(
         }
     }
     let subnets = subnets(&spec, &id, local, taken)?;
+    if let Some(mtu) = options.mtu.filter(|mtu| *mtu < LEAST_MTU_OF_IPV6)
+        && subnets.iter().any(|one| one.subnet.is_ipv6())
+    {
+        return Err(Refusal::invalid(format!(
+            "network {name}: IPv6 needs an MTU of {LEAST_MTU_OF_IPV6} at least, not {mtu}; write a larger one or \
+             leave --ipv6 out"
+        )));
+    }
     Ok(LocalNetwork {
         id,
         created_at,
@@ -259,6 +270,20 @@ mod tests {
         }
         let all = ["172.16.0.0/12", "192.168.0.0/16"].map(|net| net.parse().unwrap());
         assert_eq!(free_ipv4(&all), None);
+    }
+
+    #[test]
+    fn ipv6_needs_its_mtu() {
+        for (mtu, ipv6, fine) in [
+            ("1279", true, false),
+            ("1280", true, true),
+            ("68", false, true),
+        ] {
+            let mut spec = asked("red", &[], ipv6);
+            spec.options
+                .insert(model::network::OPTION_MTU.to_owned(), mtu.to_owned());
+            assert_eq!(planned(spec).is_ok(), fine, "{mtu} {ipv6}");
+        }
     }
 
     #[test]
