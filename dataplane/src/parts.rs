@@ -45,38 +45,15 @@ impl Parts {
                 self.host = true;
             }
             Change::SetSandbox(id, sandbox) => {
-                self.add_sandbox(sandbox);
+                self.add_sandbox(desired, sandbox);
                 if let Some(before) = desired.sandboxes.get(id) {
-                    self.add_sandbox(before);
+                    self.add_sandbox(desired, before);
                 }
             }
-            Change::SetPublished(id, published) => {
-                self.ports = true;
-                let before = desired.published.get(id).map(|before| &before.network);
-                let networks = [Some(&published.network), before];
-                // The first makes the gateway; more of them are the host's table alone.
-                let known = ingress::networks(desired);
-                let new = networks.into_iter().flatten();
-                for network in new.filter(|network| !known.contains(network.as_str())) {
-                    self.host = true;
-                    self.add_network(network);
-                }
-            }
-            Change::RemovePublished(id) => {
-                self.ports = true;
-                let published = &desired.published;
-                let before = published.get(id).map(|before| &before.network);
-                let on =
-                    |network: &String| published.values().filter(|p| p.network == *network).count();
-                // The last one takes the gateway along.
-                if let Some(network) = before.filter(|network| on(network) == 1) {
-                    self.host = true;
-                    self.add_network(network);
-                }
-            }
+            Change::SetPublished(..) | Change::RemovePublished(_) => self.ports = true,
             Change::RemoveSandbox(id) => {
                 if let Some(before) = desired.sandboxes.get(id) {
-                    self.add_sandbox(before);
+                    self.add_sandbox(desired, before);
                 }
             }
             // Rows and virtual IPs have a way of their own.
@@ -87,14 +64,27 @@ impl Parts {
         }
     }
 
+    /// Adds the networks that have come to be published over since there were `before`, or no longer
+    /// are: the host's gateway comes and goes with that, and all else of a port is in its table.
+    pub fn cross(&mut self, before: &BTreeSet<String>, desired: &Desired) {
+        let now: BTreeSet<String> = ingress::networks(desired)
+            .into_iter()
+            .map(str::to_owned)
+            .collect();
+        for id in before.symmetric_difference(&now) {
+            self.host = true;
+            self.add_network(id);
+        }
+    }
+
     fn add_network(&mut self, id: &str) {
         self.networks.insert(id.to_owned());
         self.changed.insert(id.to_owned());
     }
 
-    fn add_sandbox(&mut self, sandbox: &Sandbox) {
+    fn add_sandbox(&mut self, desired: &Desired, sandbox: &Sandbox) {
         self.sandboxes.insert(sandbox.netns.clone());
-        self.host |= sandbox.interfaces.iter().any(|i| i.publishes);
+        self.ports |= ingress::is_inward(desired, sandbox);
         let networks = sandbox
             .interfaces
             .iter()
@@ -222,8 +212,7 @@ pub fn diff(desired: &Desired, parts: &Parts, observed: &Observed) -> Plan {
         let wanted = want_host(desired, facts);
         diff_host(&mut plan, desired, &wanted, observed);
     } else if parts.ports {
-        let wanted = want_host(desired, facts);
-        diff_ports(&mut plan, desired, &wanted, observed);
+        diff_ports(&mut plan, desired, observed);
     }
     plan.sorted()
 }

@@ -247,6 +247,8 @@ impl Worker {
     fn change(&mut self, changes: Vec<Change>) -> Vec<Failure> {
         let (mut parts, mut touched) = (Parts::default(), Touched::default());
         let mut vips = balance::Touched::default();
+        let published_over = ingress::networks(&self.desired);
+        let published_over = published_over.into_iter().map(str::to_owned).collect();
         for change in changes {
             parts.add(&self.desired, &change);
             match &change {
@@ -270,6 +272,7 @@ impl Worker {
         if parts.all {
             return self.pass_all(false);
         }
+        parts.cross(&published_over, &self.desired);
         let mut failures = Vec::new();
         let mut parts = parts.widen(&self.desired);
         let balancing = vips.steps(&self.desired, &self.seen.view, &mut parts.sandboxes);

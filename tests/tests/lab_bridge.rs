@@ -43,7 +43,7 @@ fn answers(host: &Host, from: &str, name: &str) -> Result<(), String> {
         return Err(format!("{looked:?}"));
     }
     let url = format!("http://{name}:8080/");
-    let asked = host.docker(["exec", from, "wget", "-qO-", &url]);
+    let asked = host.docker(["exec", from, "wget", "-qO-", "-t1", "-T3", &url]);
     if asked.stdout.contains("Hello") {
         Ok(())
     } else {

@@ -173,6 +173,15 @@ pub(super) async fn find(state: &AppState, reference: &str, scope: &str) -> Resu
             Ok(Reply::Network(network)) => Some(network),
             Ok(other) => return Err(unexpected("network inspect", &other)),
             Err(refusal) if refusal.kind == RefusalKind::NotFound => None,
+            // A host's own networks need no manager; but what may be a name of the cluster's is
+            // not taken for the beginning of an id.
+            Err(refusal) if refusal.kind == RefusalKind::Unavailable && is_short_id(reference) => {
+                let known = locals.iter().any(|view| view.id.starts_with(reference));
+                if !known {
+                    return Err(refusal);
+                }
+                None
+            }
             Err(refusal) => return Err(refusal),
         }
     } else {
@@ -190,6 +199,11 @@ pub(super) async fn find(state: &AppState, reference: &str, scope: &str) -> Resu
             "network {reference} is ambiguous (several ids begin so); give more of the id, or the name"
         ))),
     }
+}
+
+/// As `network ls` shows ids, or more of one.
+fn is_short_id(reference: &str) -> bool {
+    reference.len() >= 12 && reference.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 async fn inspect(

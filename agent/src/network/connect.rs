@@ -186,6 +186,20 @@ impl Networks {
         wishes: &[NetworkWish],
         attached: &[Option<Attached>],
     ) -> Result<SandboxRecord, Refusal> {
+        // All are there before the first address is given.
+        let networks: Result<Vec<_>, _> = wishes
+            .iter()
+            .zip(attached)
+            .map(|(wish, attached)| match attached {
+                Some(attached) => Ok(Way::Overlay(attached)),
+                None => self
+                    .local_of(wish)
+                    .map(|network| Way::Local(Box::new(network)))
+                    .ok_or_else(|| {
+                        Refusal::not_found(format!("network {} not found", wish.network))
+                    }),
+            })
+            .collect();
         let mut given = Vec::new();
         let mut local: Vec<(String, IpAddr)> = Vec::new();
         let mut give = |inner: &mut Inner, network: &LocalNetwork, wanted: &[IpAddr]| {
@@ -198,27 +212,21 @@ impl Networks {
             local.extend(given);
             Ok::<_, Refusal>(addresses)
         };
-        for (wish, attached) in wishes.iter().zip(attached) {
+        for (wish, network) in wishes.iter().zip(networks?) {
             let aliases = wish.aliases.clone();
-            given.push(match (attached, self.local_of(wish)) {
-                (Some(attached), _) => Given::Overlay {
+            given.push(match network {
+                Way::Overlay(attached) => Given::Overlay {
                     attached: Box::new(attached.clone()),
                     aliases,
                 },
-                (None, Some(network)) => {
+                Way::Local(network) => {
                     let addresses = give(inner, &network, &wish.addresses)?;
                     Given::Local {
                         names: sandbox::local_names(request, wish, &network),
-                        network: Box::new(network),
+                        network,
                         addresses,
                         aliases,
                     }
-                }
-                (None, None) => {
-                    return Err(Refusal::not_found(format!(
-                        "network {} not found",
-                        wish.network
-                    )));
                 }
             });
         }
@@ -279,10 +287,11 @@ impl Networks {
         inner: &mut Inner,
         record: &SandboxRecord,
     ) -> Result<impl Future<Output = Report> + use<'a>, Refusal> {
-        self.keep(record)?;
+        // In memory first: what cannot be written is taken back by what is known of it.
         inner
             .sandboxes
             .insert(record.request.container.clone(), record.clone());
+        self.keep(record)?;
         let mut steps = self.local_steps(record);
         steps.extend(self.sandbox_step(inner, record));
         steps.extend(ports::steps(record));
@@ -330,6 +339,12 @@ impl Networks {
         )
         .await;
     }
+}
+
+/// What a wish leads to.
+enum Way<'a> {
+    Overlay(&'a Attached),
+    Local(Box<LocalNetwork>),
 }
 
 pub(super) fn made(record: &SandboxRecord, report: &Report) -> Result<(), Refusal> {

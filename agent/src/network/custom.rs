@@ -31,22 +31,17 @@ impl Networks {
         let id = ContainerId::from_random(rand::random()).to_string();
         let network = local::plan(spec, id, crate::clock::now_nanos(), &before, &taken)?;
         self.keep_local(before.with(network.clone()))?;
-        let laid = inner.adopted.then(|| {
+        if inner.adopted {
             let wish = sandbox::local_wish(&network);
-            self.dataplane
-                .change(vec![Step::SetNetwork(network.id.clone(), wish)])
-        });
-        drop(inner);
-        let Some(laid) = laid else {
-            return Ok(network);
-        };
-        if let Some(failure) = laid.await.failures.first() {
-            inner = self.inner.lock().await;
-            self.forget_local(&mut inner, &network).await?;
-            return Err(Refusal::internal(format!(
-                "network {} could not be made: {failure}",
-                network.name()
-            )));
+            let steps = vec![Step::SetNetwork(network.id.clone(), wish)];
+            // Under the lock: nobody connects to a network that may have to be forgotten.
+            if let Some(failure) = self.dataplane.change(steps).await.failures.first() {
+                self.forget_local(&mut inner, &network).await?;
+                return Err(Refusal::internal(format!(
+                    "network {} could not be made: {failure}",
+                    network.name()
+                )));
+            }
         }
         Ok(network)
     }

@@ -116,7 +116,12 @@ impl Backends {
         network: &NetworkId,
     ) -> Option<Vip> {
         let route = assignments.services.get(service)?;
-        let on = assignments.networks.get(network)?;
+        // On the network of published ports there are no names and nobody asks there; a rule for each
+        // published service in each container that publishes would be the square of both.
+        assignments
+            .networks
+            .get(network)
+            .filter(|on| !on.spec.ingress)?;
         let addresses: Vec<IpAddr> = route
             .endpoint
             .vips
@@ -127,14 +132,10 @@ impl Backends {
         if addresses.is_empty() {
             return None;
         }
-        // Names are answered on the networks that users make, never on that of published ports.
-        let mut names = Vec::new();
-        if !on.spec.ingress {
-            names.push(route.name.clone());
-            for alias in route.aliases.get(network).into_iter().flatten() {
-                if !names.contains(alias) {
-                    names.push(alias.clone());
-                }
+        let mut names = vec![route.name.clone()];
+        for alias in route.aliases.get(network).into_iter().flatten() {
+            if !names.contains(alias) {
+                names.push(alias.clone());
             }
         }
         Some(Vip {

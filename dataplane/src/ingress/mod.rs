@@ -83,17 +83,23 @@ pub fn gone(desired: &Desired) -> BTreeSet<IpAddr> {
 /// and open no connection.
 pub fn inward(desired: &Desired) -> BTreeSet<IpAddr> {
     let networks = networks(desired);
-    let local = |id: &str| {
-        let network = desired.networks.get(id);
-        network.is_some_and(|network| matches!(network.kind, NetworkKind::Bridge { .. }))
-    };
     let sandboxes = desired.sandboxes.values();
     sandboxes
-        .filter(|sandbox| !sandbox.interfaces.iter().any(|one| local(&one.network)))
+        .filter(|sandbox| is_inward(desired, sandbox))
         .flat_map(|sandbox| &sandbox.interfaces)
         .filter(|one| one.publishes && networks.contains(one.network.as_str()))
         .flat_map(|one| one.addresses.iter().map(IpNetwork::ip))
         .collect()
+}
+
+/// Whether it publishes and has no way out of its own.
+pub fn is_inward(desired: &Desired, sandbox: &Sandbox) -> bool {
+    let local = |id: &str| {
+        let network = desired.networks.get(id);
+        network.is_some_and(|network| matches!(network.kind, NetworkKind::Bridge { .. }))
+    };
+    let interfaces = &sandbox.interfaces;
+    interfaces.iter().any(|one| one.publishes) && !interfaces.iter().any(|one| local(&one.network))
 }
 
 fn overlay<'a>(desired: &'a Desired, id: &str) -> Option<&'a Network> {

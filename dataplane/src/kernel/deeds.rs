@@ -166,7 +166,7 @@ impl Linux {
             Step::SetPorts(change) => {
                 let mut change = change.clone();
                 change.only(&self.ports.published());
-                firewall::ports::write(self.nft(&Place::Host)?, &change)
+                self.set_ports(&change)
             }
             Step::SetElements { set, add, remove } => {
                 firewall::change_set(self.nft(&Place::Host)?, set, add, remove)

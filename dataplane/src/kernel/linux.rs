@@ -12,7 +12,7 @@ use super::{
     place::{Sockets, inside, is_namespace},
     ports::HeldPorts,
     sight,
-    tables::Tables,
+    tables::{HostTables, Tables},
 };
 use ipnetwork::IpNetwork;
 
@@ -30,6 +30,8 @@ const OVERLAY: &str = "overlay-";
 pub struct Linux {
     pub(super) folder: PathBuf,
     pub(super) host: Sockets,
+    /// What was read of the host's nftables last.
+    pub(super) tables: Option<HostTables>,
     pub(super) overlays: BTreeMap<String, Space>,
     pub(super) sandboxes: BTreeMap<PathBuf, Space>,
     /// Sandboxes that are bound outside our folder; they are not found again by a scan.
@@ -78,6 +80,7 @@ impl Linux {
         Ok(Self {
             folder,
             host,
+            tables: None,
             overlays: BTreeMap::new(),
             sandboxes: BTreeMap::new(),
             foreign: BTreeSet::new(),
@@ -166,12 +169,8 @@ impl Linux {
                 view.segments.insert(tag.to_owned(), segment);
             }
         }
-        (view.table, view.ingress, view.passages) = match &mut self.host.nft {
-            Some(nft) => (
-                firewall::read(nft, TableName::Overnet)?,
-                firewall::read(nft, TableName::Ingress)?,
-                firewall::docker::look(nft)?,
-            ),
+        (view.table, view.ingress, view.passages) = match self.host_tables()? {
+            Some(tables) => (tables.host.clone(), tables.ingress.clone(), tables.passages),
             None => (None, None, Passages::default()),
         };
         view.gateways = sight

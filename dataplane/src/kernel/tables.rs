@@ -1,4 +1,4 @@
-//! The nftables of a sandbox: read once, and again only when somebody committed something.
+//! The nftables of a namespace: read once, and again only when somebody else committed something.
 
 use std::{collections::BTreeSet, io, net::IpAddr, path::Path};
 
@@ -9,10 +9,10 @@ use super::{
 };
 use crate::{
     balance::{Balance, Change, nft},
-    conntrack, firewall,
+    conntrack, firewall, ingress,
     netlink::Netlink,
     rules::TableName,
-    view::{Place, Table},
+    view::{Passages, Place, Table},
 };
 
 /// Readings in a row that others' commits may spoil.
@@ -28,6 +28,15 @@ pub struct Tables {
     pub balance: Option<Balance>,
     pub ingress: Option<Table>,
     pub back: Option<Table>,
+}
+
+/// What the host's namespace holds as of a generation of its nftables. With a thousand published
+/// ports a reading costs ten milliseconds, and every container is a reason to look at the host.
+pub struct HostTables {
+    generation: u32,
+    pub host: Option<Table>,
+    pub ingress: Option<Table>,
+    pub passages: Passages,
 }
 
 impl Space {
@@ -63,6 +72,46 @@ impl Space {
 }
 
 impl Linux {
+    /// What the host holds now; nothing without nftables.
+    pub(super) fn host_tables(&mut self) -> io::Result<Option<&HostTables>> {
+        let Some(nft) = &mut self.host.nft else {
+            return Ok(None);
+        };
+        for _ in 0..ATTEMPTS {
+            let generation = firewall::generation(nft)?;
+            let known = self.tables.as_ref();
+            if known.is_some_and(|known| known.generation == generation) {
+                break;
+            }
+            // A reading that a commit fell into is told by the next turn.
+            self.tables = Some(HostTables {
+                generation,
+                host: firewall::read(nft, TableName::Overnet)?,
+                ingress: firewall::read(nft, TableName::Ingress)?,
+                passages: firewall::docker::look(nft)?,
+            });
+        }
+        Ok(self.tables.as_ref())
+    }
+
+    /// Brings a change of published ports into the host's table.
+    pub(super) fn set_ports(&mut self, change: &ingress::Change) -> io::Result<()> {
+        let mut known = self.tables.take();
+        let nft = self.nft(&Place::Host)?;
+        firewall::ports::write(nft, change)?;
+        let generation = firewall::generation(nft)?;
+        // Where ours was the only commit, all is known of it without another reading.
+        if let Some(tables) = &mut known
+            && generation == firewall::next_generation(tables.generation)
+            && let Some(table) = &mut tables.ingress
+        {
+            change.apply(table);
+            tables.generation = generation;
+            self.tables = known;
+        }
+        Ok(())
+    }
+
     pub(super) fn set_balance(&mut self, sandbox: &Path, change: &Change) -> io::Result<()> {
         let place = Place::Sandbox(sandbox.to_owned());
         let space = self.space(&place)?.ok_or_else(no_namespace)?;

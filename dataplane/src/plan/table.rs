@@ -112,12 +112,13 @@ fn diff_ingress(plan: &mut Plan, desired: &Desired, wanted: &View, observed: &Ob
             reason,
         );
     }
-    diff_ports(plan, desired, wanted, observed);
+    diff_ports(plan, desired, observed);
 }
 
 /// Published ports and the sockets that hold them.
-pub fn diff_ports(plan: &mut Plan, desired: &Desired, wanted: &View, observed: &Observed) {
+pub fn diff_ports(plan: &mut Plan, desired: &Desired, observed: &Observed) {
     let (facts, seen) = (&observed.facts, &observed.view);
+    let ports = ingress::ports(desired, facts);
     let rules = ingress::rules::host(desired, facts);
     let change = match (&rules, &seen.ingress) {
         (Some(rules), Some(seen)) => ingress::difference(rules, seen),
@@ -141,19 +142,19 @@ pub fn diff_ports(plan: &mut Plan, desired: &Desired, wanted: &View, observed: &
             plan,
             "host",
             (Place::Host, TableName::Ingress),
-            wanted.ingress.as_ref(),
+            rules.as_ref().map(Ruleset::table).as_ref(),
             seen.ingress.as_ref(),
             || rules.clone().unwrap_or_default(),
         ),
     }
-    if plan.steps.len() > before && wanted.ingress.is_some() {
+    if plan.steps.len() > before && rules.is_some() {
         let (allowed, subnets) = ingress::rules::flows(desired, facts);
         // Part of what the table is for, and no reason of its own.
         plan.steps.push(Step::CutPublished { allowed, subnets });
     }
     let (hold, free) = (
-        difference(&wanted.ports, &seen.ports),
-        difference(&seen.ports, &wanted.ports),
+        difference(&ports, &seen.ports),
+        difference(&seen.ports, &ports),
     );
     for (ports, word) in [(&hold, "held"), (&free, "free")] {
         for port in ports {

@@ -119,7 +119,7 @@ fn check(spec: &ContainerSpec) -> Result<Vec<String>, Refusal> {
             "can't create 'AutoRemove' container with restart policy",
         ));
     }
-    super::update::check_memory(&host.resources)?;
+    super::update::check(&host.resources, &super::update::Host::read())?;
     if !matches!(host.userns_mode.as_str(), "" | "host") {
         return Err(Refusal::invalid(format!(
             "invalid user namespace mode {:?}: only \"host\" is there",

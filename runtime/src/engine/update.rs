@@ -20,11 +20,11 @@ const LEAST_CPU: i64 = 10_000_000;
 
 /// What the host has.
 #[derive(Debug, Clone)]
-struct Host {
+pub(super) struct Host {
     /// `0-3,6`.
     cpus: String,
-    /// How many that are.
-    count: i64,
+    /// As numbers; what cannot be read bounds nothing.
+    numbers: Option<Vec<u32>>,
 }
 
 impl Engine {
@@ -68,7 +68,9 @@ impl Engine {
             ));
         }
         let after = merged(&before, update)?;
-        check(&after, &Host::read())?;
+        // What was given before may not fit today's host, and is not asked for again.
+        check_values(&update.resources, &Host::read())?;
+        check_memory(&after)?;
         let runs = matches!(phase, Phase::Running | Phase::Paused);
         if runs && after.memory != before.memory {
             fits(after.memory, unreclaimable(&self.cgroup_of(&container.id)))?;
@@ -115,11 +117,16 @@ fn remember(
 }
 
 impl Host {
-    fn read() -> Self {
+    pub(super) fn read() -> Self {
         let text = fs::read_to_string("/sys/devices/system/cpu/online").unwrap_or_default();
-        let cpus = text.trim().to_owned();
-        let count = processors(&cpus).map_or(0, |all| all.len() as i64);
-        Self { cpus, count }
+        Self::of(text.trim())
+    }
+
+    fn of(cpus: &str) -> Self {
+        Self {
+            cpus: cpus.to_owned(),
+            numbers: processors(cpus),
+        }
     }
 }
 
@@ -194,42 +201,31 @@ fn merged(before: &Resources, update: &Update) -> Result<Resources, Refusal> {
     Ok(after)
 }
 
-/// What is wrong with limits whatever the host, in Docker's words.
-pub(super) fn check_memory(limits: &Resources) -> Result<(), Refusal> {
-    if limits.memory != 0 && limits.memory < LEAST_MEMORY {
-        return Err(Refusal::invalid("Minimum memory limit allowed is 6MB"));
-    }
-    if limits.memory_swap > 0 && limits.memory_swap < limits.memory {
-        return Err(Refusal::invalid(
-            "Minimum memoryswap limit should be larger than memory limit, see usage",
-        ));
-    }
-    Ok(())
+/// What is wrong with limits by themselves and on this host, in Docker's words.
+pub(super) fn check(limits: &Resources, host: &Host) -> Result<(), Refusal> {
+    check_values(limits, host)?;
+    check_memory(limits)
 }
 
-fn check(limits: &Resources, host: &Host) -> Result<(), Refusal> {
-    check_memory(limits)?;
-    if limits.memory == 0 && limits.memory_swap > 0 {
-        return Err(Refusal::invalid(
-            "You should always set the Memory limit when using Memoryswap limit, see usage",
-        ));
+/// Each limit by itself.
+fn check_values(limits: &Resources, host: &Host) -> Result<(), Refusal> {
+    if limits.memory != 0 && limits.memory < LEAST_MEMORY {
+        return Err(Refusal::invalid("Minimum memory limit allowed is 6MB"));
     }
     if limits.memory_reservation != 0 && limits.memory_reservation < LEAST_MEMORY {
         return Err(Refusal::invalid(
             "Minimum memory reservation allowed is 6MB",
         ));
     }
-    if limits.memory != 0 && limits.memory < limits.memory_reservation {
-        return Err(Refusal::invalid(
-            "Minimum memory limit can not be less than memory reservation limit, see usage",
-        ));
-    }
-    let most = host.count.saturating_mul(1_000_000_000);
+    let count = host.numbers.as_ref().map(|all| all.len() as i64);
+    let most = count.map_or(i64::MAX, |count| count.saturating_mul(1_000_000_000));
     if limits.nano_cpus != 0 && !(LEAST_CPU..=most).contains(&limits.nano_cpus) {
-        return Err(Refusal::invalid(format!(
-            "range of CPUs is from 0.01 to {}.00, as there are only {} CPUs available",
-            host.count, host.count
-        )));
+        return Err(Refusal::invalid(match count {
+            Some(count) => format!(
+                "range of CPUs is from 0.01 to {count}.00, as there are only {count} CPUs available"
+            ),
+            None => "range of CPUs is from 0.01".to_owned(),
+        }));
     }
     if limits.cpu_period != 0 && !PERIODS.contains(&limits.cpu_period) {
         return Err(Refusal::invalid(
@@ -248,8 +244,8 @@ fn check(limits: &Resources, host: &Host) -> Result<(), Refusal> {
                 limits.cpuset_cpus
             ))
         })?;
-        let there = processors(&host.cpus).unwrap_or_default();
-        if !wanted.iter().all(|one| there.contains(one)) {
+        let missing = |there: &Vec<u32>| !wanted.iter().all(|one| there.contains(one));
+        if host.numbers.as_ref().is_some_and(missing) {
             return Err(Refusal::invalid(format!(
                 "Requested CPUs are not available - requested {}, available: {}",
                 limits.cpuset_cpus, host.cpus
@@ -258,6 +254,26 @@ fn check(limits: &Resources, host: &Host) -> Result<(), Refusal> {
     }
     if limits.blkio_weight != 0 && !(10..=1000).contains(&limits.blkio_weight) {
         return Err(Refusal::invalid("Range of blkio weight is from 10 to 1000"));
+    }
+    Ok(())
+}
+
+/// The limits of memory beside each other.
+fn check_memory(limits: &Resources) -> Result<(), Refusal> {
+    if limits.memory_swap > 0 && limits.memory_swap < limits.memory {
+        return Err(Refusal::invalid(
+            "Minimum memoryswap limit should be larger than memory limit, see usage",
+        ));
+    }
+    if limits.memory == 0 && limits.memory_swap > 0 {
+        return Err(Refusal::invalid(
+            "You should always set the Memory limit when using Memoryswap limit, see usage",
+        ));
+    }
+    if limits.memory != 0 && limits.memory < limits.memory_reservation {
+        return Err(Refusal::invalid(
+            "Minimum memory limit can not be less than memory reservation limit, see usage",
+        ));
     }
     Ok(())
 }
@@ -284,12 +300,9 @@ mod tests {
         let (mut old, mut update) = (Resources::default(), Update::default());
         before(&mut old);
         wish(&mut update);
-        let host = Host {
-            cpus: "0-1,3".into(),
-            count: 3,
-        };
         let after = merged(&old, &update)?;
-        check(&after, &host).map(|()| after)
+        check_values(&update.resources, &Host::of("0-1,3"))?;
+        check_memory(&after).map(|()| after)
     }
 
     #[test]
@@ -390,6 +403,19 @@ mod tests {
             assert!(refusal.message.contains(words), "{}", refusal.message);
             assert_eq!(refusal.kind.status(), status, "{}", refusal.message);
         }
+    }
+
+    #[test]
+    fn what_was_given_before_is_not_held_against_todays_host() {
+        let more = |old: &mut Resources| old.nano_cpus = 64_000_000_000;
+        assert!(outcome(more, |update| update.restart = Some(RestartPolicy::Always)).is_ok());
+        let mut wish = Resources::default();
+        more(&mut wish);
+        assert!(check(&wish, &Host::of("0-1")).is_err());
+        assert!(
+            check(&wish, &Host::of("")).is_ok(),
+            "a host that is not known"
+        );
     }
 
     #[test]

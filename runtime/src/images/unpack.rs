@@ -19,11 +19,12 @@ use sha2::{Digest as _, Sha256};
 use tar::{Archive, Entry, EntryType};
 
 use self::{
-    decide::{Name, classify, components, keep_xattr},
+    decide::{Name, classify, components},
     tree::{Attributes, Tree},
 };
 use super::digest::Digest;
 
+pub(crate) use self::decide::keep_xattr;
 pub use self::decide::{Pack, packing};
 
 /// What came out of a layer.
