@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
 };
 
 use ipnetwork::IpNetwork;
@@ -148,6 +148,10 @@ pub enum Part {
         backends: Vec<IpAddr>,
         port: u16,
     },
+    DnatTo {
+        backend: IpAddr,
+        port: u16,
+    },
     ResetTcp,
     Unreachable,
     /// The device is a host's gateway to an ingress network (`ovtg*`).
@@ -274,6 +278,10 @@ impl Part {
                     backends.len(),
                     list.join(", ")
                 )
+            }
+            Self::DnatTo { backend, port } => {
+                let family = if backend.is_ipv6() { "ip6" } else { "ip" };
+                format!("dnat {family} to {}", SocketAddr::new(*backend, *port))
             }
             Self::ResetTcp => "meta l4proto tcp reject with tcp reset".into(),
             Self::Unreachable => "reject with icmpx port-unreachable".into(),

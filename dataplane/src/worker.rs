@@ -273,21 +273,25 @@ impl Worker {
             return self.pass_all(false);
         }
         parts.cross(&published_over, &self.desired);
-        let mut failures = Vec::new();
         let mut parts = parts.widen(&self.desired);
         let balancing = vips.steps(&self.desired, &self.seen.view, &mut parts.sandboxes);
-        if parts != Parts::default() {
-            failures = self.pass(&mut parts, false);
+        let looks = parts != Parts::default();
+        if looks {
+            self.add_heard(&mut parts);
         }
-        let mut steps = self.rows.steps(&self.desired, &touched, &parts.networks);
-        steps.extend(balancing);
-        // Who is chosen can be reached, and nobody is chosen who cannot be reached any more.
-        steps.sort_by_key(|step| match step {
-            Step::SetEntries { .. } => 0,
-            Step::SetBalance { .. } => 1,
-            _ => 2,
-        });
-        failures.extend(self.apply(&steps));
+        let rows = self.rows.steps(&self.desired, &touched, &parts.networks);
+        // Who is chosen, by a port or a virtual IP, can be reached, and nobody is chosen who cannot
+        // be reached any more.
+        let comes = |step: &Step| matches!(step, Step::SetEntries { .. });
+        let (come, leave): (Vec<Step>, Vec<Step>) = rows.into_iter().partition(comes);
+        let heard = std::mem::take(&mut self.dirty);
+        let mut failures = self.apply(&come);
+        let noise = std::mem::replace(&mut self.dirty, heard);
+        if looks {
+            failures.extend(self.pass(&mut parts, false));
+        }
+        self.dirty.extend(noise);
+        failures.extend(self.apply(&[balancing, leave].concat()));
         self.note_failures(&failures, false);
         failures
     }
@@ -362,9 +366,7 @@ impl Worker {
 
     /// Looks at a few places and puts right what hangs on them.
     fn pass(&mut self, parts: &mut Parts, drift: bool) -> Vec<Failure> {
-        // What others did among our own deeds was heard with their noise.
-        let heard = Parts::at(&self.desired, &self.dirty);
-        parts.networks.extend(heard.networks);
+        self.add_heard(parts);
         let mut places = parts.places(&self.desired);
         places.append(&mut self.dirty);
         let before = self.seen.facts.clone();
@@ -384,6 +386,12 @@ impl Worker {
         };
         // That the host is another one is nobody's meddling.
         self.carry_out(&plan, drift && self.seen.facts == before)
+    }
+
+    /// What others did among our own deeds was heard with their noise.
+    fn add_heard(&self, parts: &mut Parts) {
+        let heard = Parts::at(&self.desired, &self.dirty);
+        parts.networks.extend(heard.networks);
     }
 
     fn look<'a>(&mut self, places: impl IntoIterator<Item = &'a Place>) -> io::Result<()> {

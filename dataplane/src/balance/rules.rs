@@ -55,13 +55,16 @@ pub fn text(ipv6: bool, backends: &BTreeSet<IpAddr>) -> Vec<String> {
             "reject with icmpx port-unreachable".into(),
         ],
         (Some(only), 1) => vec![format!("dnat {family} to {only}")],
-        (_, count) => {
+        (Some(first), count) => {
             let elements = backends.iter().enumerate();
             let list: Vec<_> = elements.map(|(n, to)| format!("{n} : {to}")).collect();
-            vec![format!(
-                "dnat {family} to numgen random mod {count} map {{ {} }}",
-                list.join(", ")
-            )]
+            vec![
+                format!(
+                    "dnat {family} to numgen random mod {count} map {{ {} }}",
+                    list.join(", ")
+                ),
+                format!("dnat {family} to {first}"),
+            ]
         }
     }
 }
@@ -137,6 +140,11 @@ pub fn flush(chain: Chain) -> Message {
 
 /// The rules for `backends` at the end of `chain`, which has none; `set` is a number that no other
 /// set of the transaction has.
+///
+/// While a transaction that replaces the chain is committed, a packet that is in it already goes on
+/// by the old rules, but finds the map of the old rule empty: the map's elements belong to the
+/// generation that the kernel has just left. Behind the map therefore stands a rule without one,
+/// else the packet would leave for the virtual address itself, where nobody answers.
 pub fn fill(chain: Chain, backends: &BTreeSet<IpAddr>, set: u32) -> Vec<Message> {
     let print = fingerprint(backends);
     let name = chain.to_string();
@@ -154,15 +162,19 @@ pub fn fill(chain: Chain, backends: &BTreeSet<IpAddr>, set: u32) -> Vec<Message>
             }),
             rule(1, 2, &|list| reject(list, 2, 1)),
         ],
-        (Some(only), 1) => vec![rule(0, 1, &|list| {
-            load(list, 1, &octets(only));
-            nat(list, DNAT, ipv6, false);
-        })],
-        (_, count) => {
+        (Some(first), count) => {
+            let to_first = |list: &mut Message| {
+                load(list, 1, &octets(first));
+                nat(list, DNAT, ipv6, false);
+            };
+            if count == 1 {
+                return vec![rule(0, 1, &to_first)];
+            }
             let mut messages = numbered(TABLE, &name, backends, set);
-            messages.push(rule(0, 1, &|list| {
+            messages.push(rule(0, 2, &|list| {
                 dnat_numbered(list, &name, count, ipv6, None);
             }));
+            messages.push(rule(1, 2, &to_first));
             messages
         }
     }

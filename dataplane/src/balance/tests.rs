@@ -150,12 +150,14 @@ fn the_rules_of_a_sandbox() {
       ip6 daddr vmap @vips6
     vip4-1194877f4ff:
       dnat ip to numgen random mod 2 map { 0 : 10.7.0.2, 1 : 10.7.0.3 }
+      dnat ip to 10.7.0.2
     vip4-7bad16a95aa:
       dnat ip to 10.7.0.2
     vip4-a1921cbfc25:
       dnat ip to 10.7.0.2
     vip6-1194877f4ff:
       dnat ip6 to numgen random mod 2 map { 0 : fd07::2, 1 : fd07::3 }
+      dnat ip6 to fd07::2
     vip6-7bad16a95aa:
       meta l4proto tcp reject with tcp reset
       reject with icmpx port-unreachable

@@ -268,6 +268,11 @@ pub fn write(list: &mut Message, chain: &str, part: &Part) {
             let ipv6 = backends.iter().any(std::net::IpAddr::is_ipv6);
             dnat_numbered(list, chain, backends.len(), ipv6, Some(*port));
         }
+        Part::DnatTo { backend, port } => {
+            load(list, 1, &octets(backend));
+            load(list, 2, &port.to_be_bytes());
+            nat(list, DNAT, backend.is_ipv6(), true);
+        }
         Part::ResetTcp => {
             meta(list, 16);
             compare(list, true, &[6]);

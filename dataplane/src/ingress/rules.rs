@@ -411,13 +411,16 @@ fn ways(published: &Published, ipv6: bool) -> Vec<Vec<Part>> {
         let own = IpNetwork::from(IpAddr::V6(std::net::Ipv6Addr::LOCALHOST));
         rules.push(vec![Part::To(own), Part::Accept]);
     }
-    if backends.is_empty() {
-        rules.extend([vec![Part::ResetTcp], vec![Part::Unreachable]]);
-    } else {
-        rules.push(vec![Part::DnatAmong {
-            backends,
-            port: published.target,
-        }]);
+    let port = published.target;
+    match backends.first() {
+        None => rules.extend([vec![Part::ResetTcp], vec![Part::Unreachable]]),
+        Some(&backend) => {
+            if backends.len() > 1 {
+                rules.push(vec![Part::DnatAmong { backends, port }]);
+            }
+            // See `balance::rules::fill`.
+            rules.push(vec![Part::DnatTo { backend, port }]);
+        }
     }
     rules
 }

@@ -148,21 +148,22 @@ fn the_rules_of_a_host() {
       meta l4proto tcp reject with tcp reset
       reject with icmpx port-unreachable
     port6-f18f47a317e  0
-      dnat ip6 to numgen random mod 1 map { 0 : fd07::9 }:80
+      dnat ip6 to [fd07::9]:80
     port4-8a030dbd4a6  0
-      dnat ip to numgen random mod 1 map { 0 : 172.29.0.9 }:80
+      dnat ip to 172.29.0.9:80
     port6-8a030dbd4a6  0
       daddr ::1/128 accept
       meta l4proto tcp reject with tcp reset
       reject with icmpx port-unreachable
     port4-d8f7a7ad565  0
-      dnat ip to numgen random mod 1 map { 0 : 10.7.0.9 }:80
+      dnat ip to 10.7.0.9:80
     port6-d8f7a7ad565  0
       daddr ::1/128 accept
       meta l4proto tcp reject with tcp reset
       reject with icmpx port-unreachable
     port4-1194877f4ff  0
       dnat ip to numgen random mod 2 map { 0 : 10.7.0.8, 1 : 10.7.0.9 }:80
+      dnat ip to 10.7.0.8:80
     port6-1194877f4ff  0
       daddr ::1/128 accept
       meta l4proto tcp reject with tcp reset

@@ -10,7 +10,7 @@ const NAMED: usize = 8;
 
 /// `wanted` and `seen` may be whole segments or the same few rows of both.
 pub fn diff_entries(plan: &mut Plan, name: &str, tag: &str, wanted: &Segment, seen: &Segment) {
-    let set = Entries {
+    let mut set = Entries {
         forwards: changed(&wanted.forwards, &seen.forwards),
         locals: changed(&wanted.locals, &seen.locals),
         neighbours: changed(&wanted.neighbours, &seen.neighbours),
@@ -36,11 +36,21 @@ pub fn diff_entries(plan: &mut Plan, name: &str, tag: &str, wanted: &Segment, se
     }
     if !set.is_empty() {
         sentences(plan, name, &set, "is missing or another");
-        plan.steps.push(Step::SetEntries {
-            segment: tag.into(),
-            place: wanted.place(tag),
-            entries: set,
-        });
+        // Those of ports wait for the ports, the others for nothing.
+        let locals = Entries {
+            locals: std::mem::take(&mut set.locals),
+            ..Entries::default()
+        };
+        let parts = [set, locals].into_iter();
+        plan.steps.extend(
+            parts
+                .filter(|part| !part.is_empty())
+                .map(|entries| Step::SetEntries {
+                    segment: tag.into(),
+                    place: wanted.place(tag),
+                    entries,
+                }),
+        );
     }
 }
 

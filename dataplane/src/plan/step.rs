@@ -17,7 +17,7 @@ use crate::{
     view::{Bridge, Forwarding, Interface, Mac, Place, Port, Vxlan},
 };
 
-/// One deed. The variants stand in the order in which they are carried out.
+/// One deed; [`Step::rank`] is its place in the order of carrying out.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Step {
     DropTable {
@@ -33,10 +33,6 @@ pub enum Step {
     DropRoutes {
         sandbox: PathBuf,
         routes: BTreeSet<(IpAddr, String)>,
-    },
-    DropEntries {
-        segment: String,
-        entries: Entries,
     },
     DropPort {
         place: Place,
@@ -110,6 +106,10 @@ pub enum Step {
     SetEntries {
         segment: String,
         place: Place,
+        entries: Entries,
+    },
+    DropEntries {
+        segment: String,
         entries: Entries,
     },
     /// Replaces the whole table in one transaction.
@@ -191,7 +191,6 @@ impl Step {
         match self {
             Self::DropTable { .. } | Self::DropBalance(_) | Self::FreePort(..) => 0,
             Self::DropRoutes { .. } => 1,
-            Self::DropEntries { .. } => 2,
             Self::DropInterface { .. } => 3,
             Self::DropPort { .. } | Self::DropGateway { .. } => 4,
             Self::DropSandbox(_) => 5,
@@ -205,8 +204,8 @@ impl Step {
             Self::SetTable {
                 place: Place::Host, ..
             } => 20,
-            Self::SetElements { .. } | Self::SetPorts(_) => 21,
-            Self::CutPublished { .. } | Self::SetForwarding(_) | Self::SetPassage { .. } => 22,
+            Self::SetElements { .. } => 21,
+            Self::SetForwarding(_) | Self::SetPassage { .. } => 22,
             Self::MakeNamespace { .. } => 23,
             Self::MakeBridge { .. } => 24,
             Self::SetBridge { .. } => 25,
@@ -214,15 +213,19 @@ impl Step {
             Self::SetVxlan { .. } => 27,
             Self::MakeSandbox { .. } => 28,
             // Its chains hang on interfaces.
-            Self::SetTable { rules, .. } if rules.name == TableName::Back => 36,
-            Self::SetTable { .. } | Self::SetBalance { .. } => 29,
-            // Who may be reached is known before there is anyone to reach them.
-            Self::SetEntries { entries, .. } if entries.locals.is_empty() => 30,
-            Self::MakePair(_) | Self::MakeGateway { .. } => 31,
-            Self::SetPort { .. } => 32,
-            Self::SetEntries { .. } => 33,
-            Self::SetInterface { .. } | Self::SetGateway { .. } => 34,
-            Self::SetRoutes { .. } => 35,
+            Self::SetTable { rules, .. } if rules.name == TableName::Back => 38,
+            Self::SetTable { .. } => 29,
+            // Who is chosen can be reached, and nobody is chosen who cannot be reached any more;
+            // and who may be reached is known before there is anyone to reach them.
+            Self::SetEntries { entries, .. } if entries.locals.is_empty() => 29,
+            Self::SetBalance { .. } | Self::SetPorts(_) => 30,
+            Self::CutPublished { .. } => 31,
+            Self::DropEntries { .. } => 32,
+            Self::MakePair(_) | Self::MakeGateway { .. } => 33,
+            Self::SetPort { .. } => 34,
+            Self::SetEntries { .. } => 35,
+            Self::SetInterface { .. } | Self::SetGateway { .. } => 36,
+            Self::SetRoutes { .. } => 37,
         }
     }
 }
