@@ -4,7 +4,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
 };
 
 use ipnetwork::IpNetwork;
@@ -48,6 +48,8 @@ const RECENT: u32 = 2;
 struct Flow {
     protocol: u8,
     source: IpAddr,
+    /// 0 where there are no ports.
+    source_port: u16,
     /// As its first sender wrote it.
     destination: IpAddr,
     /// Of the destination; 0 where there are no ports.
@@ -167,6 +169,28 @@ pub fn cut_published(
 /// A protocol and a port as one number.
 pub fn place(protocol: u8, port: u16) -> u32 {
     u32::from(protocol) << 16 | u32::from(port)
+}
+
+/// Both ends, the client's first, of the connections of TCP that were translated to one of
+/// `answerers` and that nobody has begun to end.
+pub fn established(
+    socket: &mut Netlink,
+    answerers: &BTreeSet<IpAddr>,
+) -> io::Result<Vec<(SocketAddr, SocketAddr)>> {
+    let mut found = Vec::new();
+    for ipv6 in [false, true] {
+        if !answerers.iter().any(|address| address.is_ipv6() == ipv6) {
+            continue;
+        }
+        dump(socket, ipv6, &Filter::Protocol(TCP), |flow| {
+            let open = flow.protocol == TCP && TCP_OPEN.contains(&flow.state);
+            if open && flow.status & TRANSLATED != 0 && answerers.contains(&flow.answerer) {
+                let client = SocketAddr::new(flow.source, flow.source_port);
+                found.push((client, SocketAddr::new(flow.destination, flow.port)));
+            }
+        })?;
+    }
+    Ok(found)
 }
 
 fn delete(socket: &mut Netlink, astray: Vec<(bool, Flow)>) -> io::Result<usize> {
@@ -297,6 +321,11 @@ fn parse(body: &[u8]) -> Option<Flow> {
     let (source, destination) = addresses(tuple)?;
     let (answerer, _) = addresses(answer)?;
     let protocol = *inner(inner(tuple, 2)?, 1)?.first()?;
+    let ports = inner(tuple, 2)?;
+    let port = |kind| {
+        let bytes = inner(ports, kind).and_then(|port| port.try_into().ok());
+        bytes.map_or(0, u16::from_be_bytes)
+    };
     let details = inner(body, 4).unwrap_or_default();
     let of_protocol = inner(details, if protocol == SCTP { 3 } else { 1 }).unwrap_or_default();
     let first = |kind| inner(of_protocol, kind).and_then(|value| value.first().copied());
@@ -308,10 +337,9 @@ fn parse(body: &[u8]) -> Option<Flow> {
     Some(Flow {
         protocol,
         source,
+        source_port: port(2),
         destination,
-        port: inner(inner(tuple, 2)?, 3)
-            .and_then(|port| port.try_into().ok())
-            .map_or(0, u16::from_be_bytes),
+        port: port(3),
         answerer,
         status: big(3).unwrap_or_default(),
         timeout: big(7).unwrap_or_default(),

@@ -169,6 +169,8 @@ pub enum Part {
     /// Comes from another host than the connection came by first.
     ByAnotherHost,
     MarkPacket,
+    /// Bears this mark.
+    Marked(u32),
     /// To the gateway that the mark names.
     BackToHost,
 }
@@ -295,6 +297,7 @@ impl Part {
             Self::Opens => "tcp flags & (fin|syn|rst|ack) == syn".into(),
             Self::ByAnotherHost => "ether saddr . ct mark != @ways".into(),
             Self::MarkPacket => "meta mark set ct mark".into(),
+            Self::Marked(mark) => format!("meta mark {mark:#010x}"),
             Self::BackToHost => "ether daddr set meta mark map @back".into(),
             Self::UdpFrom(port) => format!("udp sport {port}"),
             Self::TcpFrom(port) => format!("tcp sport {port}"),

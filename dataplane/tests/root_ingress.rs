@@ -189,7 +189,12 @@ fn root_ingress_answers_in_place_of_a_lost_host() {
     lab.publish(&[2]);
     let mut flow = dial(&lab.client, "192.168.77.1", PORT).unwrap();
     let mut own = dial(&lab.hosts[0].namespace, "192.168.77.1", PORT).unwrap();
-    assert!(tell(&mut flow).starts_with("2 ") && tell(&mut own).starts_with("2 "));
+    let mut six = dial(&lab.client, "fd77::1", PORT).unwrap();
+    for stream in [&mut flow, &mut own, &mut six] {
+        assert!(tell(stream).starts_with("2 "));
+        // It says no more and only listens.
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    }
     // The cable is pulled, and a handshake is under way that nobody will answer.
     within(&lab.hosts[1].namespace, || run("ip link set wire down"));
     let client = lab.client.try_clone().unwrap();
@@ -214,8 +219,11 @@ fn root_ingress_answers_in_place_of_a_lost_host() {
         .map(|(protocol, id)| Change::SetPublished(id.into(), published(protocol, PORT, &[1])));
     host.change([vec![Change::SetUnderlay(Some(underlay))], changes.into()].concat());
     host.assert_settled();
-    for (what, stream) in [("forwarded", &mut flow), ("its own", &mut own)] {
-        stream.write_all(b"?").unwrap();
+    for (what, stream) in [
+        ("forwarded", &mut flow),
+        ("its own", &mut own),
+        ("forwarded over IPv6", &mut six),
+    ] {
         let end = stream.read(&mut [0; 8]);
         assert_eq!(
             end.unwrap_err().kind(),

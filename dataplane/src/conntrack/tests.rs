@@ -4,6 +4,7 @@ fn flow(protocol: u8, state: u8, status: u32, timeout: u32) -> Flow {
     Flow {
         protocol,
         source: [10, 0, 0, 1].into(),
+        source_port: 40_000,
         destination: [10, 0, 0, 9].into(),
         port: 80,
         answerer: [10, 0, 0, 2].into(),

@@ -329,6 +329,10 @@ pub fn write(list: &mut Message, chain: &str, part: &Part) {
                 e.big(2, 3).big(3, 1);
             });
         }
+        Part::Marked(mark) => {
+            meta(list, 3);
+            compare(list, true, &mark.to_ne_bytes());
+        }
         Part::BackToHost => {
             meta(list, 3);
             value(list, "back");

@@ -1,10 +1,14 @@
 //! From one table of published ports to another, element by element: whoever comes or goes
 //! leaves the rules of the others, and what they have counted, as they are.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use serde::{Deserialize, Serialize};
 
+use super::rules::gone_name;
 use crate::{
     desired::{HostPort, Protocol},
     rules::{Part, Ruleset, bound, octets, published},
@@ -54,16 +58,19 @@ pub fn key(port: &HostPort) -> Vec<u8> {
 pub fn port_of(map: &str, key: &[u8]) -> Option<HostPort> {
     let length = key_length(map)?;
     let (address, rest) = key.get(..length)?.split_at(length - 8);
-    let address = match address.len() {
-        4 => Some(<[u8; 4]>::try_from(address).ok()?.into()),
-        16 => Some(<[u8; 16]>::try_from(address).ok()?.into()),
-        _ => None,
-    };
     Some(HostPort {
         protocol: Protocol::of_number(rest[0])?,
         port: u16::from_be_bytes([rest[4], rest[5]]),
-        address,
+        address: address_of(address),
     })
+}
+
+fn address_of(octets: &[u8]) -> Option<IpAddr> {
+    match octets.len() {
+        4 => Some(<[u8; 4]>::try_from(octets).ok()?.into()),
+        16 => Some(<[u8; 16]>::try_from(octets).ok()?.into()),
+        _ => None,
+    }
 }
 
 /// From what is seen to what is wanted; none when more differs than ports and elements.
@@ -113,6 +120,13 @@ pub fn difference(wanted: &Ruleset, seen: &Table) -> Option<Change> {
 impl Change {
     pub fn is_empty(&self) -> bool {
         self.chains.is_empty() && self.leave.is_empty() && self.enter.is_empty()
+    }
+
+    /// Tasks whose hosts have been lost with it.
+    pub fn lost(&self) -> BTreeSet<IpAddr> {
+        let sets = [gone_name(false), gone_name(true)].into_iter();
+        let entries = sets.filter_map(|set| self.enter.get(set)).flatten();
+        entries.filter_map(|(key, _)| address_of(key)).collect()
     }
 
     /// Without the ways of ports that are not in `held`: what another program has leads nowhere.

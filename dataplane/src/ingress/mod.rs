@@ -11,6 +11,7 @@
 //! rule is spent per host: only a row of the forwarding table and two map elements.
 
 mod change;
+pub mod nudge;
 mod places;
 pub mod relay;
 pub mod rules;

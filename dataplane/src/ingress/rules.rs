@@ -7,7 +7,9 @@ use std::{
 
 use ipnetwork::IpNetwork;
 
-use super::{gateway_mac, gone, host_ports, hosts, inward, key, locals, mark, networks, ports};
+use super::{
+    gateway_mac, gone, host_ports, hosts, inward, key, locals, mark, networks, nudge, ports,
+};
 use crate::{
     conntrack::place,
     desired::{Desired, NetworkKind, Published, Sandbox},
@@ -127,7 +129,8 @@ fn inward_name(ipv6: bool) -> &'static str {
     if ipv6 { "inward6" } else { "inward4" }
 }
 
-fn gone_name(ipv6: bool) -> &'static str {
+/// The set of tasks whose hosts are down.
+pub(super) fn gone_name(ipv6: bool) -> &'static str {
     if ipv6 { "gone6" } else { "gone4" }
 }
 
@@ -172,6 +175,8 @@ fn frame(desired: &Desired, networks: &BTreeSet<&str>, locals: &BTreeSet<&str>) 
         let refuse = vec![vec![Part::ResetTcp], vec![Part::Unreachable]];
         chains.push(chain("gone", "", 0, 0, refuse));
         chains.push(chain("lost", "filter", 3, 0, both(&lost)));
+        let unseen = vec![vec![Part::Marked(nudge::MARK), Part::Notrack]];
+        chains.push(chain("nudges", "filter", 3, -300, unseen));
         let mut forward = both(&|ipv6| {
             let set = inward_name(ipv6).to_owned();
             let opens = [

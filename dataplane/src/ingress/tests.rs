@@ -184,6 +184,8 @@ fn the_rules_of_a_host() {
     lost filter 0
       ip daddr @gone4 ct state established,related goto gone
       ip6 daddr @gone6 ct state established,related goto gone
+    nudges filter -300
+      meta mark 0x6f766e67 notrack
     forward filter -1
       iifname ovtg* ip saddr @inward4 ct state new counter drop
       iifname ovtg* ip6 saddr @inward6 ct state new counter drop

@@ -99,6 +99,10 @@ impl Linux {
         let mut known = self.tables.take();
         let nft = self.nft(&Place::Host)?;
         firewall::ports::write(nft, change)?;
+        let lost = change.lost();
+        if !lost.is_empty() {
+            ingress::nudge::all(conntrack::established(nft, &lost)?);
+        }
         let generation = firewall::generation(nft)?;
         // Where ours was the only commit, all is known of it without another reading.
         if let Some(tables) = &mut known
