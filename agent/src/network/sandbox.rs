@@ -341,6 +341,7 @@ mod tests {
             network: "ch03".into(),
             aliases: vec!["web".into(), "api".into(), "web".into()],
             addresses: vec![],
+            interface: None,
             endpoint: None,
         };
         assert_eq!(aliases(&request(), &wish), ["web", "abababababab"]);

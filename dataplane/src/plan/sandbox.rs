@@ -8,7 +8,7 @@ use crate::{
     desired::Desired,
     ingress,
     rules::TableName,
-    view::{Interface, Place, View},
+    view::{Interface, PORT, Place, View, is_guest},
 };
 
 /// Everything of one sandbox, the veth pairs included.
@@ -26,6 +26,11 @@ pub fn diff_sandbox(
     let name = format!("sandbox {id}");
     let empty = crate::view::Sandbox::default();
     let found = seen.sandboxes.get(path);
+    let guest = is_guest(path);
+    if guest && found.is_none() {
+        // Whoever looks after guests takes it out of the wish.
+        return;
+    }
     if found.is_none_or(|found| !found.loopback_up) {
         plan.step(
             Step::MakeSandbox {
@@ -63,7 +68,7 @@ pub fn diff_sandbox(
         .iter()
         .filter(|(via, device)| {
             !wanted.routes.contains(&(*via, device.clone()))
-                && (families.contains(&via.is_ipv6()) || ours.contains(device.as_str()))
+                && (families.contains(&via.is_ipv6()) && !guest || ours.contains(device.as_str()))
         })
         .cloned()
         .collect();
@@ -206,7 +211,10 @@ fn diff_interface(
         );
         true
     };
-    match (standing, found.interfaces.get(&wish.name)) {
+    let have = found.interfaces.get(&wish.name);
+    // An interface of a guest's own stays: the kernel refuses to make one beside it, and says so.
+    let have = have.filter(|have| !is_guest(path) || have.port.starts_with(PORT));
+    match (standing, have) {
         (false, None) => make(plan, format!("{name}: interface {} is missing", wish.name)),
         (true, None) => {
             plan.step(
