@@ -302,7 +302,7 @@ fn processes_have_a_way_out(worker: &Host) {
     let enter = format!("nsenter -t {pid} -n");
     let default = sh(worker, &format!("{enter} ip route show default"));
     assert!(
-        default.starts_with("default via") && default.contains("eth1"),
+        default.starts_with("default via") && default.contains("gw0"),
         "{default}"
     );
     let registry = sh(worker, "getent ahostsv4 registry");

@@ -144,7 +144,6 @@ impl Networks {
     ) -> Result<(), Refusal> {
         for (wish, attached) in more.iter().zip(attached) {
             let aliases = wish.aliases.clone();
-            let interface = wish.interface.as_deref();
             let given = match (attached, self.local_of(wish)) {
                 (Some(attached), _) => {
                     record.endpoints.push(GivenEndpoint {
@@ -171,7 +170,7 @@ impl Networks {
                     )));
                 }
             };
-            add(record, given, interface);
+            add(record, given, Name::of(wish));
         }
         Ok(())
     }
@@ -210,7 +209,8 @@ impl Networks {
                 aliases: Vec::new(),
                 names: Vec::new(),
             };
-            add(record, given, None);
+            let name = Name::of_way_out(record);
+            add(record, given, name);
         }
         let mut routed = BTreeSet::new();
         for interface in &mut record.interfaces {
@@ -242,8 +242,29 @@ fn wishes(mode: &NetworkMode) -> &[NetworkWish] {
     }
 }
 
-/// Adds an interface of that name, or else the next free one, and what `inspect` shows of it.
-fn add(record: &mut SandboxRecord, given: Given, name: Option<&str>) {
+/// What an interface is called.
+#[derive(Clone, Copy)]
+enum Name<'a> {
+    Wished(&'a str),
+    /// The next free one that begins so.
+    Next(&'a str),
+}
+
+impl<'a> Name<'a> {
+    fn of(wish: &'a NetworkWish) -> Self {
+        let wished = wish.interface.as_deref();
+        wished.map_or(Self::Next("eth"), Self::Wished)
+    }
+
+    /// Who brings a guest to a network may have the names `eth0`, `eth1`, … for the next ones.
+    fn of_way_out(record: &SandboxRecord) -> Self {
+        let guest = record.guest.is_some();
+        Self::Next(if guest { "gw" } else { "eth" })
+    }
+}
+
+/// Adds an interface, and what `inspect` shows of it.
+fn add(record: &mut SandboxRecord, given: Given, name: Name<'_>) {
     let container = record.request.container.clone();
     let given = [given];
     for mut interface in sandbox::interfaces(&container, &given) {
@@ -252,11 +273,13 @@ fn add(record: &mut SandboxRecord, given: Given, name: Option<&str>) {
             let ours = record.interfaces.iter().any(|one| one.name == name);
             ours || of_others.is_some_and(|names| names.contains(name))
         };
-        let mut names = (0u32..).map(|number| format!("eth{number}"));
-        let name = name.map(str::to_owned);
-        interface.name = name
-            .or_else(|| names.find(|name| !taken(name)))
-            .unwrap_or_default();
+        interface.name = match name {
+            Name::Wished(name) => name.to_owned(),
+            Name::Next(prefix) => {
+                let mut names = (0u32..).map(|number| format!("{prefix}{number}"));
+                names.find(|name| !taken(name)).unwrap_or_default()
+            }
+        };
         record.interfaces.push(interface);
     }
     let shown = sandbox::shown(&given, &container);
