@@ -7,6 +7,7 @@
 // One literal has all of `HostConfig`.
 #![recursion_limit = "256"]
 
+pub mod attachment;
 pub mod body;
 pub mod container;
 pub mod duration;

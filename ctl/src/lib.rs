@@ -8,6 +8,7 @@
 pub mod attach;
 pub mod cli;
 pub mod client;
+pub mod cni;
 pub mod commands;
 pub mod compose;
 pub mod credentials;

@@ -1,5 +1,7 @@
 //! `ovnctl`: the command line of Overnet. Everything is in the library.
 
+use std::{ffi::OsStr, path::Path};
+
 use ctl::{Io, Surroundings};
 
 fn main() {
@@ -16,8 +18,13 @@ fn main() {
         }
     };
     let arguments: Vec<_> = std::env::args_os().collect();
-    let status =
-        runtime.block_on(async { ctl::run(arguments, surroundings, Io::of_process()).await });
+    let called = arguments.first().map(Path::new).and_then(Path::file_name);
+    let io = Io::of_process();
+    let status = if called == Some(OsStr::new(ctl::cni::PROGRAM)) {
+        runtime.block_on(async { ctl::cni::run(&surroundings, &io).await })
+    } else {
+        runtime.block_on(async { ctl::run(arguments, surroundings, io).await })
+    };
     // A thread that still reads the terminal must not hold the end back.
     runtime.shutdown_background();
     std::process::exit(status);

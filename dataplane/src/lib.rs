@@ -5,6 +5,7 @@ pub mod conntrack;
 pub mod desired;
 pub mod dns;
 pub mod firewall;
+pub mod guests;
 mod handle;
 pub mod ingress;
 pub mod kernel;

@@ -2,15 +2,20 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ffi::OsStr,
     fmt,
     net::IpAddr,
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
 use crate::{balance::Balance, desired::HostPort};
+
+const GUEST: &str = "guest-";
+/// How the name of the host end of a veth pair begins.
+pub const PORT: &str = "ovtp";
 
 /// A hardware address; written `02:42:0a:00:00:02`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -220,6 +225,19 @@ pub fn vxlan_name(tag: &str) -> String {
     format!("ovtv{tag}")
 }
 
+/// The file that the namespace of a guest is bound at, among those of our own sandboxes: its name
+/// is how it is known as somebody else's after a kill.
+pub fn guest_name(id: &str) -> String {
+    format!("{GUEST}{id}")
+}
+
+/// Whether the sandbox bound at `path` is somebody else's namespace, which is never made, and
+/// left as it was found.
+pub fn is_guest(path: &Path) -> bool {
+    let name = path.file_name().and_then(OsStr::to_str);
+    name.is_some_and(|name| name.starts_with(GUEST))
+}
+
 /// The host's own interface on an ingress network.
 pub fn gateway_name(tag: &str) -> String {
     format!("ovtg{tag}")
@@ -227,7 +245,7 @@ pub fn gateway_name(tag: &str) -> String {
 
 /// The host end of an endpoint's veth pair.
 pub fn port_name(endpoint: &str) -> String {
-    format!("ovtp{}", tag(endpoint))
+    format!("{PORT}{}", tag(endpoint))
 }
 
 /// Stays the same when ports come and go; an own one would be the lowest of the ports'.

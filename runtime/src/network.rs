@@ -100,6 +100,9 @@ pub struct NetworkWish {
     /// Fixed addresses, at most one of each family.
     #[serde(default)]
     pub addresses: Vec<IpAddr>,
+    /// Name of the interface; absent: the next free one of `eth0`, `eth1`, ….
+    #[serde(default)]
+    pub interface: Option<String>,
     /// The endpoint that the cluster has given already (a task's); absent: one is asked for.
     #[serde(default)]
     pub endpoint: Option<EndpointId>,
@@ -112,6 +115,7 @@ impl NetworkWish {
             network: network.into(),
             aliases: Vec::new(),
             addresses: Vec::new(),
+            interface: None,
             endpoint: None,
         }
     }

@@ -8,7 +8,11 @@ use tokio::sync::watch;
 
 use super::{HostEndpoint, HostNetworks, Sight, TunnelEnd, TunnelReading};
 use crate::{
-    network::{Networks, local::LocalNetwork},
+    network::{
+        Networks,
+        guests::{GuestEndpoint, GuestWish, Which},
+        local::LocalNetwork,
+    },
     paths::Measured,
 };
 
@@ -39,6 +43,25 @@ impl HostNetworks for Networks {
                 })
                 .collect()
         })
+    }
+
+    fn attach_guest(&self, wish: GuestWish) -> BoxFuture<'_, Result<GuestEndpoint, Refusal>> {
+        Box::pin(Self::attach_guest(self, wish))
+    }
+
+    fn detach_guests<'a>(
+        &'a self,
+        which: &'a Which,
+    ) -> BoxFuture<'a, Result<Vec<GuestEndpoint>, Refusal>> {
+        Box::pin(Self::detach_guests(self, which))
+    }
+
+    fn guests<'a>(&'a self, which: &'a Which) -> BoxFuture<'a, Vec<GuestEndpoint>> {
+        Box::pin(self.guest_endpoints(which))
+    }
+
+    fn search_list(&self) -> Vec<String> {
+        Self::search_list(self)
     }
 
     fn traffic(&self) -> BoxFuture<'_, Result<watch::Receiver<TunnelReading>, Refusal>> {

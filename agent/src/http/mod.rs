@@ -6,6 +6,7 @@
 
 mod absent;
 mod answer;
+mod attachments;
 mod backup;
 mod bus;
 mod containers;
@@ -95,6 +96,7 @@ fn routes() -> Router<AppState> {
         .merge(payloads::routes())
         .merge(networks::routes())
         .merge(network_members::routes())
+        .merge(attachments::routes())
         .merge(containers::routes())
         .merge(exec::routes())
         .merge(visualizer::routes())

@@ -27,7 +27,10 @@ use super::{
 use crate::{
     cluster::{ClusterNode, LocalState, Standing},
     config::Settings,
-    network::local::LocalNetwork,
+    network::{
+        guests::{GuestEndpoint, GuestWish, Which},
+        local::LocalNetwork,
+    },
     paths::Measured,
 };
 
@@ -75,6 +78,21 @@ pub trait HostNetworks: Send + Sync + 'static {
 
     /// The containers of this host on the network with that id, local or the cluster's.
     fn endpoints<'a>(&'a self, network_id: &'a str) -> BoxFuture<'a, Vec<HostEndpoint>>;
+
+    /// Gives a network namespace that is not ours a place on an overlay network.
+    fn attach_guest(&self, wish: GuestWish) -> BoxFuture<'_, Result<GuestEndpoint, Refusal>>;
+
+    /// Takes such places away; answers which.
+    fn detach_guests<'a>(
+        &'a self,
+        which: &'a Which,
+    ) -> BoxFuture<'a, Result<Vec<GuestEndpoint>, Refusal>>;
+
+    /// Those that there are.
+    fn guests<'a>(&'a self, which: &'a Which) -> BoxFuture<'a, Vec<GuestEndpoint>>;
+
+    /// Domains in which the host looks for names.
+    fn search_list(&self) -> Vec<String>;
 
     /// Counters of this host's tunnels from now on, until the receiver is dropped.
     fn traffic(&self) -> BoxFuture<'_, Result<watch::Receiver<TunnelReading>, Refusal>>;

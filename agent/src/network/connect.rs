@@ -262,6 +262,7 @@ impl Networks {
                 .collect(),
             local,
             running: false,
+            guest: None,
             connected: Connected {
                 netns: Some(sandbox::netns_path(
                     &self.config.run_dir,

@@ -13,6 +13,7 @@ mod connect;
 mod custom;
 mod endpoints;
 mod flows;
+pub mod guests;
 pub mod local;
 mod pace;
 mod paths;
@@ -155,6 +156,7 @@ impl Networks {
         tokio::spawn(Arc::clone(&networks).follow_cluster(updates));
         tokio::spawn(Arc::clone(&networks).tidy());
         tokio::spawn(Arc::clone(&networks).follow_hosts());
+        tokio::spawn(Arc::clone(&networks).follow_guests());
         Ok(networks)
     }
 
@@ -181,7 +183,7 @@ impl Networks {
                     .filter(|endpoint| endpoint.network_id == network_id)
                     .map(|endpoint| Attachment {
                         container: record.request.container.clone(),
-                        name: record.request.name.clone(),
+                        name: guests::name_of(record, endpoint).to_owned(),
                         endpoint: endpoint.clone(),
                     })
             })
@@ -257,7 +259,7 @@ impl Network for Networks {
         &'a self,
         request: &'a ConnectRequest,
     ) -> BoxFuture<'a, Result<Connected, Refusal>> {
-        Box::pin(self.rewire_networks(request))
+        Box::pin(self.rewire_networks(request, None))
     }
 
     fn started<'a>(&'a self, container: &'a ContainerId) -> BoxFuture<'a, ()> {

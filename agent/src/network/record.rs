@@ -1,6 +1,7 @@
 //! What the host remembers of each container's network while it is up.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     io::Write as _,
     net::IpAddr,
     path::{Path, PathBuf},
@@ -24,6 +25,23 @@ pub struct SandboxRecord {
     pub local: Vec<(String, IpAddr)>,
     /// Whether the container has been started, so that its names are answered.
     pub running: bool,
+    /// The namespace is another's, and no container of ours is in it.
+    #[serde(default)]
+    pub guest: Option<Guest>,
+}
+
+/// Of a namespace that is not ours.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Guest {
+    /// Where its owner has it. Once another one is there, or none, it is not looked after any more.
+    pub source: PathBuf,
+    /// It has its way out by us.
+    pub gateway: bool,
+    /// Devices that were in it before, whose names are taken.
+    pub taken: BTreeSet<String>,
+    /// What those who attached it call their attachments, by the network as they wrote it.
+    #[serde(default)]
+    pub owners: BTreeMap<String, String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

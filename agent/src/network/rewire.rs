@@ -12,16 +12,17 @@ use super::{
     connect::made,
     endpoints::endpoints_of,
     local::LocalNetwork,
-    record::{GivenEndpoint, SandboxRecord},
+    record::{GivenEndpoint, Guest, SandboxRecord},
     report,
     sandbox::{self, Given},
 };
 
 impl Networks {
-    /// See [`runtime::network::Network::rewire`].
+    /// See [`runtime::network::Network::rewire`]; `guest` is what a guest's record says from then on.
     pub(super) async fn rewire_networks(
         &self,
         request: &ConnectRequest,
+        guest: Option<Guest>,
     ) -> Result<Connected, Refusal> {
         let before = {
             let mut inner = self.inner.lock().await;
@@ -39,7 +40,7 @@ impl Networks {
             }
             record
         };
-        let outcome = self.rewire_record(before, request).await;
+        let outcome = self.rewire_record(before, request, guest).await;
         let mut inner = self.inner.lock().await;
         inner.connecting.remove(&request.container);
         if outcome.is_ok() {
@@ -55,7 +56,7 @@ impl Networks {
         let left = self.inner.lock().await.left.clone();
         for request in left.values() {
             tracing::warn!(container = request.name, "goes back to the networks it had");
-            match self.rewire_networks(request).await {
+            match self.rewire_networks(request, None).await {
                 Ok(_) => {}
                 Err(refusal) if refusal.kind == RefusalKind::Unavailable => return Err(refusal),
                 Err(refusal) => {
@@ -71,6 +72,7 @@ impl Networks {
         &self,
         before: SandboxRecord,
         request: &ConnectRequest,
+        guest: Option<Guest>,
     ) -> Result<Connected, Refusal> {
         let (old, new) = (wishes(&before.request.mode), wishes(&request.mode));
         let more: Vec<NetworkWish> = new.iter().filter(|w| !old.contains(w)).cloned().collect();
@@ -90,6 +92,7 @@ impl Networks {
         let mut inner = self.inner.lock().await;
         let mut after = before.clone();
         after.request = request.clone();
+        after.guest = guest.or(after.guest);
         let left = leave(&mut after, old, gone);
         let joined = self.join(&mut inner, &mut after, &more, &attached);
         let started = joined.and_then(|()| {
@@ -167,7 +170,7 @@ impl Networks {
                     )));
                 }
             };
-            add(record, given);
+            add(record, given, Name::of(wish));
         }
         Ok(())
     }
@@ -183,7 +186,9 @@ impl Networks {
             Some(&network.spec)
         });
         let (ingress, own): (Vec<_>, Vec<_>) = specs.partition(|spec| spec.ingress);
-        let wants = if own.is_empty() {
+        let wants = if let Some(guest) = &record.guest {
+            guest.gateway
+        } else if own.is_empty() {
             !ingress.is_empty()
         } else {
             own.iter().any(|spec| !spec.internal)
@@ -204,7 +209,8 @@ impl Networks {
                 aliases: Vec::new(),
                 names: Vec::new(),
             };
-            add(record, given);
+            let name = Name::of_way_out(record);
+            add(record, given, name);
         }
         let mut routed = BTreeSet::new();
         for interface in &mut record.interfaces {
@@ -236,14 +242,44 @@ fn wishes(mode: &NetworkMode) -> &[NetworkWish] {
     }
 }
 
-/// Adds an interface under the next free name, and what `inspect` shows of it.
-fn add(record: &mut SandboxRecord, given: Given) {
+/// What an interface is called.
+#[derive(Clone, Copy)]
+enum Name<'a> {
+    Wished(&'a str),
+    /// The next free one that begins so.
+    Next(&'a str),
+}
+
+impl<'a> Name<'a> {
+    fn of(wish: &'a NetworkWish) -> Self {
+        let wished = wish.interface.as_deref();
+        wished.map_or(Self::Next("eth"), Self::Wished)
+    }
+
+    /// Who brings a guest to a network may have the names `eth0`, `eth1`, … for the next ones.
+    fn of_way_out(record: &SandboxRecord) -> Self {
+        let guest = record.guest.is_some();
+        Self::Next(if guest { "gw" } else { "eth" })
+    }
+}
+
+/// Adds an interface, and what `inspect` shows of it.
+fn add(record: &mut SandboxRecord, given: Given, name: Name<'_>) {
     let container = record.request.container.clone();
     let given = [given];
     for mut interface in sandbox::interfaces(&container, &given) {
-        let taken = |name: &str| record.interfaces.iter().any(|one| one.name == name);
-        let mut names = (0u32..).map(|number| format!("eth{number}"));
-        interface.name = names.find(|name| !taken(name)).unwrap_or_default();
+        let of_others = record.guest.as_ref().map(|guest| &guest.taken);
+        let taken = |name: &str| {
+            let ours = record.interfaces.iter().any(|one| one.name == name);
+            ours || of_others.is_some_and(|names| names.contains(name))
+        };
+        interface.name = match name {
+            Name::Wished(name) => name.to_owned(),
+            Name::Next(prefix) => {
+                let mut names = (0u32..).map(|number| format!("{prefix}{number}"));
+                names.find(|name| !taken(name)).unwrap_or_default()
+            }
+        };
         record.interfaces.push(interface);
     }
     let shown = sandbox::shown(&given, &container);

@@ -67,8 +67,9 @@ pub fn local_names(
 /// The further names a container has on a cluster network: aliases, short id, host name.
 pub fn aliases(request: &ConnectRequest, wish: &NetworkWish) -> Vec<String> {
     let mut names = wish.aliases.clone();
-    names.push(request.container.short().to_owned());
+    // A guest has neither, and its id means nothing to anyone.
     if !request.hostname.is_empty() {
+        names.push(request.container.short().to_owned());
         names.push(request.hostname.clone());
     }
     let mut seen = BTreeSet::from([request.name.clone()]);
@@ -341,6 +342,7 @@ mod tests {
             network: "ch03".into(),
             aliases: vec!["web".into(), "api".into(), "web".into()],
             addresses: vec![],
+            interface: None,
             endpoint: None,
         };
         assert_eq!(aliases(&request(), &wish), ["web", "abababababab"]);

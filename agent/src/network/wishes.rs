@@ -15,7 +15,7 @@ use model::{Assignments, ContainerId, EndpointId, EndpointState, Generation, Inc
 use runtime::network::{ConnectRequest, NetworkMode};
 
 use super::{
-    Inner, Networks,
+    Inner, Networks, guests,
     local::LocalNetworks,
     pace::Pace,
     paths, ports, published,
@@ -153,11 +153,14 @@ impl Networks {
         let known: BTreeSet<&ContainerId> = running.iter().map(|r| &r.container).collect();
         let (gone, missing) = {
             let mut inner = self.inner.lock().await;
+            let stays = |record: &SandboxRecord| {
+                known.contains(&record.request.container) || guests::is_there(record)
+            };
             let gone: Vec<ContainerId> = inner
                 .sandboxes
-                .keys()
-                .filter(|container| !known.contains(container))
-                .cloned()
+                .iter()
+                .filter(|(_, record)| !stays(record))
+                .map(|(container, _)| container.clone())
                 .collect();
             let missing: Vec<ConnectRequest> = running
                 .iter()
@@ -168,7 +171,8 @@ impl Networks {
                 .cloned()
                 .collect();
             for record in inner.sandboxes.values_mut() {
-                record.running = known.contains(&record.request.container);
+                record.running =
+                    record.guest.is_some() || known.contains(&record.request.container);
             }
             (gone, missing)
         };

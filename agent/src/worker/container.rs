@@ -257,6 +257,7 @@ fn network(task: &Task, endpoints: &[Endpoint]) -> NetworkMode {
                 .map(|attachment| attachment.aliases.clone())
                 .unwrap_or_default(),
             addresses: Vec::new(),
+            interface: None,
             endpoint: Some(endpoint.id.clone()),
         })
         .collect();

@@ -121,6 +121,7 @@ fn networks() {
     assert_eq!(made(&task(|_| ())).unwrap().network, bridge);
     let given = NetworkMode::Networks(vec![NetworkWish {
         aliases: vec!["db".into()],
+        interface: None,
         endpoint: Some("e1".into()),
         ..NetworkWish::named("net")
     }]);

@@ -16,6 +16,7 @@ pub mod inspect;
 pub mod lifecycle;
 pub mod logs;
 pub mod network;
+pub mod network_attach;
 pub mod network_check;
 pub mod node;
 pub mod ps;

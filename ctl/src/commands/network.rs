@@ -1,9 +1,10 @@
-//! `network check`, `create`, `ls`, `inspect`, `rm`, `prune`, `connect`, `disconnect`.
+//! `network create`, `ls`, `inspect`, `rm`, `prune`, `connect`, `disconnect`.
 
 use clap::{Args, Subcommand};
 use ipnet::Net;
 use serde_json::{Map, Value, json};
 
+use super::network_attach::{self, AttachArgs, DetachArgs};
 use super::network_check::{self, CheckArgs};
 use super::{ListFlags, joined_pairs, natural_key, text};
 use crate::failure::Failure;
@@ -16,9 +17,11 @@ use crate::session::Session;
 /// Manage networks
 #[derive(Subcommand, Debug)]
 pub enum NetworkCommand {
+    Attach(AttachArgs),
     Check(CheckArgs),
     Connect(ConnectArgs),
     Create(Box<CreateArgs>),
+    Detach(DetachArgs),
     Disconnect(DisconnectArgs),
     Inspect(InspectArgs),
     #[command(alias = "list")]
@@ -217,6 +220,8 @@ pub const NETWORKS: Listing = Listing {
 /// Runs one of them.
 pub async fn run(session: &Session, command: NetworkCommand) -> Result<(), Failure> {
     match command {
+        NetworkCommand::Attach(args) => network_attach::attach(session, args).await,
+        NetworkCommand::Detach(args) => network_attach::detach(session, args).await,
         NetworkCommand::Check(args) => network_check::check(session, args).await,
         NetworkCommand::Connect(args) => connect(session, args).await,
         NetworkCommand::Create(args) => create(session, *args).await,

@@ -15,7 +15,9 @@ use crate::{
     plan::{Pair, Step},
     report::Failure,
     rules::TableName,
-    view::{Bridge, Interface, Place, Port, Vxlan, bridge_name, gateway_name, vxlan_name},
+    view::{
+        Bridge, Interface, Place, Port, Vxlan, bridge_name, gateway_name, is_guest, vxlan_name,
+    },
 };
 
 /// A group of links that nobody else gives to his: ours are in it for the moment of their removal.
@@ -177,6 +179,9 @@ impl Linux {
             }
             Step::SetBalance { sandbox, change } => self.set_balance(sandbox, change),
             Step::DropSandbox(sandbox) => {
+                if is_guest(sandbox) {
+                    self.leave_guest(sandbox)?;
+                }
                 self.forget(sandbox);
                 if sandbox.parent() == Some(&self.folder) {
                     unbind(sandbox)?;
@@ -354,6 +359,9 @@ impl Linux {
             &pair.interface,
             namespace,
         ))?;
+        if is_guest(&pair.sandbox) {
+            self.open_guest(pair)?;
+        }
         self.set_port(&pair.place, &pair.segment, &pair.name, &pair.port)?;
         // With its port a row of the forwarding table goes and comes.
         let route = self.route(&pair.place)?;

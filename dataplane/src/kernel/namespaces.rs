@@ -2,6 +2,8 @@
 
 use std::{io, path::Path};
 
+use ipnetwork::IpNetwork;
+
 use super::{
     deeds::{allow_absent, gone_is_fine, index, no_namespace},
     links,
@@ -9,7 +11,12 @@ use super::{
     place::{inside, open_or_make, set, unbind},
     sight,
 };
-use crate::view::Place;
+use crate::{
+    balance, firewall,
+    plan::Pair,
+    rules::TableName,
+    view::{PORT, Place, is_guest},
+};
 
 impl Linux {
     pub(super) fn make_namespace(&mut self, segment: &str) -> io::Result<()> {
@@ -46,11 +53,47 @@ impl Linux {
     }
 
     pub(super) fn make_sandbox(&mut self, sandbox: &Path) -> io::Result<()> {
-        let namespace = open_or_make(sandbox)?;
-        inside(&namespace, quiet_ipv6)?;
+        if !is_guest(sandbox) {
+            inside(open_or_make(sandbox)?, quiet_ipv6)?;
+        }
         let route = self.route(&Place::Sandbox(sandbox.to_owned()))?;
         let loopback = index(route, "lo")?;
         route.request(links::set_link(loopback, None, None, None))
+    }
+
+    /// A guest's settings are its own, but for those of the interface that it gets: one of a
+    /// namespace without IPv6 takes no address of it.
+    pub(super) fn open_guest(&mut self, pair: &Pair) -> io::Result<()> {
+        if !pair.interface.addresses.iter().any(IpNetwork::is_ipv6) {
+            return Ok(());
+        }
+        let place = Place::Sandbox(pair.sandbox.clone());
+        let space = self.space(&place)?.ok_or_else(no_namespace)?;
+        inside(&space.namespace, || {
+            let settings = [("disable_ipv6", "0"), ("accept_ra", "0")];
+            settings.iter().try_for_each(|(name, value)| {
+                allow_absent(set(&format!("net/ipv6/conf/{}/{name}", pair.inner), value))
+            })
+        })
+    }
+
+    /// Takes all that is ours out of a namespace that lives on without us.
+    pub(super) fn leave_guest(&mut self, sandbox: &Path) -> io::Result<()> {
+        let place = Place::Sandbox(sandbox.to_owned());
+        let Some(space) = self.space(&place)? else {
+            return Ok(());
+        };
+        let route = &mut space.sockets.route;
+        let sight = sight::look(route, false, false)?;
+        let ours = |link: &&sight::Link| link.kind == "veth" && link.alias.starts_with(PORT);
+        for link in sight.links.values().filter(ours) {
+            gone_is_fine(route.request(links::delete_link(&link.name)))?;
+        }
+        let nft = self.nft(&place)?;
+        for table in [TableName::Overnet, TableName::Ingress, TableName::Back] {
+            firewall::remove(nft, table)?;
+        }
+        balance::nft::remove(nft)
     }
 }
 

@@ -11,7 +11,7 @@ use ipnetwork::IpNetwork;
 use super::links;
 use crate::{
     netlink::{Netlink, attributes, text_of, u16_at, u32_at},
-    view::{Bridge, Interface, Mac, Port, PortFlags, Sandbox, Segment, Vxlan},
+    view::{Bridge, Interface, Mac, PORT, Port, PortFlags, Sandbox, Segment, Vxlan},
 };
 
 /// A namespace as the kernel tells it.
@@ -180,7 +180,7 @@ impl Sight {
         let ports: BTreeMap<u32, &Link> = self
             .links
             .iter()
-            .filter(|(_, link)| link.name.starts_with("ovtp"))
+            .filter(|(_, link)| link.name.starts_with(PORT))
             .filter(|(_, link)| own_namespace || master == Some(link.controller))
             .map(|(index, link)| (*index, link))
             .collect();

@@ -8,7 +8,7 @@ use crate::{
     desired::Desired,
     ingress,
     rules::TableName,
-    view::{Interface, Place, View},
+    view::{Interface, PORT, Place, View, is_guest},
 };
 
 /// Everything of one sandbox, the veth pairs included.
@@ -26,6 +26,11 @@ pub fn diff_sandbox(
     let name = format!("sandbox {id}");
     let empty = crate::view::Sandbox::default();
     let found = seen.sandboxes.get(path);
+    let guest = is_guest(path);
+    if guest && found.is_none() {
+        // Whoever looks after guests takes it out of the wish.
+        return;
+    }
     if found.is_none_or(|found| !found.loopback_up) {
         plan.step(
             Step::MakeSandbox {
@@ -63,7 +68,7 @@ pub fn diff_sandbox(
         .iter()
         .filter(|(via, device)| {
             !wanted.routes.contains(&(*via, device.clone()))
-                && (families.contains(&via.is_ipv6()) || ours.contains(device.as_str()))
+                && (families.contains(&via.is_ipv6()) && !guest || ours.contains(device.as_str()))
         })
         .cloned()
         .collect();
@@ -206,7 +211,10 @@ fn diff_interface(
         );
         true
     };
-    match (standing, found.interfaces.get(&wish.name)) {
+    let have = found.interfaces.get(&wish.name);
+    // An interface of a guest's own stays: the kernel refuses to make one beside it, and says so.
+    let have = have.filter(|have| !is_guest(path) || have.port.starts_with(PORT));
+    match (standing, have) {
         (false, None) => make(plan, format!("{name}: interface {} is missing", wish.name)),
         (true, None) => {
             plan.step(
@@ -278,5 +286,126 @@ fn diff_interface(
             }
             false
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, path::PathBuf};
+
+    use super::*;
+    use crate::{
+        desired::{self, Network, NetworkKind, Subnet},
+        view::{Mac, Sandbox, guest_name, port_name},
+        want::want_sandbox,
+    };
+
+    /// One sandbox on a local network, bound at this path, with a default route.
+    fn wish(path: &str) -> Desired {
+        let interface = desired::Interface {
+            endpoint: "e1".into(),
+            network: "n1".into(),
+            name: "eth0".into(),
+            addresses: vec!["10.0.0.5/24".parse().unwrap()],
+            mac: [2, 0, 0, 0, 0, 5],
+            default_via: vec!["10.0.0.1".parse().unwrap()],
+            publishes: false,
+            names: vec![],
+        };
+        let network = Network {
+            name: "front".into(),
+            kind: NetworkKind::Bridge {
+                masquerade: true,
+                isolated: false,
+                internal: false,
+                device: None,
+            },
+            subnets: vec![Subnet {
+                subnet: "10.0.0.0/24".parse().unwrap(),
+                gateway: "10.0.0.1".parse().unwrap(),
+            }],
+            mtu: None,
+        };
+        let sandbox = desired::Sandbox {
+            netns: path.into(),
+            interfaces: vec![interface],
+            dns: None,
+            counted: false,
+        };
+        Desired {
+            networks: BTreeMap::from([("n1".into(), network)]),
+            sandboxes: BTreeMap::from([("s1".into(), sandbox)]),
+            ..Desired::default()
+        }
+    }
+
+    fn steps(path: &str, found: Option<Sandbox>) -> Vec<Step> {
+        let desired = wish(path);
+        let wanted = want_sandbox(
+            &desired,
+            &crate::view::Facts::default(),
+            &desired.sandboxes["s1"],
+        );
+        let mut seen = View::default();
+        if let Some(found) = found {
+            seen.sandboxes.insert(PathBuf::from(path), found);
+        }
+        let mut plan = Plan::default();
+        diff_sandbox(&mut plan, &desired, "s1", &wanted, &seen);
+        plan.sorted().steps
+    }
+
+    /// What somebody else has there: an interface of our wish's name, and a default route.
+    fn of_another(port: &str) -> Sandbox {
+        let interface = Interface {
+            port: port.into(),
+            mac: Mac([2, 9, 9, 9, 9, 9]),
+            mtu: 1500,
+            up: true,
+            addresses: BTreeSet::new(),
+        };
+        Sandbox {
+            loopback_up: true,
+            interfaces: BTreeMap::from([("eth0".into(), interface)]),
+            routes: BTreeSet::from([("192.0.2.1".parse().unwrap(), "ppp0".into())]),
+            ..Sandbox::default()
+        }
+    }
+
+    #[test]
+    fn nothing_of_a_guests_own_is_made_or_dropped() {
+        let guest = format!("/run/netns/{}", guest_name("s1"));
+        let drops = |step: &Step| {
+            matches!(
+                step,
+                Step::DropInterface { .. } | Step::DropRoutes { .. } | Step::MakeSandbox { .. }
+            )
+        };
+        assert_eq!(steps(&guest, None), []);
+        let beside = steps(&guest, Some(of_another("")));
+        assert!(!beside.iter().any(drops), "{beside:?}");
+        assert!(beside.iter().any(|step| matches!(step, Step::MakePair(_))));
+        // One of ours that has lost its other end goes, there too.
+        let lost = steps(&guest, Some(of_another(&port_name("e9"))));
+        assert!(
+            lost.iter()
+                .any(|step| matches!(step, Step::DropInterface { .. }))
+        );
+        // In a sandbox of ours all is ours.
+        let own = steps("/run/netns/s1", Some(of_another("")));
+        assert!(
+            own.iter()
+                .any(|step| matches!(step, Step::DropInterface { .. }))
+        );
+        assert!(
+            own.iter()
+                .any(|step| matches!(step, Step::DropRoutes { .. }))
+        );
+        let missing = steps("/run/netns/s1", None);
+        assert!(
+            missing
+                .iter()
+                .any(|step| matches!(step, Step::MakeSandbox { .. }))
+        );
     }
 }

@@ -130,6 +130,7 @@ pub fn wish(network: &str, settings: EndpointSettings) -> Result<NetworkWish, Re
         network: network.to_owned(),
         aliases,
         addresses,
+        interface: None,
         endpoint: None,
     })
 }

@@ -469,6 +469,7 @@ pub(super) mod tests {
                     network: "ch03".into(),
                     aliases: vec!["web".into()],
                     addresses: vec!["10.0.1.9".parse().unwrap()],
+                    interface: None,
                     endpoint: None,
                 }]),
                 ..ContainerSpec::new("echo:latest")
