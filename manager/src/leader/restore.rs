@@ -12,7 +12,7 @@ use time::OffsetDateTime;
 
 use super::{LOG, Manager, bind};
 use crate::{
-    ca::{self, Authority, CaError, Identity, Subject},
+    ca::{self, CaError, Identity, Subject},
     clock, control,
     raft::{self, Peer, WrappingKey},
     store::{ClusterRecord, Proposal, StoreChange, Tables, TablesImage},
@@ -52,8 +52,7 @@ impl Restored {
         let tables = Tables::from(image);
         let record = tables.cluster().cloned();
         let record = record.ok_or_else(|| strange(&"it holds no cluster"))?;
-        Authority::from_pem(&record.public.root_ca_pem, &record.ca_key_pem)
-            .map_err(|error| strange(&error))?;
+        record.authority().map_err(|error| strange(&error))?;
         Ok(Self { tables, record })
     }
 
@@ -61,9 +60,9 @@ impl Restored {
         &self.record.public.id
     }
 
-    /// The cluster's root certificate, PEM.
-    pub fn root_pem(&self) -> &str {
-        &self.record.public.root_ca_pem
+    /// The root certificates that the cluster's nodes trusted, PEM.
+    pub fn trusted_pem(&self) -> String {
+        self.record.public.trusted_pem()
     }
 
     /// Where the archive's managers were.
@@ -125,8 +124,7 @@ fn identity(
         }
         None => ca::certificate_request()?,
     };
-    let root_pem = record.public.root_ca_pem.clone();
-    let authority = Authority::from_pem(&root_pem, &record.ca_key_pem)?;
+    let authority = record.authority()?;
     let subject = Subject {
         node,
         role: Role::Manager,
@@ -134,7 +132,7 @@ fn identity(
     };
     let expiry = record.public.spec.node_cert_expiry;
     let chain = authority.issue(&request, &subject, expiry, OffsetDateTime::now_utc())?;
-    Identity::new(key, chain, root_pem)
+    Identity::new(key, chain, &record.public.trusted_pem())
 }
 
 /// The archive's state with the founder as its only manager. `now` in nanoseconds since the Unix
@@ -202,7 +200,7 @@ fn refound(restored: Restored, founder: Founder, identity: &Identity, now: i64) 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{example, tls::LiveIdentity};
+    use crate::{ca::Authority, example, tls::LiveIdentity};
 
     const NOW: i64 = 2_000_000_000 * example::SECOND;
 
