@@ -3,7 +3,12 @@
 
 #![allow(clippy::unwrap_used)] // all of it is tests
 
-use std::{collections::BTreeSet, fs, time::Duration};
+use std::{
+    collections::BTreeSet,
+    fs,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
 use tests::{Host, Lab, Options, wait};
 
@@ -11,11 +16,6 @@ const ECHO: &str = "registry:5000/example/echo:latest";
 const TOOLBOX: &str = "registry:5000/example/toolbox";
 const LIMIT: Duration = Duration::from_secs(90);
 const MANAGERS: [&str; 3] = ["manager01", "manager02", "manager03"];
-/// Asks without a pause that one would notice, and tells of each failure.
-const ASK: &str = "n=0; while true; do \
-    if wget -T 3 -qO- http://echo:8080 >/dev/null; then n=$((n+1)); else echo FAILED; fi; \
-    if [ $((n % 50)) = 0 ]; then echo asked $n; fi; sleep 0.02; done";
-
 fn statuses(host: &Host, format: &str) -> BTreeSet<String> {
     let listed = host.ctl(["node", "ls", "--format", format]).stdout;
     listed.lines().map(|line| line.trim().to_owned()).collect()
@@ -119,7 +119,7 @@ fn files() -> Files {
 /// that it does not accept it.
 fn shows(host: &Host, file: &str) -> String {
     let script = format!(
-        "sleep 2 | openssl s_client -connect 127.0.0.1:2377 -alpn h2 -cert {file} -cert_chain {file} -key {file} -quiet 2>&1 | tr -d '\\000' | tail -c 2000"
+        "sleep 3 | timeout 2 openssl s_client -connect 127.0.0.1:2377 -alpn h2 -cert {file} -cert_chain {file} -key {file} -quiet 2>&1 | tr -d '\\000' | tail -c 2000"
     );
     host.exec(["sh", "-c", &script]).stdout
 }
@@ -149,22 +149,38 @@ fn service_runs(lab: &Lab) {
         listed.stdout.starts_with("5/5").then_some(()).ok_or(listed)
     });
     let run = "run -d --name asker --network net1";
-    let run = run.split(' ').chain([TOOLBOX, "sh", "-c", ASK]);
+    let run = run.split(' ').chain([TOOLBOX, "sleep", "100000"]);
     lab.host("worker01").ctl(run).ok();
-    asked(lab, 0);
+    wait::until("the service answers", LIMIT, || ask(&lab.host("worker01")));
 }
 
-/// No question has failed, and more were asked than so many; how many.
-fn asked(lab: &Lab, more_than: u64) -> u64 {
-    wait::until("questions are answered", LIMIT, || {
-        let logs = lab.host("worker01").ctl(["logs", "asker"]);
-        assert!(!logs.stdout.contains("FAILED"), "{}", logs.stdout);
-        let last = logs.stdout.lines().filter_map(|line| {
-            let number = line.strip_prefix("asked ")?;
-            number.parse::<u64>().ok()
+fn ask(host: &Host) -> Result<(), String> {
+    let words = "exec asker wget -T 3 -qO- http://echo:8080";
+    let said = host.ctl(words.split(' '));
+    if said.stdout == "Hello Docker!!" {
+        return Ok(());
+    }
+    Err(format!("{said:?}"))
+}
+
+/// Asks the service all the while; none of the questions may fail.
+fn while_asked<T>(lab: &Lab, what: impl FnOnce() -> T) -> T {
+    let end = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let asking = scope.spawn(|| {
+            let mut asked = 0;
+            while !end.load(Ordering::Relaxed) {
+                ask(&lab.host("worker01")).unwrap();
+                asked += 1;
+            }
+            asked
         });
-        let count = last.max().unwrap_or_default();
-        (count > more_than).then_some(count).ok_or(logs)
+        let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(what));
+        end.store(true, Ordering::Relaxed);
+        let asked = asking.join().unwrap();
+        assert!(asked > 10, "{asked}");
+        eprintln!("asked {asked} times");
+        done.unwrap()
     })
 }
 
@@ -179,9 +195,12 @@ fn the_root_is_replaced_while_all_goes_on() {
     let files = files();
     until_managers(&lab.host("manager01"));
     service_runs(&lab);
-    nobody_is_disturbed(&lab, &files);
-    dockers_client_rotates(&lab);
-    a_root_of_our_own(&lab, &files);
+    while_asked(&lab, || nobody_is_disturbed(&lab, &files));
+    after_a_kill(&lab);
+    while_asked(&lab, || {
+        dockers_client_rotates(&lab);
+        a_root_of_our_own(&lab, &files);
+    });
     lab.down().unwrap();
 }
 
@@ -242,16 +261,20 @@ fn nobody_is_disturbed(lab: &Lab, files: &Files) {
     let said = shows(&one, &old_file);
     assert!(said.contains("alert"), "{said}");
     assert_eq!(all_started(lab), before);
-    let so_far = asked(lab, 100);
     tokens(lab, &old_token, &old_root);
-    asked(lab, so_far);
-    // After a restart a daemon goes on with what it has.
+}
+
+/// A daemon goes on with what it has.
+fn after_a_kill(lab: &Lab) {
+    let (one, worker) = (lab.host("manager01"), lab.host("worker01"));
+    let before = all_started(lab);
     worker.kill().unwrap();
     worker.start().unwrap();
-    until_statuses(&one, "worker01 is back", TLS, &["worker01 Ready"]);
-    let status = "{{.Hostname}} {{.Status}}";
-    until_statuses(&one, "worker01 is back", status, &["worker01 Ready"]);
+    for format in [TLS, "{{.Hostname}} {{.Status}}"] {
+        until_statuses(&one, "worker01 is back", format, &["worker01 Ready"]);
+    }
     assert_eq!(all_started(lab), before);
+    wait::until("the service answers", LIMIT, || ask(&worker));
 }
 
 /// A host joins with the token of now, and not with the one of before.
@@ -326,11 +349,9 @@ fn a_root_of_our_own(lab: &Lab, files: &Files) {
         root(&one).trim(),
         fs::read_to_string(&certificate).unwrap().trim()
     );
-    let so_far = asked(lab, 0);
     // What the managers know of each other is still kept the same.
     one.ctl(["network", "create", "-d", "overlay", "afterwards"])
         .ok();
-    asked(lab, so_far);
     for name in MANAGERS {
         let log = fs::read_to_string(lab.host(name).log()).unwrap();
         assert!(
