@@ -385,6 +385,89 @@ fn a_rotation_outlives_its_leader() {
     lab.down().unwrap();
 }
 
+/// Daemons are killed at any moment of a rotation: each one still ends, with nobody lost.
+#[test]
+fn rotations_end_under_kills() {
+    let lab = Lab::up(Options {
+        managers: 3,
+        workers: 2,
+        ..Options::for_test("rotate-kill")
+    })
+    .unwrap();
+    until_managers(&lab.host("manager01"));
+    let all = [
+        "manager01",
+        "manager02",
+        "manager03",
+        "worker01",
+        "worker02",
+    ];
+    let wanted = all.map(|name| format!("{name} Ready Ready"));
+    let wanted: Vec<&str> = wanted.iter().map(String::as_str).collect();
+    let mut roots = BTreeSet::from([root(&lab.host("manager01"))]);
+    for round in 0..10 {
+        // Another one each time; managers and workers in turn.
+        let killed = lab.host(all[round % all.len()]);
+        let asked = lab.host(all[(round + 1) % 3]);
+        std::thread::scope(|scope| {
+            let rotating = scope.spawn(|| asked.ctl(["swarm", "ca", "--rotate", "--detach"]));
+            std::thread::sleep(Duration::from_millis(u64::from(rand::random::<u8>()) / 2));
+            killed.kill().unwrap();
+            // The leader may have died with it.
+            let said = rotating.join().unwrap();
+            eprintln!("round {round}: {} killed, {said:?}", killed.name());
+        });
+        killed.start().unwrap();
+        let format = "{{.Hostname}} {{.Status}} {{.TLSStatus}}";
+        wait::until("a leader answers", LIMIT, || {
+            let shown = asked.ctl(["swarm", "ca"]);
+            shown.success().then_some(()).ok_or(shown)
+        });
+        until_ended(&asked);
+        until_statuses(&asked, "all have followed", format, &wanted);
+        roots.insert(root(&asked));
+    }
+    assert!(roots.len() > 5, "{} roots", roots.len());
+    lab.down().unwrap();
+}
+
+/// With autolock the private key is sealed after a rotation as it was before.
+#[test]
+fn a_sealed_key_stays_sealed() {
+    let lab = Lab::up(Options {
+        managers: 1,
+        workers: 1,
+        ..Options::for_test("rotate-locked")
+    })
+    .unwrap();
+    let one = lab.host("manager01");
+    let sealed = || {
+        let text = fs::read_to_string(one.dir().join("lib/swarm/identity.pem")).unwrap();
+        text.contains("LOCKED KEY") && !text.contains("PRIVATE KEY")
+    };
+    one.ctl(["swarm", "update", "--autolock=true"]).ok();
+    wait::until("its key is sealed", LIMIT, || {
+        sealed().then_some(()).ok_or("not")
+    });
+    let key = one.ctl(["swarm", "unlock-key", "-q"]).ok();
+    one.ctl(["swarm", "ca", "--rotate", "-q"]).ok();
+    assert!(sealed());
+    let after = root(&one);
+    one.kill().unwrap();
+    one.start().unwrap();
+    let body = format!(r#"{{"UnlockKey":"{}"}}"#, key.trim());
+    let answer = one.api("POST", "/swarm/unlock", body.as_bytes()).unwrap();
+    assert_eq!(answer.status, 200);
+    assert_eq!(root(&one), after);
+    until_statuses(
+        &one,
+        "both are there",
+        TLS,
+        &["manager01 Ready", "worker01 Ready"],
+    );
+    lab.down().unwrap();
+}
+
 /// With worker01 away; answers a manager that is left.
 fn the_leader_dies(lab: &Lab) -> Host {
     let one = lab.host("manager01");

@@ -232,6 +232,10 @@ mod tests {
     }
 
     fn archive(epoch: u64) -> Restored {
+        archive_of(epoch, |_| {})
+    }
+
+    fn archive_of(epoch: u64, edit: impl FnOnce(&mut ClusterRecord)) -> Restored {
         let authority = Authority::create(OffsetDateTime::now_utc()).expect("a root");
         let mut record = example::cluster_record();
         authority
@@ -240,6 +244,7 @@ mod tests {
         authority.key_pem().clone_into(&mut record.ca_key_pem);
         record.epoch = epoch;
         record.removed.insert("w9".into(), i64::MAX);
+        edit(&mut record);
         let mut worker = example::node("w1");
         worker.spec.labels.insert("zone".into(), "a".into());
         let nodes = [manager("m1"), manager("m2"), worker];
@@ -275,6 +280,45 @@ mod tests {
                 assert_eq!(own.spec.labels.len(), 1, "it keeps what it had");
             }
         }
+    }
+
+    /// Hosts that have followed, and those that have not, accept the founder: the rotation goes on.
+    #[test]
+    fn a_rotation_of_the_root_goes_on_from_an_archive() {
+        let restored = archive_of(1, |record| {
+            ca::begin(record, None, OffsetDateTime::now_utc()).expect("begun");
+        });
+        let cluster = restored.record.public.clone();
+        let identity = identity(&restored.record, "m1".into(), None).expect("a certificate");
+        let announced = ca::announced(&cluster).expect("a root");
+        assert_eq!(identity.tls_info(), &announced);
+        assert_eq!(identity.roots_pem(), restored.trusted_pem());
+        let next = cluster.rotation.expect("under way").root_ca_pem;
+        let since =
+            Duration::from_secs(u64::try_from(clock::now() / example::SECOND).expect("now"));
+        for root in [&cluster.root_ca_pem, &next] {
+            crate::tls::accepts(root, identity.chain_pem(), since).expect("accepted");
+        }
+        let tables = refound(restored, founder(0), &identity, NOW);
+        let record = tables.cluster().expect("a cluster");
+        assert!(record.public.rotation.is_some() && record.next_ca_key_pem.is_some());
+        let waiting: Vec<_> = ca::waiting(&announced, tables.nodes())
+            .map(|node| node.id.as_str())
+            .collect();
+        assert_eq!(waiting, ["m2", "w1"]);
+
+        // Half of one is none.
+        let mut tables = Tables::default();
+        let mut half = record.clone();
+        half.next_ca_key_pem = None;
+        example::apply(
+            &mut tables,
+            0,
+            vec![StoreChange::SetCluster(Box::new(half))],
+        );
+        let state = rmp_serde::to_vec_named(&tables.image()).expect("written");
+        let refused = Restored::read(&state).err().expect("refused");
+        assert!(refused.message.contains("new root has no key"), "{refused}");
     }
 
     #[test]
