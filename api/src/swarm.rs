@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use ipnetwork::IpNetwork;
-use model::{Cluster, ClusterSpec, Refusal, node::TlsInfo};
+use model::{Cluster, ClusterSpec, Refusal, control::GivenRoot, node::TlsInfo, payload::Content};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -88,7 +88,8 @@ pub struct Dispatcher {
     pub heartbeat_period: i64,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// A key comes with it, so `Debug` hides that.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 pub struct CaConfig {
     /// Nanoseconds.
@@ -101,6 +102,15 @@ pub struct CaConfig {
     pub signing_ca_key: String,
     #[serde(skip_serializing_if = "is_zero")]
     pub force_rotate: u64,
+}
+
+impl std::fmt::Debug for CaConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CaConfig")
+            .field("node_cert_expiry", &self.node_cert_expiry)
+            .field("force_rotate", &self.force_rotate)
+            .finish_non_exhaustive()
+    }
 }
 
 #[expect(
@@ -188,12 +198,8 @@ pub struct RemoteManager {
 }
 
 impl ClusterView {
-    /// The cluster without its join tokens; `tls` is any of its nodes' (they share the issuer).
-    pub fn of(cluster: &Cluster, tls: Option<&TlsInfo>) -> Self {
-        let mut tls_info = tls.map(TlsInfoView::from).unwrap_or_default();
-        if tls_info.trust_root.is_empty() {
-            tls_info.trust_root.clone_from(&cluster.root_ca_pem);
-        }
+    /// The cluster without its join tokens; `tls` is what its nodes are to have.
+    pub fn of(cluster: &Cluster, tls: &TlsInfo) -> Self {
         Self {
             id: cluster.id.to_string(),
             version: ObjectVersion {
@@ -202,8 +208,8 @@ impl ClusterView {
             created_at: timestamp::rfc3339(cluster.meta.created_at),
             updated_at: timestamp::rfc3339(cluster.meta.updated_at),
             spec: SpecView::from(&cluster.spec),
-            tls_info,
-            root_rotation_in_progress: false,
+            tls_info: TlsInfoView::from(tls),
+            root_rotation_in_progress: cluster.rotation.is_some(),
             default_addr_pool: cluster
                 .address_pools
                 .iter()
@@ -236,6 +242,7 @@ impl From<&ClusterSpec> for SpecView {
             },
             ca_config: CaConfig {
                 node_cert_expiry: nanos(spec.node_cert_expiry),
+                force_rotate: spec.force_rotate,
                 ..CaConfig::default()
             },
             task_defaults: TaskDefaults::default(),
@@ -276,13 +283,9 @@ impl SpecView {
             )))
         };
         if !self.ca_config.external_cas.is_empty() {
-            return absent("Spec.CAConfig.ExternalCAs (--external-ca)");
-        }
-        if self.ca_config.force_rotate != 0
-            || !self.ca_config.signing_ca_cert.is_empty()
-            || !self.ca_config.signing_ca_key.is_empty()
-        {
-            return absent("rotation of the root certificate (swarm ca --rotate)");
+            return Err(Refusal::not_implemented(
+                "Spec.CAConfig.ExternalCAs (--external-ca): an authority outside of the cluster is not supported, the managers sign certificates themselves; a root of your own becomes theirs with `swarm ca --rotate --ca-cert FILE --ca-key FILE`",
+            ));
         }
         if self.task_defaults.log_driver.is_some() {
             return absent("Spec.TaskDefaults.LogDriver");
@@ -319,7 +322,30 @@ impl SpecView {
                 .keep_old_snapshots
                 .unwrap_or(current.keep_old_snapshots),
             autolock: self.encryption_config.auto_lock_managers,
+            force_rotate: self.ca_config.force_rotate,
         })
+    }
+
+    /// The root certificate and key that are to become the cluster's.
+    pub fn given_root(&self) -> Result<Option<GivenRoot>, Refusal> {
+        let CaConfig {
+            signing_ca_cert: certificate,
+            signing_ca_key: key,
+            ..
+        } = &self.ca_config;
+        match (certificate.trim().is_empty(), key.trim().is_empty()) {
+            (true, true) => Ok(None),
+            (false, false) => Ok(Some(GivenRoot {
+                certificate_pem: certificate.clone(),
+                key_pem: Content(key.clone().into_bytes()),
+            })),
+            (false, true) => Err(Refusal::invalid(
+                "Spec.CAConfig.SigningCACert (--ca-cert) needs its key, because the managers sign certificates with it: give SigningCAKey (--ca-key), too",
+            )),
+            (true, false) => Err(Refusal::invalid(
+                "Spec.CAConfig.SigningCAKey (--ca-key) needs its certificate: give SigningCACert (--ca-cert), too",
+            )),
+        }
     }
 }
 
@@ -381,13 +407,18 @@ mod tests {
             ipv6_pool: "fd00::/48".parse().unwrap(),
             data_path_port: 4789,
             root_ca_pem: "PEM".into(),
+            rotation: None,
             join_tokens: model::cluster::JoinTokens::default(),
         }
     }
 
     #[test]
     fn a_cluster_as_docker_shows_it() {
-        insta::assert_json_snapshot!(ClusterView::of(&cluster(), None), @r#"
+        let tls = TlsInfo {
+            trust_root_pem: "PEM".into(),
+            ..TlsInfo::default()
+        };
+        insta::assert_json_snapshot!(ClusterView::of(&cluster(), &tls), @r#"
         {
           "ID": "clusterclusterclusterclus",
           "Version": {
@@ -436,9 +467,11 @@ mod tests {
 
     #[test]
     fn specs_go_there_and_back() {
+        assert_eq!(SpecView::default().given_root().unwrap(), None);
         let spec = ClusterSpec {
             autolock: true,
             task_history_limit: 3,
+            force_rotate: 2,
             heartbeat_period: Duration::from_millis(1500),
             labels: [("a".to_owned(), "b".to_owned())].into(),
             ..ClusterSpec::default()
@@ -464,6 +497,12 @@ mod tests {
             edit(&mut view);
             view.to_model(&ClusterSpec::default()).unwrap_err().message
         };
+        let root = |certificate: &str, key: &str| {
+            let mut view = SpecView::default();
+            view.ca_config.signing_ca_cert = certificate.to_owned();
+            view.ca_config.signing_ca_key = key.to_owned();
+            view.given_root().unwrap_err().message
+        };
         for (message, words) in [
             (spec(|s| s.name = "other".into()), "always named default"),
             (
@@ -474,7 +513,12 @@ mod tests {
                 spec(|s| s.ca_config.node_cert_expiry = 5),
                 "minimum is one hour",
             ),
-            (spec(|s| s.ca_config.force_rotate = 1), "swarm ca --rotate"),
+            (
+                spec(|s| s.ca_config.external_cas = vec![serde_json::Value::Null]),
+                "swarm ca --rotate --ca-cert",
+            ),
+            (root("PEM", ""), "--ca-key"),
+            (root("", "PEM"), "--ca-cert"),
             (
                 read_data_path_port(80).unwrap_err().message,
                 "DataPathPort number 80",

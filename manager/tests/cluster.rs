@@ -288,6 +288,7 @@ async fn tokens_are_checked_and_rotate() {
         version: cluster.meta.version,
         spec: Box::new(cluster.spec.clone()),
         rotate,
+        root: None,
     };
     lab.call(verb.clone()).await.unwrap();
     assert_eq!(

@@ -26,8 +26,33 @@ pub struct Cluster {
     /// The random unique local /48 (RFC 4193) that automatic IPv6 subnets are cut from.
     pub ipv6_pool: Ipv6Network,
     pub data_path_port: u16,
+    /// The root certificate: what join tokens vouch for.
     pub root_ca_pem: String,
+    /// Present while the root certificate is replaced.
+    #[serde(default)]
+    pub rotation: Option<RootRotation>,
     pub join_tokens: JoinTokens,
+}
+
+impl Cluster {
+    /// The root certificates that nodes trust now, the present one first.
+    pub fn trusted_pem(&self) -> String {
+        let next = self.rotation.as_ref();
+        let next = next.map_or("", |rotation| rotation.root_ca_pem.as_str());
+        format!("{}{next}", self.root_ca_pem)
+    }
+}
+
+/// A root certificate that is becoming the cluster's.
+///
+/// From its beginning on certificates are signed with the new root's key; it ends when every node
+/// of the cluster has such a one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RootRotation {
+    pub root_ca_pem: String,
+    /// The new root's key, certified by the present root: whoever knows only that one accepts
+    /// what the new key has signed.
+    pub cross_signed_pem: String,
 }
 
 /// Join tokens; they are credentials, so `Debug` hides them.
@@ -53,6 +78,9 @@ pub struct ClusterSpec {
     pub snapshot_interval: u64,
     pub keep_old_snapshots: u64,
     pub autolock: bool,
+    /// Another number asks for another root certificate.
+    #[serde(default)]
+    pub force_rotate: u64,
 }
 
 impl Default for ClusterSpec {
@@ -65,6 +93,7 @@ impl Default for ClusterSpec {
             snapshot_interval: 10_000,
             keep_old_snapshots: 0,
             autolock: false,
+            force_rotate: 0,
         }
     }
 }

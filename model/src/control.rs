@@ -22,6 +22,9 @@ pub enum Verb {
         version: u64,
         spec: Box<ClusterSpec>,
         rotate: TokenRotation,
+        /// A root certificate of the user's own, to become the cluster's.
+        #[serde(default)]
+        root: Option<Box<GivenRoot>>,
     },
     /// The key that unlocks managers.
     UnlockKey,
@@ -296,6 +299,13 @@ pub struct TokenRotation {
     pub worker: bool,
     pub manager: bool,
     pub unlock_key: bool,
+}
+
+/// A root certificate with its key, both PEM.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GivenRoot {
+    pub certificate_pem: String,
+    pub key_pem: Content,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -200,7 +200,7 @@ async fn admitted(
 ) -> Result<Arc<Member>, Refusal> {
     let unusable = internal("the certificate from the manager cannot be used");
     let identity =
-        Identity::new(key, reply.chain_pem, reply.root_pem).map_err(|error| unusable(&error))?;
+        Identity::new(key, reply.chain_pem, &reply.root_pem).map_err(|error| unusable(&error))?;
     let live = LiveIdentity::new(identity.clone()).map_err(|error| unusable(&error))?;
     let membership = Membership {
         node_id: reply.node_id,

@@ -21,6 +21,8 @@ use serde::{Deserialize, Serialize};
 
 const MEMBERSHIP: &str = "membership.json";
 const IDENTITY: &str = "identity.pem";
+/// Stands between the chain and the roots that are trusted; text outside of PEM blocks is ignored.
+const ROOTS: &str = "Trusted roots:\n";
 
 /// Where and as what this node belongs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -115,9 +117,8 @@ impl Folder {
             Some(unlock) => unlock.lock(identity.key_pem()).map_err(io::Error::other)?,
             None => identity.key_pem().to_owned(),
         };
-        let text = [&key, identity.chain_pem(), identity.root_pem()]
-            .map(line_end)
-            .concat();
+        let [key, chain, roots] = [&key, identity.chain_pem(), identity.roots_pem()].map(line_end);
+        let text = format!("{key}{chain}{ROOTS}{roots}");
         write_whole(&self.0.join(IDENTITY), text.as_bytes())
     }
 
@@ -149,50 +150,55 @@ pub(super) enum KeptIdentity {
 pub(super) struct LockedIdentity {
     locked_key: String,
     chain_pem: String,
-    root_pem: String,
+    roots_pem: String,
 }
 
 impl LockedIdentity {
-    pub(super) fn root_pem(&self) -> &str {
-        &self.root_pem
-    }
-
     pub(super) fn open(&self, key: &UnlockKey) -> anyhow::Result<Identity> {
         let key_pem = key.open(&self.locked_key)?;
         Ok(Identity::new(
             key_pem,
             self.chain_pem.clone(),
-            self.root_pem.clone(),
+            &self.roots_pem,
         )?)
     }
 }
 
-/// Key, chain and root follow each other; the last certificate is the root.
+/// Key, chain and roots follow each other. An older daemon wrote no line before the root, which
+/// then is the last certificate.
 fn read_identity(pem: &str) -> anyhow::Result<KeptIdentity> {
     let mut key = None;
     let mut certificates = Vec::new();
+    let chain_end = pem.find(ROOTS);
+    let mut in_chain = 0;
     let starts = pem.match_indices("-----BEGIN ").map(|(at, _)| at);
     let starts: Vec<usize> = starts.collect();
     for (n, start) in starts.iter().enumerate() {
         let block = &pem[*start..starts.get(n + 1).copied().unwrap_or(pem.len())];
         if block.starts_with("-----BEGIN CERTIFICATE-----") {
-            certificates.push(block);
+            let block = block.trim_end().trim_end_matches(ROOTS.trim_end());
+            certificates.push(block.trim_end());
+            in_chain += usize::from(chain_end.is_some_and(|end| *start < end));
         } else {
             key = Some(block);
         }
     }
     let key = key.context("it has no key")?;
-    let (root, chain) = certificates.split_last().context("it has no certificate")?;
-    anyhow::ensure!(!chain.is_empty(), "it has only one certificate");
-    let (chain_pem, root_pem) = (chain.concat(), (*root).to_owned());
+    if chain_end.is_none() {
+        in_chain = certificates.len().saturating_sub(1);
+    }
+    let (chain, roots) = certificates.split_at(in_chain);
+    anyhow::ensure!(!chain.is_empty(), "it has no certificate of its own");
+    anyhow::ensure!(!roots.is_empty(), "it has no root certificate");
+    let (chain_pem, roots_pem) = (chain.join("\n"), roots.join("\n"));
     if unlock::is_locked(key) {
         return Ok(KeptIdentity::Locked(LockedIdentity {
             locked_key: key.to_owned(),
             chain_pem,
-            root_pem,
+            roots_pem,
         }));
     }
-    let identity = Identity::new(key.to_owned(), chain_pem, root_pem)?;
+    let identity = Identity::new(key.to_owned(), chain_pem, &roots_pem)?;
     Ok(KeptIdentity::Open(identity))
 }
 
@@ -235,7 +241,7 @@ mod tests {
         let chain = authority
             .issue(&request, &subject, Duration::from_secs(3600), now)
             .expect("a certificate");
-        Identity::new(key, chain, authority.root_pem().to_owned()).expect("an identity")
+        Identity::new(key, chain, authority.root_pem()).expect("an identity")
     }
 
     #[test]
@@ -268,7 +274,33 @@ mod tests {
         };
         assert_eq!(again.member(), identity.member());
         assert_eq!(again.key_pem().trim(), identity.key_pem().trim());
-        assert_eq!(again.root_pem().trim(), identity.root_pem().trim());
+        assert_eq!(again.roots_pem(), identity.roots_pem());
+        assert_eq!(again.tls_info(), identity.tls_info());
+
+        // As an older daemon wrote it.
+        let text = fs::read_to_string(folder.0.join(IDENTITY)).expect("there");
+        fs::write(folder.0.join(IDENTITY), text.replace(ROOTS, "")).expect("written");
+        let (_, old) = folder.load().expect("readable").expect("a member");
+        let KeptIdentity::Open(old) = old else {
+            panic!("locked");
+        };
+        assert_eq!(old.roots_pem(), identity.roots_pem());
+        assert_eq!(old.chain_pem().trim(), identity.chain_pem().trim());
+
+        // While the root is replaced: two that are trusted, and a certificate between.
+        let other = Authority::create(time::OffsetDateTime::now_utc()).expect("an authority");
+        let chain = format!("{}{}", identity.chain_pem(), other.root_pem());
+        let roots = format!("{}{}", identity.roots_pem(), other.root_pem());
+        let turning =
+            Identity::new(identity.key_pem().to_owned(), chain, &roots).expect("an identity");
+        folder.write_identity(&turning, None).expect("written");
+        let (_, read) = folder.load().expect("readable").expect("a member");
+        let KeptIdentity::Open(read) = read else {
+            panic!("locked");
+        };
+        assert_eq!(read.roots_pem(), turning.roots_pem());
+        assert_eq!(read.chain_pem().trim(), turning.chain_pem().trim());
+        assert_eq!(read.tls_info(), identity.tls_info());
 
         let unlock = UnlockKey::generate().expect("random");
         folder

@@ -42,7 +42,6 @@ impl Locked {
             data_path: Some(membership.data_path),
             managers: membership.managers.clone(),
             cluster_id: Some(membership.cluster_id.clone()),
-            root_ca_pem: identity.root_pem().to_owned(),
             serves: false,
         });
         if let Some(open) = ledger::read_open(&shared.folder.open_ledger()) {

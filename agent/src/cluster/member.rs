@@ -13,13 +13,14 @@ use manager::{
     leader::Manager,
     tls::LiveIdentity,
     unlock::{self, UnlockKey},
+    wire::Trust,
 };
 use model::{
     Generation, Node, NodeId,
     control::ClusterEvent,
     node::{NodeDescription, Role},
 };
-use tokio::sync::{broadcast, watch};
+use tokio::sync::{Notify, broadcast, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
@@ -115,6 +116,10 @@ pub(super) struct Member {
     role: watch::Sender<Role>,
     /// What the leader says it is.
     told: watch::Sender<Told>,
+    /// What the leader says is to be trusted.
+    trust: watch::Sender<Option<Trust>>,
+    /// This node has something new to say of itself.
+    pub(super) news: Notify,
     connection: Mutex<Option<Connection>>,
     /// What the private key is sealed under on disk; held while the identity is written.
     unlock_key: Mutex<Option<UnlockKey>>,
@@ -141,7 +146,6 @@ impl Member {
             data_path: Some(membership.data_path),
             managers: membership.managers.clone(),
             cluster_id: Some(membership.cluster_id.clone()),
-            root_ca_pem: identity.current().root_pem().to_owned(),
             serves: manager.is_some(),
         };
         let member = Arc::new(Self {
@@ -158,6 +162,8 @@ impl Member {
                 role: membership.role,
                 part: true,
             }),
+            trust: watch::Sender::default(),
+            news: Notify::new(),
             membership: Mutex::new(membership),
             manager: ArcSwapOption::from(manager),
             connection: Mutex::default(),
@@ -204,6 +210,15 @@ impl Member {
             *before = told;
             news
         });
+    }
+
+    pub(super) fn trust(&self) -> watch::Receiver<Option<Trust>> {
+        self.trust.subscribe()
+    }
+
+    /// The leader has said what is to be trusted.
+    pub(super) fn be_told_trust(&self, trust: Trust) {
+        self.trust.send_replace(Some(trust));
     }
 
     /// The certificate says another role from now on.
@@ -264,6 +279,7 @@ impl Member {
             self.ledger.keep_open(false)?;
         }
         self.identity.replace(identity)?;
+        self.news.notify_one();
         Ok(())
     }
 

@@ -112,8 +112,6 @@ pub struct LocalState {
     /// The managers this node knows, with the address of their one port.
     pub managers: Vec<(NodeId, SocketAddr)>,
     pub cluster_id: Option<ClusterId>,
-    /// The cluster's root certificate, PEM; empty when in no cluster.
-    pub root_ca_pem: String,
     /// This node's manager runs, and the other managers have let it in.
     pub serves: bool,
 }

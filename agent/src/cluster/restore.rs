@@ -95,7 +95,7 @@ impl ClusterNode {
         let own = match &member {
             None => {
                 if !request.force {
-                    nobody_left(&before, restored.root_pem()).await?;
+                    nobody_left(&before, &restored.trusted_pem()).await?;
                 }
                 enter::first_addresses(
                     &request.listen_addr,

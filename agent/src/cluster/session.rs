@@ -134,6 +134,9 @@ async fn open(shared: &Shared, member: &Member, address: SocketAddr) -> Result<O
     };
     member.adopt_managers(shared, welcome.managers);
     member.tell(&welcome.node);
+    if let Some(trust) = welcome.trust {
+        member.be_told_trust(trust);
+    }
     Ok(Open {
         connection,
         stream,
@@ -254,6 +257,10 @@ async fn receive(
                 }
                 Ok(())
             }
+            SessionMessage::Trust(trust) => {
+                member.be_told_trust(*trust);
+                Ok(())
+            }
             SessionMessage::Removed => return End::Removed,
             SessionMessage::Elsewhere(elsewhere) => {
                 member.adopt_managers(shared, elsewhere.managers);
@@ -296,7 +303,11 @@ async fn describe(
     mut described: NodeDescription,
 ) -> End {
     loop {
-        tokio::time::sleep(DESCRIBE_EVERY).await;
+        // At once what a rotation of the root waits for.
+        tokio::select! {
+            () = tokio::time::sleep(DESCRIBE_EVERY) => {}
+            () = member.news.notified() => {}
+        }
         let now = member.description(shared);
         if now == described {
             continue;

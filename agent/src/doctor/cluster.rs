@@ -24,6 +24,8 @@ pub struct ClusterSight {
     pub now: SystemTime,
     /// Only on managers; the error: no leader answers.
     pub nodes: Option<Result<Vec<Node>, String>>,
+    /// While the root certificate is replaced: who has no certificate of the new one yet.
+    pub rotation: Option<Vec<Node>>,
 }
 
 /// Every check of a cluster.
@@ -46,7 +48,29 @@ pub fn examine(sight: &ClusterSight) -> Vec<Finding> {
         )),
         None => {}
     }
+    findings.extend(sight.rotation.as_deref().map(rotation));
     findings
+}
+
+/// A rotation that goes on; normally it ends within moments.
+fn rotation(waiting: &[Node]) -> Finding {
+    let names: Vec<String> = waiting
+        .iter()
+        .map(|node| match node.status.state {
+            NodeState::Ready => node.description.hostname.clone(),
+            _ => format!("{} (away)", node.description.hostname),
+        })
+        .collect();
+    let names = match names.as_slice() {
+        [] => "nobody any more".to_owned(),
+        names => names.join(", "),
+    };
+    Finding::warning(
+        "root certificate",
+        format!("it is being replaced, which waits for {names}"),
+        "Until each node has a certificate of the new root the old one is trusted, too, and join tokens stay as they are.",
+        "start ovnd where it is away; a host that does not come back: ovnctl node rm HOSTNAME",
+    )
 }
 
 fn standing(sight: &ClusterSight) -> Finding {
@@ -244,6 +268,7 @@ mod tests {
             certificate: Some((UNIX_EPOCH, UNIX_EPOCH + DAY * 90)),
             now: UNIX_EPOCH + DAY * 10,
             nodes: Some(Ok(vec![node("manager01", true), node("worker01", false)])),
+            rotation: None,
         }
     }
 
@@ -260,7 +285,7 @@ mod tests {
     fn each_fault_is_one_finding() {
         assert_eq!(bad(&healthy()), []);
         type Spoil = fn(&mut ClusterSight);
-        let cases: [(&str, Level, Spoil); 9] = [
+        let cases: [(&str, Level, Spoil); 10] = [
             ("membership", Level::Error, |s| s.standing = Standing::Error),
             ("membership", Level::Error, |s| {
                 s.standing = Standing::Locked;
@@ -279,6 +304,9 @@ mod tests {
             }),
             ("managers", Level::Warning, |s| {
                 s.nodes = Some(Ok(vec![node("a", true), node("b", true)]));
+            }),
+            ("root certificate", Level::Warning, |s| {
+                s.rotation = Some(vec![node("worker01", false)]);
             }),
             ("node worker01", Level::Warning, |s| {
                 let nodes = s.nodes.as_mut().unwrap().as_mut().unwrap();

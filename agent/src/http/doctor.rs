@@ -3,6 +3,7 @@
 
 use api::timestamp;
 use axum::{Router, extract::State, routing::get};
+use manager::ca;
 use model::{
     Node, Refusal,
     control::{Answer as Reply, ManagerList, Verb},
@@ -34,15 +35,18 @@ async fn examine(State(state): State<AppState>) -> Answer {
         Ok(seen) => sight.obstacles = seen.obstacles,
         Err(refusal) => sight.obstacles.push(refusal.message),
     }
-    let nodes = if local.control_available() {
-        Some(nodes(&state).await.map_err(|refusal| refusal.message))
+    let (nodes, rotation) = if local.control_available() {
+        let nodes = nodes(&state).await.map_err(|refusal| refusal.message);
+        let known = nodes.as_deref().unwrap_or_default();
+        let rotation = rotation(&state, known).await;
+        (Some(nodes), rotation)
     } else {
-        None
+        (None, None)
     };
     let mut findings = host::examine(&sight);
     let knows_paths = local.control_available();
     if local.state != Standing::Inactive {
-        findings.extend(of_cluster(&state, nodes));
+        findings.extend(of_cluster(&state, nodes, rotation));
     }
     if knows_paths && let Ok(between) = super::paths::sight(&state, None).await {
         findings.extend(paths::examine(&between, &paths::paths(&between)));
@@ -64,7 +68,21 @@ fn unexpected() -> Refusal {
     Refusal::internal("the manager answered something else; is it of the same version?")
 }
 
-fn of_cluster(state: &AppState, nodes: Option<Result<Vec<Node>, String>>) -> Vec<Finding> {
+/// The nodes that a rotation of the root certificate waits for; absent where none is under way.
+async fn rotation(state: &AppState, nodes: &[Node]) -> Option<Vec<Node>> {
+    let Ok(Reply::Cluster(cluster)) = state.call(Verb::ClusterInspect).await else {
+        return None;
+    };
+    cluster.rotation.as_ref()?;
+    let announced = ca::announced(&cluster).ok()?;
+    Some(ca::waiting(&announced, nodes.iter()).cloned().collect())
+}
+
+fn of_cluster(
+    state: &AppState,
+    nodes: Option<Result<Vec<Node>, String>>,
+    rotation: Option<Vec<Node>>,
+) -> Vec<Finding> {
     let local = state.local();
     cluster::examine(&ClusterSight {
         standing: local.state,
@@ -74,6 +92,7 @@ fn of_cluster(state: &AppState, nodes: Option<Result<Vec<Node>, String>>) -> Vec
         certificate: state.cluster.certificate_life(),
         now: std::time::SystemTime::now(),
         nodes,
+        rotation,
     })
 }
 
@@ -123,10 +142,12 @@ async fn status(State(state): State<AppState>) -> Answer {
         return Err(unexpected().into());
     };
     let nodes = nodes(&state).await?;
+    let rotation = rotation(&state, &nodes).await;
     let members = nodes.iter().map(|node| member(node, &managers)).collect();
     let count = |which: fn(&&model::control::ManagerPosition) -> bool| {
         managers.members.iter().filter(which).count() as u64
     };
+    let findings = of_cluster(&state, Some(Ok(nodes)), rotation);
     Ok(json(&StatusView {
         term: managers.term,
         last_index: managers.last_index,
@@ -135,7 +156,7 @@ async fn status(State(state): State<AppState>) -> Answer {
         reachable: count(|manager| manager.votes && manager.reachable),
         needed: managers.needed,
         members,
-        findings: of_cluster(&state, Some(Ok(nodes))),
+        findings,
     }))
 }
 

@@ -9,6 +9,7 @@ use axum::{
     extract::State,
     routing::{get, post},
 };
+use manager::ca;
 use model::{
     Cluster, ClusterSpec, Refusal,
     control::{Answer as Reply, TokenRotation, Verb},
@@ -43,16 +44,19 @@ async fn inspect(State(state): State<AppState>) -> Answer {
         None
     };
     let cluster = find(&state).await?;
-    let tls = match state.call(Verb::NodeList).await? {
-        Reply::Nodes(nodes) => nodes.into_iter().find_map(|node| node.description.tls),
-        other => return Err(unexpected("node list", &other).into()),
-    };
-    let mut view = ClusterView::of(&cluster, tls.as_ref());
+    let mut view = shown(&cluster)?;
     view.join_tokens = tokens.map(|tokens| JoinTokensView {
         worker: tokens.worker,
         manager: tokens.manager,
     });
     Ok(json(&view))
+}
+
+/// The cluster as Docker shows it: while its root is replaced, with the present root and the new
+/// issuer.
+pub(super) fn shown(cluster: &Cluster) -> Result<ClusterView, Refusal> {
+    let tls = ca::announced(cluster).map_err(|error| Refusal::internal(error.to_string()))?;
+    Ok(ClusterView::of(cluster, &tls))
 }
 
 async fn init(State(state): State<AppState>, Given(request): Given<swarm::InitRequest>) -> Answer {
@@ -72,6 +76,11 @@ fn read_init(request: swarm::InitRequest) -> Result<cluster::InitRequest, Refusa
                     ))
                 })?;
                 ingress_size = swarm::read_size(LABEL_INGRESS_SIZE, size)?;
+            }
+            if spec.given_root()?.is_some() {
+                return Err(Refusal::invalid(
+                    "a new cluster makes its own root certificate; replace it afterwards with `swarm ca --rotate --ca-cert FILE --ca-key FILE`",
+                ));
             }
             is_given(&spec)
                 .then(|| spec.to_model(&ClusterSpec::default()))
@@ -155,12 +164,14 @@ async fn update(
         unlock_key: query.flag("rotateManagerUnlockKey"),
     };
     let current = find(&state).await?;
+    let root = spec.given_root()?.map(Box::new);
     let spec = Box::new(spec.to_model(&current.spec)?);
     state
         .call(Verb::ClusterUpdate {
             version,
             spec,
             rotate,
+            root,
         })
         .await?;
     Ok(empty())

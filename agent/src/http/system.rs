@@ -1,7 +1,7 @@
 //! The daemon itself: `/_ping`, `/version`, `/info`, `/system/df`, `/auth`.
 
 use api::{
-    swarm::{ClusterView, RemoteManager, SwarmInfo},
+    swarm::{RemoteManager, SwarmInfo},
     system::{
         About, Commit, IndexConfig, InfoView, Plugins, RegistryConfig, RuntimePath, VersionView,
     },
@@ -21,7 +21,7 @@ use model::{
 };
 use runtime::engine::{ListOptions, Status};
 
-use super::{Answer, AppState, json};
+use super::{Answer, AppState, json, swarm};
 use crate::{
     clock,
     cluster::{LocalState, Standing},
@@ -231,9 +231,8 @@ async fn swarm_info(state: &AppState) -> (SwarmInfo, Vec<String>) {
             }
             info.nodes = i64::try_from(nodes.len()).ok();
             info.managers = i64::try_from(managers).ok();
-            let tls = nodes.iter().find_map(|node| node.description.tls.clone());
             if let Ok(Reply::Cluster(cluster)) = state.call(Verb::ClusterInspect).await {
-                info.cluster = Some(Box::new(ClusterView::of(&cluster, tls.as_ref())));
+                info.cluster = swarm::shown(&cluster).ok().map(Box::new);
             }
         }
         Ok(_) => {}

@@ -136,7 +136,7 @@ pub async fn run(session: &Session, command: NodeCommand) -> Result<(), Failure>
 /// The rows of `node ls`, sorted by host name as people count.
 pub fn rows(nodes: &Value, info: &Value) -> Vec<Value> {
     let own = text(info, "/Swarm/NodeID");
-    let root = text(info, "/Swarm/Cluster/TLSInfo/TrustRoot");
+    let wanted = &info["Swarm"]["Cluster"]["TLSInfo"];
     let mut nodes: Vec<&Value> = nodes.as_array().into_iter().flatten().collect();
     nodes.sort_by_cached_key(|node| natural_key(text(node, "/Description/Hostname")));
     nodes
@@ -151,10 +151,11 @@ pub fn rows(nodes: &Value, info: &Value) -> Vec<Value> {
             } else {
                 capitalised(text(node, "/ManagerStatus/Reachability"))
             };
-            let trusted = text(node, "/Description/TLSInfo/TrustRoot");
+            let has = &node["Description"]["TLSInfo"];
             let tls = match () {
-                () if trusted.is_empty() || root.is_empty() => "Unknown",
-                () if trusted == root => "Ready",
+                () if text(has, "/TrustRoot").is_empty() => "Unknown",
+                () if text(wanted, "/TrustRoot").is_empty() => "Unknown",
+                () if has == wanted => "Ready",
                 () => "Needs Rotation",
             };
             json!({

@@ -7,6 +7,7 @@ use super::text;
 use crate::failure::Failure;
 use crate::flags::comma_fields;
 use crate::output::units::parse_duration;
+use crate::progress::rotation;
 use crate::session::Session;
 
 /// Settings of the cluster that `init` and `update` share.
@@ -178,10 +179,10 @@ pub async fn update(session: &Session, args: UpdateArgs) -> Result<(), Failure> 
 #[command(after_help = "Examples:\n  ovnctl swarm ca > root.pem\n  ovnctl swarm ca --rotate")]
 pub struct CaArgs {
     /// Certificate of the new root, in PEM
-    #[arg(long, value_name = "FILE", requires = "rotate")]
+    #[arg(long, value_name = "FILE", requires_all = ["rotate", "ca_key"])]
     ca_cert: Option<String>,
-    /// Key of the new root, in PEM
-    #[arg(long, value_name = "FILE", requires = "rotate")]
+    /// Key of the new root, in PEM (PKCS#8)
+    #[arg(long, value_name = "FILE", requires_all = ["rotate", "ca_cert"])]
     ca_key: Option<String>,
     /// How long certificates of nodes are valid
     #[arg(long, value_name = "DURATION", requires = "rotate")]
@@ -189,10 +190,10 @@ pub struct CaArgs {
     /// Do not wait until all nodes have new certificates
     #[arg(short, long)]
     detach: bool,
-    /// Outside certificate authority: protocol=cfssl,url=…
+    /// Outside certificate authority: protocol=cfssl,url=… (ovnd refuses it)
     #[arg(long, value_name = "SPEC", requires = "rotate")]
     external_ca: Vec<String>,
-    /// Show no progress
+    /// Show no progress, and no root in the end
     #[arg(short, long)]
     quiet: bool,
     /// Make a new root; without files a fresh one
@@ -225,34 +226,23 @@ pub async fn ca(session: &Session, args: CaArgs) -> Result<(), Failure> {
                 .map_err(|e| Failure::new(format!("cannot read {path}: {e}"))),
         }
     };
-    spec["CAConfig"]["SigningCACert"] = json!(file(args.ca_cert.as_ref())?);
-    spec["CAConfig"]["SigningCAKey"] = json!(file(args.ca_key.as_ref())?);
-    let force = spec
-        .pointer("/CAConfig/ForceRotate")
-        .and_then(Value::as_u64)
-        .unwrap_or(0);
-    spec["CAConfig"]["ForceRotate"] = json!(force + 1);
+    let (certificate, key) = (file(args.ca_cert.as_ref())?, file(args.ca_key.as_ref())?);
+    if certificate.is_empty() && key.is_empty() {
+        let force = spec
+            .pointer("/CAConfig/ForceRotate")
+            .and_then(Value::as_u64)
+            .unwrap_or(0);
+        spec["CAConfig"]["ForceRotate"] = json!(force + 1);
+    }
+    spec["CAConfig"]["SigningCACert"] = json!(certificate);
+    spec["CAConfig"]["SigningCAKey"] = json!(key);
     post_update(session, &swarm, &spec, [false; 3]).await?;
     if args.detach {
         return Ok(());
     }
-    loop {
-        let swarm = client.get("/swarm").value().await?;
-        if !swarm["RootRotationInProgress"].as_bool().unwrap_or(false) {
-            return session.line(text(&swarm, "/TLSInfo/TrustRoot").trim());
-        }
-        if !args.quiet {
-            let nodes = client.get("/nodes").value().await?;
-            let root = text(&swarm, "/TLSInfo/TrustRoot");
-            let all = nodes.as_array().map_or(0, Vec::len);
-            let done = nodes
-                .as_array()
-                .into_iter()
-                .flatten()
-                .filter(|n| text(n, "/Description/TLSInfo/TrustRoot") == root)
-                .count();
-            session.note(&format!("rotated {done} of {all} nodes"));
-        }
-        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    if !rotation::show(session, args.quiet).await? || args.quiet {
+        return Ok(());
     }
+    let swarm = client.get("/swarm").value().await?;
+    session.line(text(&swarm, "/TLSInfo/TrustRoot").trim())
 }

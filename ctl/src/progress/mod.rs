@@ -4,6 +4,7 @@
 //! Docker's client does; [`view`] decides what to show, [`screen`] draws it.
 
 mod bars;
+pub mod rotation;
 mod screen;
 mod view;
 

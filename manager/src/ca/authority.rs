@@ -1,16 +1,20 @@
-//! The root and what it signs.
+//! A root and what it signs: certificates of nodes, and the key of the root that follows it.
 
 use std::time::Duration;
 
 use model::{ClusterId, NodeId, node::Role};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName,
-    DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-    PKCS_ECDSA_P256_SHA256, SanType,
+    DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose,
+    PKCS_ECDSA_P256_SHA256, PublicKeyData as _, SanType,
 };
 use time::OffsetDateTime;
 
-use super::{CaError, identity::organizational_unit};
+use super::{
+    CaError,
+    identity::organizational_unit,
+    read::{self, Facts},
+};
 
 /// Validity of the root certificate.
 const ROOT_YEARS: i64 = 20;
@@ -25,11 +29,13 @@ pub struct Subject {
     pub cluster: ClusterId,
 }
 
-/// The key that signs, and the root certificate that everyone knows.
+/// The key that signs, and its root certificate.
 pub struct Authority {
     root_pem: String,
     key_pem: String,
     issuer: Issuer<'static, KeyPair>,
+    /// The key, certified by the root before: part of every chain.
+    cross_signed_pem: Option<String>,
 }
 
 impl Authority {
@@ -51,6 +57,7 @@ impl Authority {
             root_pem,
             key_pem,
             issuer: Issuer::new(params, key),
+            cross_signed_pem: None,
         })
     }
 
@@ -60,11 +67,37 @@ impl Authority {
             root_pem: root_pem.to_owned(),
             key_pem: key_pem.to_owned(),
             issuer: Issuer::from_ca_cert_pem(root_pem, key)?,
+            cross_signed_pem: None,
         })
+    }
+
+    /// The same for a root that those who know only the one before are to accept.
+    pub fn behind(mut self, cross_signed_pem: &str) -> Self {
+        self.cross_signed_pem = Some(cross_signed_pem.to_owned());
+        self
+    }
+
+    /// Certifies the key of the root that follows this one.
+    pub fn cross_sign(&self, next: &Self, now: OffsetDateTime) -> Result<String, CaError> {
+        let [own, other] = [&self.root_pem, &next.root_pem].map(|pem| Facts::of_pem(pem));
+        let (own, other) = (own?, other?);
+        let mut params = CertificateParams::default();
+        params.distinguished_name = read::name_of(&next.root_pem)?;
+        params.key_identifier_method = KeyIdMethod::PreSpecified(other.key_id);
+        params.not_before = now - BACKDATED;
+        params.not_after = own.not_after.min(other.not_after);
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.use_authority_key_identifier_extension = true;
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        Ok(params.signed_by(next.issuer.key(), &self.issuer)?.pem())
     }
 
     pub fn root_pem(&self) -> &str {
         &self.root_pem
+    }
+
+    pub(super) fn public_key_der(&self) -> Vec<u8> {
+        self.issuer.key().subject_public_key_info()
     }
 
     /// PKCS#8 PEM; for the store alone.
@@ -72,7 +105,8 @@ impl Authority {
         &self.key_pem
     }
 
-    /// Signs a request's public key for `subject`. Nothing else of the request is believed.
+    /// Signs a request's public key for `subject`; answers the certificate and what stands between
+    /// it and a root. Nothing else of the request is believed.
     /// `expiry` is clamped to at least an hour.
     pub fn issue(
         &self,
@@ -106,7 +140,9 @@ impl Authority {
             ExtendedKeyUsagePurpose::ClientAuth,
         ];
         request.params = params;
-        Ok(request.signed_by(&self.issuer)?.pem())
+        let leaf = request.signed_by(&self.issuer)?.pem();
+        let behind = self.cross_signed_pem.as_deref().unwrap_or_default();
+        Ok(format!("{leaf}{behind}"))
     }
 }
 
@@ -137,12 +173,8 @@ mod tests {
         let chain = authority
             .issue(&request, &subject, Duration::from_secs(7200), now)
             .expect("signed");
-        let identity = Identity::new(
-            key.serialize_pem(),
-            chain.clone(),
-            authority.root_pem().to_owned(),
-        )
-        .expect("an identity");
+        let identity = Identity::new(key.serialize_pem(), chain.clone(), authority.root_pem())
+            .expect("an identity");
         assert_eq!(identity.member().node.as_str(), "node1");
         assert_eq!(identity.member().role, Role::Worker);
         assert_eq!(identity.member().cluster.as_str(), "cluster1");
@@ -167,7 +199,7 @@ mod tests {
         let chain = again
             .issue(&request, &subject, Duration::ZERO, now)
             .expect("signed");
-        let identity = Identity::new(key, chain, first.root_pem().to_owned()).expect("identity");
+        let identity = Identity::new(key, chain, first.root_pem()).expect("identity");
         let life = identity
             .not_after()
             .duration_since(identity.not_before())

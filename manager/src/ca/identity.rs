@@ -1,6 +1,6 @@
 //! A node's own key and certificate, and what a certificate says of its holder.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use model::{ClusterId, NodeId, node::Role, node::TlsInfo};
 use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256};
@@ -8,7 +8,10 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
 use serde::{Deserialize, Serialize};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-use super::CaError;
+use super::{
+    CaError,
+    read::{Facts, certificates, unreadable},
+};
 
 /// Who the holder of a certificate is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,8 +45,7 @@ pub fn request_with(key_pem: &str) -> Result<String, CaError> {
 
 /// Reads node (CN), role (OU) and cluster (O) from a certificate that TLS has verified.
 pub fn member_of(certificate: &CertificateDer<'_>) -> Result<Member, CaError> {
-    let (_, parsed) =
-        X509Certificate::from_der(certificate).map_err(|error| CaError::Read(error.to_string()))?;
+    let (_, parsed) = X509Certificate::from_der(certificate).map_err(unreadable)?;
     let subject = parsed.subject();
     let text = |found: Option<&x509_parser::x509::AttributeTypeAndValue<'_>>, what: &str| {
         found
@@ -64,12 +66,13 @@ pub fn member_of(certificate: &CertificateDer<'_>) -> Result<Member, CaError> {
     })
 }
 
-/// A node's key, certificate and root, checked to belong together as far as reading goes.
+/// A node's key, its certificate with what leads to a root, and the roots that it trusts; checked
+/// to belong together as far as reading goes.
 #[derive(Clone)]
 pub struct Identity {
     key_pem: String,
     chain_pem: String,
-    root_pem: String,
+    roots_pem: String,
     member: Member,
     not_before: SystemTime,
     not_after: SystemTime,
@@ -85,30 +88,43 @@ impl std::fmt::Debug for Identity {
 }
 
 impl Identity {
-    pub fn new(key_pem: String, chain_pem: String, root_pem: String) -> Result<Self, CaError> {
-        let read = |error: &dyn std::fmt::Display| CaError::Read(error.to_string());
-        let leaf =
-            CertificateDer::from_pem_slice(chain_pem.as_bytes()).map_err(|error| read(&error))?;
-        let root =
-            CertificateDer::from_pem_slice(root_pem.as_bytes()).map_err(|error| read(&error))?;
-        PrivateKeyDer::from_pem_slice(key_pem.as_bytes()).map_err(|error| read(&error))?;
-        let member = member_of(&leaf)?;
-        let (_, parsed) = X509Certificate::from_der(&leaf).map_err(|error| read(&error))?;
-        let (_, parsed_root) = X509Certificate::from_der(&root).map_err(|error| read(&error))?;
+    pub fn new(key_pem: String, chain_pem: String, roots_pem: &str) -> Result<Self, CaError> {
+        PrivateKeyDer::from_pem_slice(key_pem.as_bytes()).map_err(unreadable)?;
+        let certificate =
+            CertificateDer::from_pem_slice(chain_pem.as_bytes()).map_err(unreadable)?;
+        let leaf = Facts::of(&certificate)?;
+        let roots = certificates(roots_pem);
+        let trusted = roots
+            .first()
+            .ok_or_else(|| unreadable("there is no root certificate"))?;
+        let mut issuer = Facts::of_pem(trusted)?;
+        // A chain that passes a cross-signed certificate was signed by that one's key.
+        for other in certificates(&chain_pem).iter().skip(1).chain(&roots) {
+            let other = Facts::of_pem(other)?;
+            if leaf.signer_id.as_ref() == Some(&other.key_id) {
+                issuer = other;
+                break;
+            }
+        }
         let tls = TlsInfo {
-            trust_root_pem: root_pem.clone(),
-            issuer_subject_der: parsed_root.subject().as_raw().to_vec(),
-            issuer_public_key_der: parsed_root.public_key().raw.to_vec(),
+            trust_root_pem: trusted.clone(),
+            issuer_subject_der: issuer.subject_der,
+            issuer_public_key_der: issuer.public_key_der,
         };
         Ok(Self {
-            member,
-            not_before: at(parsed.validity().not_before.timestamp()),
-            not_after: at(parsed.validity().not_after.timestamp()),
+            member: member_of(&certificate)?,
+            not_before: leaf.not_before.into(),
+            not_after: leaf.not_after.into(),
             tls,
             key_pem,
             chain_pem,
-            root_pem,
+            roots_pem: roots.concat(),
         })
+    }
+
+    /// The same key and certificate with other roots to trust.
+    pub fn trusting(&self, roots_pem: &str) -> Result<Self, CaError> {
+        Self::new(self.key_pem.clone(), self.chain_pem.clone(), roots_pem)
     }
 
     pub fn member(&self) -> &Member {
@@ -123,11 +139,18 @@ impl Identity {
         &self.chain_pem
     }
 
-    pub fn root_pem(&self) -> &str {
-        &self.root_pem
+    /// The roots that this node trusts, the cluster's first: one, or two while they change.
+    pub fn roots_pem(&self) -> &str {
+        &self.roots_pem
     }
 
-    /// For `TLSInfo` of the node's description.
+    /// Whether its issuer is the one that certificates are to have.
+    pub fn is_issued_by(&self, public_key_der: &[u8]) -> bool {
+        self.tls.issuer_public_key_der == public_key_der
+    }
+
+    /// For `TLSInfo` of the node's description: the cluster's root, and who has issued the
+    /// certificate.
     pub fn tls_info(&self) -> &TlsInfo {
         &self.tls
     }
@@ -147,8 +170,4 @@ impl Identity {
         let life = life.unwrap_or(Duration::ZERO);
         self.not_before + life.mul_f64(0.5 + 0.3 * share.clamp(0.0, 1.0))
     }
-}
-
-fn at(timestamp: i64) -> SystemTime {
-    UNIX_EPOCH + Duration::from_secs(u64::try_from(timestamp).unwrap_or(0))
 }

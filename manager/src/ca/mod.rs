@@ -2,11 +2,14 @@
 
 mod authority;
 mod identity;
+mod read;
+mod rotation;
 mod token;
 
 pub use authority::{Authority, Subject};
 pub use identity::{Identity, Member, certificate_request, member_of, request_with};
-pub use token::{Token, new_secret, root_digest};
+pub use rotation::{announced, begin, finish, waiting};
+pub use token::{Token, new_tokens, root_digest};
 
 /// Why a certificate could not be made or read.
 #[derive(Debug, thiserror::Error)]
@@ -15,6 +18,8 @@ pub enum CaError {
     Make(#[from] rcgen::Error),
     #[error("a certificate cannot be read: {0}")]
     Read(String),
+    #[error("{0}")]
+    Root(String),
     #[error("the certificate names no member of a cluster: {0}")]
     NoMember(String),
 }

@@ -61,11 +61,32 @@ impl std::fmt::Display for Token {
     }
 }
 
-/// 50 characters: SHA-256 of the root certificate's DER form.
+/// 50 characters: SHA-256 of the root certificate's DER form. There must be no other certificate
+/// beside it, because the digest would not vouch for that one.
 pub fn root_digest(root_pem: &str) -> Result<String, super::CaError> {
-    let der = CertificateDer::from_pem_slice(root_pem.as_bytes())
+    let mut all = CertificateDer::pem_slice_iter(root_pem.as_bytes());
+    let root = all
+        .next()
+        .ok_or_else(|| super::CaError::Read("there is no certificate".to_owned()))?
         .map_err(|error| super::CaError::Read(error.to_string()))?;
-    Ok(padded(&Sha256::digest(&der), DIGEST_LENGTH))
+    if all.next().is_some() {
+        return Err(super::CaError::Read(
+            "there is more than one root certificate".to_owned(),
+        ));
+    }
+    Ok(padded(&Sha256::digest(&root), DIGEST_LENGTH))
+}
+
+/// Makes tokens for newcomers to whom this root is shown.
+pub fn new_tokens(root_pem: &str) -> Result<impl Fn() -> String + use<>, super::CaError> {
+    let digest = root_digest(root_pem)?;
+    Ok(move || {
+        Token {
+            digest: digest.clone(),
+            secret: new_secret(),
+        }
+        .to_string()
+    })
 }
 
 /// 25 characters that hold 128 random bits.
@@ -103,6 +124,18 @@ mod tests {
             assert!(refused.message.contains("join token"), "{refused}");
             assert!(!good.equals(&wrong));
         }
+    }
+
+    #[test]
+    fn a_digest_vouches_for_one_certificate() {
+        let root = || {
+            let made = crate::ca::Authority::create(time::OffsetDateTime::now_utc());
+            made.expect("a root").root_pem().to_owned()
+        };
+        let (own, other) = (root(), root());
+        assert_eq!(root_digest(&own).expect("read").len(), DIGEST_LENGTH);
+        assert!(root_digest(&format!("{own}{other}")).is_err());
+        assert!(root_digest("").is_err());
     }
 
     #[test]

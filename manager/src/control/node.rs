@@ -4,9 +4,11 @@ use std::collections::BTreeSet;
 
 use model::{
     ClusterSpec, Meta, Node, NodeId, NodeSpec, Refusal, TaskState,
-    control::TokenRotation,
+    control::{GivenRoot, TokenRotation},
     node::{Availability, NodeDescription, NodeState, NodeStatus, Role},
 };
+
+use time::OffsetDateTime;
 
 use super::in_sequence;
 use crate::{
@@ -168,8 +170,9 @@ fn bury(tx: &mut Transaction, node: &NodeId) {
 pub fn cluster_update(
     tx: &mut Transaction,
     version: u64,
-    spec: ClusterSpec,
+    mut spec: ClusterSpec,
     rotate: TokenRotation,
+    root: Option<&GivenRoot>,
 ) -> Result<(), Refusal> {
     let mut record = tx
         .tables()
@@ -182,15 +185,8 @@ pub fn cluster_update(
             "autolock is not turned on, so there is no unlock key to rotate; turn it on with `ovnctl swarm update --autolock=true`",
         ));
     }
-    let digest = ca::root_digest(&record.public.root_ca_pem)
+    let token = ca::new_tokens(&record.public.root_ca_pem)
         .map_err(|error| Refusal::internal(error.to_string()))?;
-    let token = || {
-        ca::Token {
-            digest: digest.clone(),
-            secret: ca::new_secret(),
-        }
-        .to_string()
-    };
     if rotate.worker {
         record.public.join_tokens.worker = token();
     }
@@ -203,7 +199,78 @@ pub fn cluster_update(
         let made = UnlockKey::generate();
         record.unlock_key = Some(made.map_err(|error| Refusal::internal(error.to_string()))?);
     }
+    // Whoever writes a specification of their own leaves the number out.
+    if spec.force_rotate == 0 {
+        spec.force_rotate = record.public.spec.force_rotate;
+    }
+    if root.is_some() || spec.force_rotate != record.public.spec.force_rotate {
+        ca::begin(&mut record, root, OffsetDateTime::now_utc())
+            .map_err(|error| Refusal::invalid(error.to_string()))?;
+        tracing::info!("the cluster's root certificate is being replaced");
+    }
     record.public.spec = spec;
     tx.set_cluster(record);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{example, store::StoreChange};
+
+    fn cluster() -> Tables {
+        let authority = ca::Authority::create(OffsetDateTime::now_utc()).expect("a root");
+        let mut record = example::cluster_record();
+        authority
+            .root_pem()
+            .clone_into(&mut record.public.root_ca_pem);
+        authority.key_pem().clone_into(&mut record.ca_key_pem);
+        example::tables(vec![StoreChange::SetCluster(Box::new(record))])
+    }
+
+    fn update(tables: &mut Tables, force_rotate: u64, root: Option<&GivenRoot>) {
+        let record = tables.cluster().expect("there").clone();
+        let spec = ClusterSpec {
+            force_rotate,
+            ..record.public.spec
+        };
+        let mut tx = Transaction::on(tables, 0);
+        cluster_update(
+            &mut tx,
+            record.public.meta.version,
+            spec,
+            TokenRotation::default(),
+            root,
+        )
+        .expect("accepted");
+        *tables = tx.tables().clone();
+    }
+
+    #[test]
+    fn another_number_asks_for_another_root() {
+        let mut tables = cluster();
+        let next = |tables: &Tables| {
+            let record = tables.cluster().expect("there");
+            let rotation = record.public.rotation.as_ref();
+            rotation.map(|rotation| rotation.root_ca_pem.clone())
+        };
+        update(&mut tables, 0, None);
+        assert_eq!(next(&tables), None);
+        update(&mut tables, 1, None);
+        let first = next(&tables).expect("begun");
+        // Neither the same number nor none is another.
+        for same in [1, 0] {
+            update(&mut tables, same, None);
+            assert_eq!(next(&tables).as_ref(), Some(&first));
+        }
+        update(&mut tables, 2, None);
+        assert_ne!(next(&tables), Some(first));
+        let given = ca::Authority::create(OffsetDateTime::now_utc()).expect("a root");
+        let root = GivenRoot {
+            certificate_pem: given.root_pem().to_owned(),
+            key_pem: model::payload::Content(given.key_pem().into()),
+        };
+        update(&mut tables, 2, Some(&root));
+        assert_eq!(next(&tables).as_deref(), Some(given.root_pem()));
+    }
 }

@@ -52,8 +52,8 @@ pub(super) async fn create(
             OffsetDateTime::now_utc(),
         )
         .map_err(|error| internal(&error))?;
-    let identity = Identity::new(key, chain, authority.root_pem().to_owned())
-        .map_err(|error| internal(&error))?;
+    let identity =
+        Identity::new(key, chain, authority.root_pem()).map_err(|error| internal(&error))?;
     let live = LiveIdentity::new(identity.clone()).map_err(|error| internal(&error))?;
     let record = record(&new, &authority, &subject)?;
     let (store, writer) = Store::new();
@@ -117,7 +117,7 @@ pub(super) async fn create(
         manager.shutdown().await;
         return Err(refusal);
     }
-    manager.run(listener)?;
+    manager.run(listener);
     manager.await_lead().await?;
     Ok((manager, identity))
 }
@@ -151,15 +151,8 @@ fn record(
     authority: &Authority,
     subject: &Subject,
 ) -> Result<ClusterRecord, Refusal> {
-    let digest = ca::root_digest(authority.root_pem())
+    let token = ca::new_tokens(authority.root_pem())
         .map_err(|error| Refusal::internal(error.to_string()))?;
-    let token = || {
-        ca::Token {
-            digest: digest.clone(),
-            secret: ca::new_secret(),
-        }
-        .to_string()
-    };
     let address_pools = if new.address_pools.is_empty() {
         vec![
             "10.0.0.0/8"
@@ -186,12 +179,14 @@ fn record(
             ipv6_pool: unique_local_prefix()?,
             data_path_port: new.data_path_port,
             root_ca_pem: authority.root_pem().to_owned(),
+            rotation: None,
             join_tokens: JoinTokens {
                 worker: token(),
                 manager: token(),
             },
         },
         ca_key_pem: authority.key_pem().to_owned(),
+        next_ca_key_pem: None,
         epoch: 1,
         removed: std::collections::BTreeMap::new(),
         unlock_key,

@@ -9,6 +9,7 @@ mod managers;
 mod restore;
 mod roles;
 mod rosters;
+mod rotation;
 mod sealing;
 mod term;
 mod verbs;
@@ -152,7 +153,7 @@ impl Manager {
             identity: start.identity,
         };
         let manager = Self::assemble(parts, &listener, start.advertise)?;
-        manager.run(listener)?;
+        manager.run(listener);
         let settled = if manager.consensus.is_voter() {
             manager.settle().await
         } else {
@@ -247,7 +248,7 @@ impl Manager {
     }
 
     /// Starts everything that goes on beside the calls.
-    fn run(self: &Arc<Self>, listener: TcpListener) -> Result<(), Refusal> {
+    fn run(self: &Arc<Self>, listener: TcpListener) {
         let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
         tasks.spawn(term::run(Arc::clone(self)));
         tasks.spawn(events::run(
@@ -256,8 +257,7 @@ impl Manager {
             self.ending.clone(),
         ));
         tasks.spawn(rosters::run(Arc::clone(self), self.ending.clone()));
-        tasks.spawn(server::serve(Arc::clone(self), listener)?);
-        Ok(())
+        tasks.spawn(server::serve(Arc::clone(self), listener));
     }
 
     pub fn identity(&self) -> Arc<LiveIdentity> {

@@ -12,7 +12,7 @@ use time::OffsetDateTime;
 
 use super::{LOG, Manager, bind};
 use crate::{
-    ca::{self, Authority, CaError, Identity, Subject},
+    ca::{self, CaError, Identity, Subject},
     clock, control,
     raft::{self, Peer, WrappingKey},
     store::{ClusterRecord, Proposal, StoreChange, Tables, TablesImage},
@@ -52,8 +52,7 @@ impl Restored {
         let tables = Tables::from(image);
         let record = tables.cluster().cloned();
         let record = record.ok_or_else(|| strange(&"it holds no cluster"))?;
-        Authority::from_pem(&record.public.root_ca_pem, &record.ca_key_pem)
-            .map_err(|error| strange(&error))?;
+        record.authority().map_err(|error| strange(&error))?;
         Ok(Self { tables, record })
     }
 
@@ -61,9 +60,9 @@ impl Restored {
         &self.record.public.id
     }
 
-    /// The cluster's root certificate, PEM.
-    pub fn root_pem(&self) -> &str {
-        &self.record.public.root_ca_pem
+    /// The root certificates that the cluster's nodes trusted, PEM.
+    pub fn trusted_pem(&self) -> String {
+        self.record.public.trusted_pem()
     }
 
     /// Where the archive's managers were.
@@ -125,8 +124,7 @@ fn identity(
         }
         None => ca::certificate_request()?,
     };
-    let root_pem = record.public.root_ca_pem.clone();
-    let authority = Authority::from_pem(&root_pem, &record.ca_key_pem)?;
+    let authority = record.authority()?;
     let subject = Subject {
         node,
         role: Role::Manager,
@@ -134,7 +132,7 @@ fn identity(
     };
     let expiry = record.public.spec.node_cert_expiry;
     let chain = authority.issue(&request, &subject, expiry, OffsetDateTime::now_utc())?;
-    Identity::new(key, chain, root_pem)
+    Identity::new(key, chain, &record.public.trusted_pem())
 }
 
 /// The archive's state with the founder as its only manager. `now` in nanoseconds since the Unix
@@ -202,7 +200,7 @@ fn refound(restored: Restored, founder: Founder, identity: &Identity, now: i64) 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{example, tls::LiveIdentity};
+    use crate::{ca::Authority, example, tls::LiveIdentity};
 
     const NOW: i64 = 2_000_000_000 * example::SECOND;
 
@@ -234,6 +232,10 @@ mod tests {
     }
 
     fn archive(epoch: u64) -> Restored {
+        archive_of(epoch, |_| {})
+    }
+
+    fn archive_of(epoch: u64, edit: impl FnOnce(&mut ClusterRecord)) -> Restored {
         let authority = Authority::create(OffsetDateTime::now_utc()).expect("a root");
         let mut record = example::cluster_record();
         authority
@@ -242,6 +244,7 @@ mod tests {
         authority.key_pem().clone_into(&mut record.ca_key_pem);
         record.epoch = epoch;
         record.removed.insert("w9".into(), i64::MAX);
+        edit(&mut record);
         let mut worker = example::node("w1");
         worker.spec.labels.insert("zone".into(), "a".into());
         let nodes = [manager("m1"), manager("m2"), worker];
@@ -277,6 +280,45 @@ mod tests {
                 assert_eq!(own.spec.labels.len(), 1, "it keeps what it had");
             }
         }
+    }
+
+    /// Hosts that have followed, and those that have not, accept the founder: the rotation goes on.
+    #[test]
+    fn a_rotation_of_the_root_goes_on_from_an_archive() {
+        let restored = archive_of(1, |record| {
+            ca::begin(record, None, OffsetDateTime::now_utc()).expect("begun");
+        });
+        let cluster = restored.record.public.clone();
+        let identity = identity(&restored.record, "m1".into(), None).expect("a certificate");
+        let announced = ca::announced(&cluster).expect("a root");
+        assert_eq!(identity.tls_info(), &announced);
+        assert_eq!(identity.roots_pem(), restored.trusted_pem());
+        let next = cluster.rotation.expect("under way").root_ca_pem;
+        let since =
+            Duration::from_secs(u64::try_from(clock::now() / example::SECOND).expect("now"));
+        for root in [&cluster.root_ca_pem, &next] {
+            crate::tls::accepts(root, identity.chain_pem(), since).expect("accepted");
+        }
+        let tables = refound(restored, founder(0), &identity, NOW);
+        let record = tables.cluster().expect("a cluster");
+        assert!(record.public.rotation.is_some() && record.next_ca_key_pem.is_some());
+        let waiting: Vec<_> = ca::waiting(&announced, tables.nodes())
+            .map(|node| node.id.as_str())
+            .collect();
+        assert_eq!(waiting, ["m2", "w1"]);
+
+        // Half of one is none.
+        let mut tables = Tables::default();
+        let mut half = record.clone();
+        half.next_ca_key_pem = None;
+        example::apply(
+            &mut tables,
+            0,
+            vec![StoreChange::SetCluster(Box::new(half))],
+        );
+        let state = rmp_serde::to_vec_named(&tables.image()).expect("written");
+        let refused = Restored::read(&state).err().expect("refused");
+        assert!(refused.message.contains("new root has no key"), "{refused}");
     }
 
     #[test]

@@ -40,9 +40,10 @@ impl Manager {
                 version,
                 spec,
                 rotate,
+                root,
             } => {
                 let change = move |tx: &mut crate::store::Transaction| {
-                    control::cluster_update(tx, version, *spec, rotate)
+                    control::cluster_update(tx, version, *spec, rotate, root.as_deref())
                 };
                 store.update(change).await?;
                 Ok(Answer::Done)

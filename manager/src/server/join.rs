@@ -11,7 +11,7 @@ use tonic::{Request, Response, Status};
 
 use super::caller;
 use crate::{
-    ca::{Authority, Member, Subject, Token},
+    ca::{Member, Subject, Token},
     clock, control,
     leader::Manager,
     wire::{
@@ -25,9 +25,14 @@ pub(super) struct Newcomers(pub Arc<Manager>);
 #[tonic::async_trait]
 impl Join for Newcomers {
     async fn root(&self, _request: Request<Payload>) -> Result<Response<Payload>, Status> {
-        let identity = self.0.identity().current();
+        // Join tokens vouch for the cluster's root, and for that one alone.
+        let known = self.0.cluster().map(|cluster| cluster.root_ca_pem);
+        let root_pem = known.unwrap_or_else(|| {
+            let identity = self.0.identity().current();
+            identity.tls_info().trust_root_pem.clone()
+        });
         let reply: Reply<RootReply> = Ok(RootReply {
-            root_pem: identity.root_pem().to_owned(),
+            root_pem,
             now: clock::now(),
         });
         Ok(Response::new(pack(&reply)?))
@@ -111,8 +116,15 @@ impl Manager {
         };
         let reply = self.renew(asked, &member)?;
         let availability = asked.availability;
+        let trusted = reply.root_pem.clone();
         self.store()
             .update(move |tx| {
+                let now = tx.tables().cluster();
+                if now.is_none_or(|record| record.public.trusted_pem() != trusted) {
+                    return Err(Refusal::unavailable(
+                        "the cluster's root certificate was changed at this moment; try again",
+                    ));
+                }
                 control::admit(tx, id, role, description, availability);
                 Ok(())
             })
@@ -126,8 +138,7 @@ impl Manager {
         let view = self.store().view();
         let record = view.cluster().ok_or_else(not_ready)?;
         let internal = |error: crate::ca::CaError| Refusal::internal(error.to_string());
-        let authority = Authority::from_pem(&record.public.root_ca_pem, &record.ca_key_pem)
-            .map_err(internal)?;
+        let authority = record.authority().map_err(internal)?;
         let subject = Subject {
             node: member.node.clone(),
             role: member.role,
@@ -144,7 +155,7 @@ impl Manager {
             cluster_id: subject.cluster,
             role: subject.role,
             chain_pem,
-            root_pem: record.public.root_ca_pem.clone(),
+            root_pem: record.public.trusted_pem(),
             managers: self.managers(),
             data_path_port: record.public.data_path_port,
             now: clock::now(),

@@ -1,6 +1,10 @@
 //! For members: verbs, sessions, heartbeats, acknowledgements.
 
-use std::{pin::Pin, sync::Arc, time::Instant};
+use std::{
+    pin::Pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use futures_util::Stream;
 use model::{
@@ -13,15 +17,20 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::{address_of, caller};
 use crate::{
-    control,
+    ca, control,
     dispatcher::{self, assignments, increment},
     leader::{Manager, Place},
     store::{StoreChange, Watched},
     wire::{
-        Acknowledge, Beat, BeatReply, Elsewhere, Payload, Register, Reply, SessionMessage, Welcome,
-        pack, proto::members_server::Members as Service, unpack,
+        Acknowledge, Beat, BeatReply, Elsewhere, Payload, Register, Reply, SessionMessage, Trust,
+        Welcome, pack, proto::members_server::Members as Service, unpack,
     },
 };
+
+/// From which level on a session is told what to trust.
+const TRUST_LEVEL: u32 = 2;
+/// The leader's share of work for one node's next certificate.
+const EACH: Duration = Duration::from_millis(10);
 
 pub(super) struct Members(pub Arc<Manager>);
 
@@ -209,12 +218,14 @@ fn messages(
         };
         let mut period = heartbeat(&tables);
         let mut managers = manager.managers();
+        let mut trusted = trust(&tables);
         yield pack(&SessionMessage::Welcome(Box::new(Welcome {
             session,
             heartbeat_period: period,
             managers: managers.clone(),
             node: own,
             data_path_port: tables.cluster().map_or(0, |record| record.public.data_path_port),
+            trust: trusted.clone(),
         })));
         let mut sent = assignments(&tables, &node);
         yield pack(&SessionMessage::Full(Box::new(sent.clone())));
@@ -240,6 +251,11 @@ fn messages(
                     tables = state;
                     sent = assignments(&tables, &node);
                     yield pack(&SessionMessage::Full(Box::new(sent.clone())));
+                    let now = trust(&tables);
+                    if let Some(news) = now.clone().filter(|_| level >= TRUST_LEVEL && now != trusted) {
+                        yield pack(&SessionMessage::Trust(Box::new(news)));
+                    }
+                    trusted = now;
                 }
                 Watched::Commit(commit) => {
                     tables = Arc::clone(&commit.tables);
@@ -263,6 +279,13 @@ fn messages(
                             yield pack(&SessionMessage::Managers(managers.clone()));
                         }
                     }
+                    if level >= TRUST_LEVEL && commit.changes.iter().any(|change| matches!(change, StoreChange::SetCluster(_))) {
+                        let now = trust(&tables);
+                        if let Some(news) = now.clone().filter(|_| now != trusted) {
+                            yield pack(&SessionMessage::Trust(Box::new(news)));
+                        }
+                        trusted = now;
+                    }
                     let now = heartbeat(&tables);
                     if now != period {
                         period = now;
@@ -275,10 +298,21 @@ fn messages(
     }
 }
 
-fn heartbeat(tables: &crate::store::Tables) -> std::time::Duration {
+/// What a node is told to trust.
+fn trust(tables: &crate::store::Tables) -> Option<Trust> {
+    let cluster = &tables.cluster()?.public;
+    let announced = ca::announced(cluster);
+    let announced = announced.inspect_err(|error| tracing::error!("the cluster's root: {error}"));
+    let nodes = u32::try_from(tables.nodes().count()).unwrap_or(u32::MAX);
+    Some(Trust {
+        roots_pem: cluster.trusted_pem(),
+        issuer_public_key_der: announced.ok()?.issuer_public_key_der,
+        within: EACH.saturating_mul(nodes),
+    })
+}
+
+fn heartbeat(tables: &crate::store::Tables) -> Duration {
     tables
         .cluster()
-        .map_or(std::time::Duration::from_secs(1), |r| {
-            r.public.spec.heartbeat_period
-        })
+        .map_or(Duration::from_secs(1), |r| r.public.spec.heartbeat_period)
 }

@@ -17,7 +17,7 @@ pub(crate) use self::{
     ports::{PortDesk, Word},
 };
 
-use model::{Refusal, node::Role};
+use model::node::Role;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::mpsc,
@@ -35,7 +35,7 @@ use tonic::{
 use crate::{
     ca::{Member, member_of},
     leader::Manager,
-    tls,
+    tls::{self, LiveIdentity},
     wire::{
         MESSAGE_LIMIT,
         proto::{
@@ -53,10 +53,8 @@ const HANDSHAKE_LIMIT: std::time::Duration = std::time::Duration::from_secs(10);
 pub(crate) fn serve(
     manager: Arc<Manager>,
     listener: TcpListener,
-) -> Result<impl Future<Output = ()> + Send + 'static, Refusal> {
-    let config =
-        tls::server(&manager.identity()).map_err(|error| Refusal::internal(error.to_string()))?;
-    let acceptor = TlsAcceptor::from(config);
+) -> impl Future<Output = ()> + Send + 'static {
+    let identity = manager.identity();
     let join = JoinServer::new(join::Newcomers(Arc::clone(&manager)));
     let members = MembersServer::new(members::Members(Arc::clone(&manager)))
         .max_decoding_message_size(MESSAGE_LIMIT)
@@ -64,12 +62,12 @@ pub(crate) fn serve(
     let peers = PeersServer::new(peers::Peers(Arc::clone(&manager)))
         .max_decoding_message_size(MESSAGE_LIMIT)
         .max_encoding_message_size(MESSAGE_LIMIT);
-    Ok(async move {
+    async move {
         let (ready, incoming) = mpsc::channel(HANDSHAKES);
         let ending = manager.ending().clone();
         let stop = ending.clone();
         let accepting = async move {
-            stop.run_until_cancelled(accept(listener, acceptor, ready))
+            stop.run_until_cancelled(accept(listener, identity, ready))
                 .await;
             std::future::pending::<()>().await;
         };
@@ -91,12 +89,12 @@ pub(crate) fn serve(
                 tracing::error!(%error, "the manager's port is no longer served");
             },
         }
-    })
+    }
 }
 
 async fn accept(
     listener: TcpListener,
-    acceptor: TlsAcceptor,
+    identity: Arc<LiveIdentity>,
     ready: mpsc::Sender<std::io::Result<TlsStream<TcpStream>>>,
 ) {
     loop {
@@ -109,7 +107,9 @@ async fn accept(
                 continue;
             }
         };
-        let (acceptor, ready) = (acceptor.clone(), ready.clone());
+        // Each connection is judged by what is trusted now.
+        let acceptor = TlsAcceptor::from(tls::server(&identity));
+        let ready = ready.clone();
         tokio::spawn(async move {
             let _ = stream.set_nodelay(true);
             match tokio::time::timeout(HANDSHAKE_LIMIT, acceptor.accept(stream)).await {

@@ -22,6 +22,9 @@ pub struct ClusterRecord {
     pub public: Cluster,
     /// The certificate authority's private key, PKCS#8 PEM.
     pub ca_key_pem: String,
+    /// The same of the root that is becoming the cluster's.
+    #[serde(default)]
+    pub next_ca_key_pem: Option<String>,
     /// See [`model::Generation`].
     pub epoch: u64,
     /// Nodes that were removed, until their certificates have ended (nanoseconds since the Unix

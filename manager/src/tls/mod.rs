@@ -4,7 +4,7 @@
 //! Install ring as the process's provider first (`rustls::crypto::ring::default_provider()`);
 //! nothing here depends on it, but tonic's own defaults do.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use rustls::{
@@ -15,7 +15,7 @@ use rustls::{
     },
     crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature},
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject as _},
-    server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier},
+    server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier, danger::ClientCertVerifier},
     sign::CertifiedKey,
 };
 
@@ -40,33 +40,55 @@ fn provider() -> Arc<CryptoProvider> {
     Arc::new(ring::default_provider())
 }
 
-/// A node's identity as TLS uses it; renewing it changes every connection made afterwards.
+/// A node's identity as TLS uses it. Another one, be it a renewed certificate or other roots to
+/// trust, holds for every connection made afterwards, at both ends.
 #[derive(Debug)]
-pub struct LiveIdentity {
-    identity: ArcSwap<Identity>,
-    key: ArcSwap<CertifiedKey>,
+pub struct LiveIdentity(ArcSwap<Made>);
+
+/// What is made of one identity. No part of it outlives that identity: the settings of a server
+/// remember those whom it has verified.
+#[derive(Debug)]
+struct Made {
+    identity: Arc<Identity>,
+    key: Arc<CertifiedKey>,
+    server: Arc<ServerConfig>,
+}
+
+impl Made {
+    fn of(identity: Identity) -> Result<Self, TlsError> {
+        let key = Arc::new(certified_key(&identity)?);
+        let mut server = ServerConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .map_err(TlsError::from)?
+            .with_client_cert_verifier(verifier(identity.roots_pem())?)
+            .with_cert_resolver(Arc::new(Own(Arc::clone(&key))));
+        server.alpn_protocols = vec![ALPN.to_vec()];
+        Ok(Self {
+            identity: Arc::new(identity),
+            key,
+            server: Arc::new(server),
+        })
+    }
 }
 
 impl LiveIdentity {
     pub fn new(identity: Identity) -> Result<Arc<Self>, TlsError> {
-        let key = certified_key(&identity)?;
-        Ok(Arc::new(Self {
-            identity: ArcSwap::from_pointee(identity),
-            key: ArcSwap::from_pointee(key),
-        }))
+        Ok(Arc::new(Self(ArcSwap::from_pointee(Made::of(identity)?))))
     }
 
     pub fn current(&self) -> Arc<Identity> {
-        self.identity.load_full()
+        Arc::clone(&self.0.load().identity)
     }
 
     pub fn replace(&self, identity: Identity) -> Result<(), TlsError> {
-        let key = certified_key(&identity)?;
-        self.key.store(Arc::new(key));
-        self.identity.store(Arc::new(identity));
+        self.0.store(Arc::new(Made::of(identity)?));
         Ok(())
     }
 }
+
+/// Shows one certificate to everybody.
+#[derive(Debug)]
+struct Own(Arc<CertifiedKey>);
 
 fn certified_key(identity: &Identity) -> Result<CertifiedKey, TlsError> {
     let chain = CertificateDer::pem_slice_iter(identity.chain_pem().as_bytes())
@@ -77,15 +99,15 @@ fn certified_key(identity: &Identity) -> Result<CertifiedKey, TlsError> {
     CertifiedKey::from_der(chain, key, &provider()).map_err(TlsError::from)
 }
 
-impl ResolvesServerCert for LiveIdentity {
+impl ResolvesServerCert for Own {
     fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.key.load_full())
+        Some(Arc::clone(&self.0))
     }
 }
 
-impl ResolvesClientCert for LiveIdentity {
+impl ResolvesClientCert for Own {
     fn resolve(&self, _hints: &[&[u8]], _schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
-        Some(self.key.load_full())
+        Some(Arc::clone(&self.0))
     }
 
     fn has_certs(&self) -> bool {
@@ -93,30 +115,41 @@ impl ResolvesClientCert for LiveIdentity {
     }
 }
 
-fn roots(root_pem: &str) -> Result<Arc<RootCertStore>, TlsError> {
+fn roots(roots_pem: &str) -> Result<Arc<RootCertStore>, TlsError> {
     let mut store = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(root_pem.as_bytes()) {
+    for certificate in CertificateDer::pem_slice_iter(roots_pem.as_bytes()) {
         let certificate = certificate.map_err(TlsError::from)?;
         store.add(certificate).map_err(TlsError::from)?;
     }
     Ok(Arc::new(store))
 }
 
-/// A manager's side. Connections without a client certificate pass the handshake, because
-/// newcomers have none; each service then demands what it needs.
-pub fn server(identity: &Arc<LiveIdentity>) -> Result<Arc<ServerConfig>, TlsError> {
-    let roots = roots(identity.current().root_pem())?;
-    let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider())
+fn verifier(roots_pem: &str) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+    WebPkiClientVerifier::builder_with_provider(roots(roots_pem)?, provider())
         .allow_unauthenticated()
         .build()
+        .map_err(TlsError::from)
+}
+
+/// Whether a node's certificate, with what stands between it and a root, is accepted by those who
+/// trust these roots. `now` is since the Unix epoch.
+pub(crate) fn accepts(roots_pem: &str, chain_pem: &str, now: Duration) -> Result<(), TlsError> {
+    let chain: Vec<_> = CertificateDer::pem_slice_iter(chain_pem.as_bytes())
+        .collect::<Result<_, _>>()
         .map_err(TlsError::from)?;
-    let mut config = ServerConfig::builder_with_provider(provider())
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .map_err(TlsError::from)?
-        .with_client_cert_verifier(verifier)
-        .with_cert_resolver(Arc::clone(identity) as Arc<dyn ResolvesServerCert>);
-    config.alpn_protocols = vec![ALPN.to_vec()];
-    Ok(Arc::new(config))
+    let (leaf, between) = chain
+        .split_first()
+        .ok_or_else(|| TlsError::from("it has no certificate"))?;
+    verifier(roots_pem)?
+        .verify_client_cert(leaf, between, UnixTime::since_unix_epoch(now))
+        .map(drop)
+        .map_err(TlsError::from)
+}
+
+/// A manager's side, for one connection. Those without a client certificate pass the handshake,
+/// because newcomers have none; each service then demands what it needs.
+pub fn server(identity: &LiveIdentity) -> Arc<ServerConfig> {
+    Arc::clone(&identity.0.load().server)
 }
 
 fn client_builder() -> Result<rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier>, TlsError>
@@ -126,11 +159,12 @@ fn client_builder() -> Result<rustls::ConfigBuilder<ClientConfig, rustls::WantsV
         .map_err(TlsError::from)
 }
 
-/// A member's side.
-pub fn member(identity: &Arc<LiveIdentity>) -> Result<Arc<ClientConfig>, TlsError> {
+/// A member's side, for one connection.
+pub fn member(identity: &LiveIdentity) -> Result<Arc<ClientConfig>, TlsError> {
+    let made = identity.0.load();
     let mut config = client_builder()?
-        .with_root_certificates(roots(identity.current().root_pem())?)
-        .with_client_cert_resolver(Arc::clone(identity) as Arc<dyn ResolvesClientCert>);
+        .with_root_certificates(roots(made.identity.roots_pem())?)
+        .with_client_cert_resolver(Arc::new(Own(Arc::clone(&made.key))));
     config.alpn_protocols = vec![ALPN.to_vec()];
     Ok(Arc::new(config))
 }

@@ -73,8 +73,8 @@ pub struct Register {
 /// What a node of this build understands of a session. A message that came with a level is not
 /// sent to a node below it: to that node it would be a broken session.
 ///
-/// 1: questions about ports.
-pub const LEVEL: u32 = 1;
+/// 1: questions about ports. 2: what to trust.
+pub const LEVEL: u32 = 2;
 
 /// What a session says, in this order: one welcome, one full set, then anything but a welcome.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -94,6 +94,8 @@ pub enum SessionMessage {
     Ports(Box<PortOrder>),
     /// Somebody wants to know how this host sees ports; from level 1 on.
     LookAtPorts(Box<PortQuestion>),
+    /// What the node is to trust has changed; from level 2 on.
+    Trust(Box<Trust>),
     /// The node was removed from the cluster; there is no coming back under this identity.
     Removed,
 }
@@ -105,6 +107,18 @@ pub struct Welcome {
     pub managers: Vec<(NodeId, SocketAddr)>,
     pub node: Node,
     pub data_path_port: u16,
+    #[serde(default)]
+    pub trust: Option<Trust>,
+}
+
+/// What a node is to trust, and who is to have issued its certificate.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trust {
+    pub roots_pem: String,
+    pub issuer_public_key_der: Vec<u8>,
+    /// Nodes with a certificate of another issuer ask for the next one at any moment within this
+    /// time, so that not all ask at once.
+    pub within: Duration,
 }
 
 /// Where to ask for a session instead.

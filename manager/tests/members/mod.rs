@@ -70,6 +70,6 @@ pub async fn join(
         availability: Availability::Active,
     };
     let reply = newcomer.issue(&request).await.unwrap()?;
-    let identity = Identity::new(key, reply.chain_pem, reply.root_pem).unwrap();
+    let identity = Identity::new(key, reply.chain_pem, &reply.root_pem).unwrap();
     Ok(LiveIdentity::new(identity).unwrap())
 }

@@ -26,6 +26,7 @@ async fn update(node: &ClusterNode, autolock: bool, rotate: bool) -> Result<(), 
             unlock_key: rotate,
             ..TokenRotation::default()
         },
+        root: None,
     };
     node.call(change).await.map(|_| ())
 }
