@@ -17,7 +17,6 @@ use tests::{
     wait,
 };
 
-const TOOLBOX: &str = "registry:5000/example/toolbox";
 const ECHO: &str = "registry:5000/example/echo:latest";
 const LIMIT: Duration = Duration::from_secs(60);
 const ESCAPE: &str = "\u{e00c}";
@@ -440,7 +439,6 @@ fn flows_are_shown(page: &Page<'_>, manager: &Host) {
         tables.contains("overnet_traffic")
     };
     assert!(!table(), "packets are counted without anybody looking");
-    let ask = "while :; do wget -qO- http://web:8080 >/dev/null; done";
     let asker = [
         "run",
         "-d",
@@ -448,10 +446,11 @@ fn flows_are_shown(page: &Page<'_>, manager: &Host) {
         "asker",
         "--network",
         "ch03",
-        TOOLBOX,
-        "sh",
-        "-c",
-        ask,
+        ECHO,
+        "load",
+        "web:8080",
+        "600",
+        "100",
     ];
     manager.ctl(asker).ok();
     page.0.click("[data-tab=networks]").unwrap();
