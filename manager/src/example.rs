@@ -12,7 +12,12 @@ use model::{
     task::{Handover, NetworkAttachment},
 };
 
-use crate::store::{ClusterRecord, Proposal, StoreChange, Tables};
+use time::OffsetDateTime;
+
+use crate::{
+    ca::Authority,
+    store::{ClusterRecord, Proposal, StoreChange, Tables},
+};
 
 pub const SECOND: i64 = 1_000_000_000;
 
@@ -57,6 +62,17 @@ pub fn cluster_record() -> ClusterRecord {
         removed: BTreeMap::new(),
         unlock_key: None,
     }
+}
+
+/// A cluster with an authority of its own.
+pub fn signing_cluster_record() -> ClusterRecord {
+    let authority = Authority::create(OffsetDateTime::now_utc()).expect("a root");
+    let mut record = cluster_record();
+    authority
+        .root_pem()
+        .clone_into(&mut record.public.root_ca_pem);
+    authority.key_pem().clone_into(&mut record.ca_key_pem);
+    record
 }
 
 /// A ready worker with 4 CPUs and 8 GiB.

@@ -78,6 +78,7 @@ pub struct Networks {
     untidy: Notify,
     /// There are other hosts to share a network with than before.
     hosts_changed: Notify,
+    guests_come: Notify,
     traffic: traffic::TrafficDesk,
     paths: Paths,
 }
@@ -147,6 +148,7 @@ impl Networks {
             reached,
             untidy: Notify::new(),
             hosts_changed: Notify::new(),
+            guests_come: Notify::new(),
             traffic: traffic::TrafficDesk::default(),
             paths,
         });

@@ -229,3 +229,38 @@ impl Step {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whoever is led to a task by a virtual IP or a port finds it, at any instant of a pass.
+    #[test]
+    fn only_who_can_be_reached_is_chosen() {
+        let entries = || Entries {
+            neighbours: vec![([10, 0, 0, 1].into(), Mac([2; 6]))],
+            ..Entries::default()
+        };
+        let segment = || "n".to_owned();
+        let come = Step::SetEntries {
+            segment: segment(),
+            place: Place::Host,
+            entries: entries(),
+        };
+        let leave = Step::DropEntries {
+            segment: segment(),
+            entries: entries(),
+        };
+        let choices = [
+            Step::SetBalance {
+                sandbox: PathBuf::new(),
+                change: Box::default(),
+            },
+            Step::SetPorts(Box::default()),
+        ];
+        for choice in choices {
+            assert!(come.rank() < choice.rank(), "{choice:?}");
+            assert!(choice.rank() < leave.rank(), "{choice:?}");
+        }
+    }
+}

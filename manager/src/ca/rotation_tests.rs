@@ -15,16 +15,6 @@ fn now() -> OffsetDateTime {
     OffsetDateTime::now_utc()
 }
 
-fn cluster() -> ClusterRecord {
-    let authority = Authority::create(now()).expect("a root");
-    let mut record = example::cluster_record();
-    authority
-        .root_pem()
-        .clone_into(&mut record.public.root_ca_pem);
-    authority.key_pem().clone_into(&mut record.ca_key_pem);
-    record
-}
-
 /// What a node of the cluster gets now.
 fn identity(record: &ClusterRecord) -> Identity {
     let (key, request) = certificate_request().expect("a request");
@@ -51,7 +41,7 @@ fn accepts(who: &Identity, other: &Identity) -> bool {
 /// taken part in it still do.
 #[test]
 fn everybody_accepts_everybody_until_the_end() {
-    let before = cluster();
+    let before = example::signing_cluster_record();
     let mut first = before.clone();
     begin(&mut first, None, now()).expect("begun");
     let mut second = first.clone();
@@ -87,7 +77,7 @@ fn everybody_accepts_everybody_until_the_end() {
 
 #[test]
 fn an_identity_knows_its_issuer() {
-    let before = cluster();
+    let before = example::signing_cluster_record();
     let mut turning = before.clone();
     begin(&mut turning, None, now()).expect("begun");
     let mut end = turning.clone();
@@ -115,7 +105,7 @@ fn an_identity_knows_its_issuer() {
 
 #[test]
 fn nothing_ends_that_has_not_begun() {
-    let before = cluster();
+    let before = example::signing_cluster_record();
     let mut record = before.clone();
     assert!(finish(&mut record).is_err());
     assert!(record.public.rotation.is_none());
@@ -156,7 +146,7 @@ fn a_root_of_the_users_own() {
         let root = params(|_| {}).self_signed(&key).expect("a root");
         // As an editor of another system leaves it, with text before it.
         let text = format!("Our root\n{}", root.pem()).replace('\n', "\r\n");
-        let before = cluster();
+        let before = example::signing_cluster_record();
         let mut turning = before.clone();
         let ours = given(&text, &key.serialize_pem());
         begin(&mut turning, Some(&ours), now()).expect("accepted");
@@ -188,7 +178,7 @@ fn roots_that_would_not_do_are_refused_with_the_reason() {
         .signed_by(&key, &Issuer::new(params(|_| {}), &other))
         .expect("a certificate")
         .pem();
-    let before = cluster();
+    let before = example::signing_cluster_record();
     for (certificate, key, words) in [
         ("nothing", key_pem.as_str(), "exactly one certificate"),
         (

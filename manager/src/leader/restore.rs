@@ -200,7 +200,7 @@ fn refound(restored: Restored, founder: Founder, identity: &Identity, now: i64) 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{ca::Authority, example, tls::LiveIdentity};
+    use crate::{example, tls::LiveIdentity};
 
     const NOW: i64 = 2_000_000_000 * example::SECOND;
 
@@ -236,12 +236,7 @@ mod tests {
     }
 
     fn archive_of(epoch: u64, edit: impl FnOnce(&mut ClusterRecord)) -> Restored {
-        let authority = Authority::create(OffsetDateTime::now_utc()).expect("a root");
-        let mut record = example::cluster_record();
-        authority
-            .root_pem()
-            .clone_into(&mut record.public.root_ca_pem);
-        authority.key_pem().clone_into(&mut record.ca_key_pem);
+        let mut record = example::signing_cluster_record();
         record.epoch = epoch;
         record.removed.insert("w9".into(), i64::MAX);
         edit(&mut record);

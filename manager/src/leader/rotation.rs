@@ -64,17 +64,7 @@ mod tests {
     use time::OffsetDateTime;
 
     use super::*;
-    use crate::{ca::Authority, example, store::ClusterRecord};
-
-    fn record() -> ClusterRecord {
-        let authority = Authority::create(OffsetDateTime::now_utc()).expect("a root");
-        let mut record = example::cluster_record();
-        authority
-            .root_pem()
-            .clone_into(&mut record.public.root_ca_pem);
-        authority.key_pem().clone_into(&mut record.ca_key_pem);
-        record
-    }
+    use crate::{example, store::ClusterRecord};
 
     fn tables(record: &ClusterRecord, nodes: &[(&str, Option<&ClusterRecord>)]) -> Tables {
         let nodes = nodes.iter().map(|(name, issuer)| {
@@ -98,7 +88,7 @@ mod tests {
 
     #[test]
     fn it_ends_when_every_node_has_a_certificate_of_the_new_root() {
-        let before = record();
+        let before = example::signing_cluster_record();
         assert!(ended(&tables(&before, &[("n1", Some(&before))])).is_none());
         let mut turning = before.clone();
         ca::begin(&mut turning, None, OffsetDateTime::now_utc()).expect("begun");
@@ -135,7 +125,7 @@ mod tests {
 
     #[test]
     fn a_second_rotation_starts_over() {
-        let before = record();
+        let before = example::signing_cluster_record();
         let now = OffsetDateTime::now_utc();
         let mut first = before.clone();
         ca::begin(&mut first, None, now).expect("begun");
@@ -150,7 +140,7 @@ mod tests {
 
     #[test]
     fn only_what_may_end_it_is_worth_a_look() {
-        let before = record();
+        let before = example::signing_cluster_record();
         let mut turning = before.clone();
         ca::begin(&mut turning, None, OffsetDateTime::now_utc()).expect("begun");
         let node = StoreChange::SetNode(Box::new(example::node("n1")));

@@ -4,10 +4,12 @@
 //! A guest has a sandbox record like a container, under an id of its own. Its namespace is held by a
 //! mount among those of our sandboxes for as long as its owner has it where it was when it came.
 
+mod places;
+mod wish;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-    path::{Path, PathBuf},
+    path::Path,
     sync::Arc,
     time::Duration,
 };
@@ -16,11 +18,14 @@ use dataplane::{guests, view};
 use model::{
     ContainerId, Refusal,
     control::{Answer, Verb},
-    name::check_container_name,
 };
-use runtime::network::{
-    ConnectRequest, Connected, ConnectedEndpoint, NetworkMode, NetworkWish, find_wish,
-};
+use runtime::network::{ConnectRequest, Connected, NetworkMode, NetworkWish, find_wish};
+
+use places::{on, standing, told, wishes_of};
+use wish::checked_name;
+
+pub use places::name_of;
+pub use wish::{GuestEndpoint, GuestWish, WayOut, Which};
 
 use super::{
     Inner, Networks,
@@ -31,57 +36,6 @@ use super::{
 /// How often it is looked whether the owners still have their namespaces. It costs two calls of
 /// the kernel a guest.
 const LOOK: Duration = Duration::from_secs(1);
-/// IFNAMSIZ without the end.
-const LONGEST_NAME: usize = 15;
-
-/// A wish for a place on a network.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct GuestWish {
-    /// Where the namespace is: a file that it is bound at, or `/proc/PID/ns/net`.
-    pub netns: PathBuf,
-    pub network: String,
-    /// Of the endpoint, in DNS; absent: made of the path.
-    pub name: Option<String>,
-    pub aliases: Vec<String>,
-    pub addresses: Vec<IpAddr>,
-    pub interface: Option<String>,
-    /// Gives it a way out of the network and a default route.
-    pub gateway: bool,
-    /// What who asks calls it.
-    pub owner: String,
-}
-
-/// Which attachments are meant: those that meet all that is given.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Which {
-    pub netns: Option<PathBuf>,
-    /// Name, id or beginning of an id.
-    pub network: Option<String>,
-    pub owner: Option<String>,
-}
-
-/// A guest's place on a network.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct GuestEndpoint {
-    pub netns: PathBuf,
-    /// Where we hold it.
-    pub bound: PathBuf,
-    pub owner: String,
-    pub interface: String,
-    pub endpoint: ConnectedEndpoint,
-    /// Its way out, with the interface of it.
-    pub gateway: Option<WayOut>,
-    /// Hosts that had not confirmed in time.
-    pub late: Vec<String>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct WayOut {
-    pub interface: String,
-    pub mac: [u8; 6],
-    pub addresses: Vec<(IpAddr, u8)>,
-    pub via: Vec<IpAddr>,
-}
 
 impl Networks {
     /// Gives a namespace a place on a network. Asked again for the same, it answers what is there.
@@ -274,6 +228,7 @@ impl Networks {
             )));
         }
         inner.sandboxes.insert(container, record.clone());
+        self.guests_come.notify_one();
         Ok(record)
     }
 
@@ -294,6 +249,10 @@ impl Networks {
     /// Leaves namespaces whose owners have them no longer.
     pub(super) async fn follow_guests(self: Arc<Self>) {
         loop {
+            let none = !self.inner.lock().await.has_guests();
+            if none {
+                self.guests_come.notified().await;
+            }
             tokio::time::sleep(LOOK).await;
             let left: Vec<ContainerId> = {
                 let inner = self.inner.lock().await;
@@ -318,6 +277,10 @@ impl Networks {
 }
 
 impl Inner {
+    fn has_guests(&self) -> bool {
+        self.sandboxes.values().any(|record| record.guest.is_some())
+    }
+
     fn guest_in(&self, netns: &Path) -> Option<&SandboxRecord> {
         let here = |record: &&SandboxRecord| {
             let bound = record.connected.netns.as_deref();
@@ -393,137 +356,6 @@ fn is_held(record: &SandboxRecord) -> bool {
     }
 }
 
-/// What the members of a network call it.
-pub(super) fn name_of<'a>(record: &'a SandboxRecord, endpoint: &'a ConnectedEndpoint) -> &'a str {
-    let name = endpoint
-        .dns_names
-        .first()
-        .filter(|_| record.guest.is_some());
-    name.unwrap_or(&record.request.name)
-}
-
-fn wishes_of(record: &SandboxRecord) -> &[NetworkWish] {
-    match &record.request.mode {
-        NetworkMode::Networks(wishes) => wishes,
-        NetworkMode::Host | NetworkMode::None | NetworkMode::Container(_) => &[],
-    }
-}
-
-/// Its endpoint on the network of that name, id or beginning of an id.
-fn on<'a>(record: &'a SandboxRecord, network: &str) -> Option<&'a ConnectedEndpoint> {
-    let endpoints = &record.connected.endpoints;
-    let by_name = endpoints.iter().find(|one| one.network_name == network);
-    by_name.or_else(|| {
-        let part = |one: &&ConnectedEndpoint| one.network_id.starts_with(network);
-        endpoints.iter().find(part).filter(|_| !network.is_empty())
-    })
-}
-
-/// What is there already of a wish; an error where there is another attachment to the network.
-fn standing(
-    record: &SandboxRecord,
-    wish: &GuestWish,
-    name: &str,
-) -> Result<Option<GuestEndpoint>, Refusal> {
-    let Some(endpoint) = on(record, &wish.network) else {
-        return Ok(None);
-    };
-    let there = told(record, endpoint);
-    let given = |address: &IpAddr| endpoint.addresses.iter().any(|(one, _)| one == address);
-    let same = there.owner == wish.owner
-        && name_of(record, endpoint) == name
-        && endpoint.aliases == wish.aliases
-        && wish.addresses.iter().all(given)
-        && wish
-            .interface
-            .as_ref()
-            .is_none_or(|one| there.interface == *one)
-        && (there.gateway.is_some() || !wish.gateway);
-    if same {
-        return Ok(Some(there));
-    }
-    Err(Refusal::conflict(format!(
-        "{} is on network {} already, as {} with interface {}; detach it first",
-        wish.netns.display(),
-        endpoint.network_name,
-        name_of(record, endpoint),
-        there.interface
-    )))
-}
-
-fn told(record: &SandboxRecord, endpoint: &ConnectedEndpoint) -> GuestEndpoint {
-    let mut interfaces = record.interfaces.iter();
-    let interface = interfaces.find(|one| one.endpoint == endpoint.endpoint_id);
-    let wishes = wishes_of(record);
-    let wish = find_wish(wishes, &endpoint.network_name, &endpoint.network_id);
-    let wish = wish.and_then(|place| wishes.get(place));
-    let mut ways = record.interfaces.iter();
-    let way = ways.find(|one| !one.default_via.is_empty());
-    let guest = record.guest.as_ref();
-    GuestEndpoint {
-        netns: guest.map(|guest| guest.source.clone()).unwrap_or_default(),
-        owner: guest
-            .and_then(|guest| guest.owners.get(&wish?.network).cloned())
-            .unwrap_or_default(),
-        bound: record.connected.netns.clone().unwrap_or_default(),
-        interface: interface.map(|one| one.name.clone()).unwrap_or_default(),
-        endpoint: endpoint.clone(),
-        gateway: way.map(|one| WayOut {
-            interface: one.name.clone(),
-            mac: one.mac,
-            addresses: one
-                .addresses
-                .iter()
-                .map(|net| (net.ip(), net.prefix()))
-                .collect(),
-            via: one.default_via.clone(),
-        }),
-        late: record.connected.late.clone(),
-    }
-}
-
-/// The name in DNS, all else that the user gave looked at too.
-fn checked_name(wish: &GuestWish) -> Result<String, Refusal> {
-    if !wish.netns.is_absolute() {
-        return Err(Refusal::invalid(format!(
-            "{:?} is no absolute path of a network namespace, as /run/netns/NAME or /proc/PID/ns/net are",
-            wish.netns.display().to_string()
-        )));
-    }
-    if let Some(interface) = &wish.interface {
-        let fits = |c: char| c.is_ascii_graphic() && c != '/' && c != ':';
-        let reserved = matches!(interface.as_str(), "." | ".." | "lo");
-        if interface.is_empty()
-            || interface.len() > LONGEST_NAME
-            || !interface.chars().all(fits)
-            || reserved
-        {
-            return Err(Refusal::invalid(format!(
-                "{interface:?} is no name for an interface: 1 to {LONGEST_NAME} visible characters without / and :"
-            )));
-        }
-    }
-    let name = match &wish.name {
-        Some(name) => name.clone(),
-        None => name_by_path(&wish.netns),
-    };
-    let names = std::iter::once(&name).chain(&wish.aliases);
-    for name in names {
-        check_container_name(name)?;
-    }
-    Ok(name)
-}
-
-/// `/run/netns/web` is `web`, `/proc/12/ns/net` is `pid-12`.
-fn name_by_path(path: &Path) -> String {
-    let parts: Vec<&str> = path.iter().filter_map(|part| part.to_str()).collect();
-    match parts[..] {
-        [.., "proc", pid, "ns", "net"] => format!("pid-{pid}"),
-        [.., last] => last.to_owned(),
-        [] => String::new(),
-    }
-}
-
 async fn look(netns: &Path) -> Result<guests::Surroundings, Refusal> {
     let path = netns.to_owned();
     let looked = tokio::task::spawn_blocking(move || guests::look(&path)).await;
@@ -539,60 +371,4 @@ async fn look(netns: &Path) -> Result<guests::Surroundings, Refusal> {
 
 fn gone() -> Refusal {
     Refusal::conflict("the namespace was detached meanwhile; attach it again")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_come_from_paths() {
-        for (path, name) in [
-            ("/run/netns/web", "web"),
-            ("/proc/12/ns/net", "pid-12"),
-            ("/run/docker/netns/0a1b", "0a1b"),
-            ("/", "/"),
-        ] {
-            assert_eq!(name_by_path(Path::new(path)), name);
-        }
-    }
-
-    #[test]
-    fn what_cannot_be_is_refused_before_anything_is_asked() {
-        let good = GuestWish {
-            netns: "/run/netns/web".into(),
-            network: "ch03".into(),
-            ..GuestWish::default()
-        };
-        assert_eq!(checked_name(&good).unwrap(), "web");
-        let bad = |change: &dyn Fn(&mut GuestWish)| {
-            let mut wish = good.clone();
-            change(&mut wish);
-            checked_name(&wish).unwrap_err().message
-        };
-        for (said, part) in [
-            (bad(&|w| w.netns = "run/netns/web".into()), "absolute"),
-            (bad(&|w| w.netns = "/".into()), "container name"),
-            (bad(&|w| w.name = Some("a b".into())), "container name"),
-            (bad(&|w| w.aliases = vec!["-x".into()]), "container name"),
-            (
-                bad(&|w| w.interface = Some("a/b".into())),
-                "no name for an interface",
-            ),
-            (
-                bad(&|w| w.interface = Some("lo".into())),
-                "no name for an interface",
-            ),
-            (
-                bad(&|w| w.interface = Some("x".repeat(16))),
-                "no name for an interface",
-            ),
-            (
-                bad(&|w| w.interface = Some(String::new())),
-                "no name for an interface",
-            ),
-        ] {
-            assert!(said.contains(part), "{said}");
-        }
-    }
 }
