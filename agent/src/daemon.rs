@@ -96,6 +96,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         Arc::clone(&cluster) as Arc<dyn worker::Leader>,
         Arc::clone(&networks) as Arc<dyn worker::Flows>,
     )?;
+    cluster.serve_traffic(Arc::clone(&networks) as Arc<dyn cluster::TrafficSource>);
     cluster.serve_ports(Arc::clone(&networks) as Arc<dyn cluster::PortKeeper>);
     cluster.serve_logs(Arc::clone(&worker) as Arc<dyn cluster::LogSource>);
     let shutdown = CancellationToken::new();

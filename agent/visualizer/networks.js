@@ -1,21 +1,23 @@
-// The overlay networks: a ring of hosts with the tunnels between them, and what flows through those
-// of the host that serves this page.
+// The overlay networks: a ring of hosts with the tunnels between them, and what flows through them.
 
 import { attribute, h, keyed, svg, text } from './dom.js';
 import { lines, problem } from './feed.js';
 import { compareNames, nodesOn, orderNodes, servicesOn } from './model.js';
+import { Readings } from './tunnels.js';
 import { pathWords, perSecond, plural, rate } from './words.js';
 
 const RADIUS = 330;
 const PAUSE = 250;
 /** Tunnels on which the flow is drawn: those with most of it. */
-const FLOWS = 16;
+const FLOWS = 32;
+/** Tunnels in the list. */
+const LISTED = 40;
 
 export class NetworkView {
   constructor(root, open) {
     this.root = root;
     this.chosen = null;
-    this.rates = new Map();
+    this.readings = new Readings();
     this.list = h('ul', { class: 'networks' });
     this.rings = svg('g', { class: 'rings' });
     this.flows = svg('g', { class: 'flows' });
@@ -145,7 +147,7 @@ export class NetworkView {
     return path;
   }
 
-  /** Follows the counters of this host's tunnels, which the daemon tells while somebody listens. */
+  /** Follows the counters of all hosts' tunnels, which the daemon tells while somebody listens. */
   async measure() {
     if (this.controller) return;
     this.controller = new AbortController();
@@ -153,12 +155,9 @@ export class NetworkView {
     try {
       const response = await fetch('overnet/traffic', { signal });
       if (!response.ok) throw await problem(response);
-      let last = null;
+      this.readings = new Readings();
       await lines(response.body, (texts) => {
-        const now = JSON.parse(texts.at(-1));
-        this.own = now.NodeID;
-        if (last) this.rates = rates(last, now);
-        last = now;
+        for (const line of texts) this.readings.add(JSON.parse(line));
         this.flow();
       });
     } catch (error) {
@@ -167,34 +166,33 @@ export class NetworkView {
   }
 
   flow() {
-    if (!this.spots || !this.own) return;
-    const own = this.spots.get(this.own);
-    const peers = [...this.rates].map(([id, flow]) => ({ id, ...flow, spot: this.spots.get(id) })).filter(({ spot }) => spot && own);
-    peers.sort((a, b) => b.sent + b.received - a.sent - a.received || compareNames(a.spot.name, b.spot.name));
-    text(this.caption, own ? `Tunnels of ${own.name}` : '');
+    if (!this.spots) return;
+    const ends = (tunnel) => ({ ...tunnel, one: this.spots.get(tunnel.from), other: this.spots.get(tunnel.to) });
+    const tunnels = this.readings.tunnels().map(ends).filter(({ one, other }) => one && other);
+    if (tunnels.length) text(this.caption, `${plural(tunnels.length, 'tunnel')}, the busiest first`);
     keyed(
       this.tunnels,
-      peers.slice(0, 30),
-      ({ id }) => id,
+      tunnels.slice(0, LISTED),
+      ({ from, to }) => `${from}/${to}`,
       () => h('li', {}, h('b'), h('span'), h('span'), h('small'), h('em')),
-      (element, { spot, sent, received, packetsSent, packetsReceived, path }) => {
+      (element, { one, other, sent, received, packetsSent, packetsReceived, path }) => {
         attribute(element, 'data-path', path?.State ?? null);
         text(element.children[4], pathWords(path));
-        text(element.children[0], spot.name);
-        text(element.children[1], `↑ ${rate(sent)}`);
-        text(element.children[2], `↓ ${rate(received)}`);
-        text(element.children[3], `packets ↑ ${perSecond(packetsSent)} ↓ ${perSecond(packetsReceived)}`);
+        text(element.children[0], `${one.name} ⇄ ${other.name}`);
+        text(element.children[1], `→ ${rate(sent)}`);
+        text(element.children[2], `← ${rate(received)}`);
+        text(element.children[3], `packets → ${perSecond(packetsSent)} ← ${perSecond(packetsReceived)}`);
       },
     );
     keyed(
       this.flows,
-      peers.filter(({ sent, received }) => sent + received > 0).slice(0, FLOWS),
-      ({ id }) => id,
+      tunnels.filter(({ sent, received }) => sent + received > 0).slice(0, FLOWS),
+      ({ from, to }) => `${from}/${to}`,
       () => svg('path', { fill: 'none' }),
-      (element, { spot, sent, received, path }) => {
+      (element, { one, other, sent, received, path }) => {
         attribute(element, 'data-path', path?.State ?? null);
-        const { x, y } = bend(own, spot, 0);
-        attribute(element, 'd', `M${own.x.toFixed(0)} ${own.y.toFixed(0)}Q${x.toFixed(0)} ${y.toFixed(0)} ${spot.x.toFixed(0)} ${spot.y.toFixed(0)}`);
+        const { x, y } = bend(one, other, 0);
+        attribute(element, 'd', `M${one.x.toFixed(0)} ${one.y.toFixed(0)}Q${x.toFixed(0)} ${y.toFixed(0)} ${other.x.toFixed(0)} ${other.y.toFixed(0)}`);
         attribute(element, 'stroke-width', Math.max(1, Math.min(12, Math.log2(1 + (sent + received) / 500) * (this.spots.size > 40 ? 0.35 : 0.8))).toFixed(1));
       },
     );
@@ -213,19 +211,4 @@ function bend(a, b, place) {
 /** Neighbours in the list differ clearly. */
 function hueOf(place) {
   return (place * 7 + 14) % 24;
-}
-
-/** Per second, between two readings, and the way there as it is now. */
-export function rates(before, now) {
-  const seconds = (now.Time - before.Time) / 1e9;
-  const old = new Map(before.Peers.map((peer) => [peer.NodeID, peer]));
-  const found = new Map();
-  for (const peer of now.Peers) {
-    const past = old.get(peer.NodeID);
-    if (!past || seconds <= 0) continue;
-    // Counters begin anew when the daemon has laid its table again.
-    const per = (key) => Math.max(0, peer[key] - past[key]) / seconds;
-    found.set(peer.NodeID, { sent: per('TxBytes'), received: per('RxBytes'), packetsSent: per('TxPackets'), packetsReceived: per('RxPackets'), path: peer.Path });
-  }
-  return found;
 }

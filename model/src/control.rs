@@ -7,8 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     AgedReport, Cluster, ClusterId, ClusterSpec, ContainerId, Endpoint, EndpointId, EndpointState,
-    Generation, Id, Network, NetworkId, NetworkSpec, Node, NodeId, NodeSpec, PathReport, Payload,
-    PayloadKind, PayloadSpec, Service, ServiceId, ServiceSpec, Task, TaskId, TaskStatus,
+    Generation, HostTraffic, Id, Network, NetworkId, NetworkSpec, Node, NodeId, NodeSpec,
+    PathReport, Payload, PayloadKind, PayloadSpec, Service, ServiceId, ServiceSpec, Task, TaskId,
+    TaskStatus,
     payload::Content,
     publish::{PortSight, ServicePort},
     service::ServiceStatus,
@@ -126,6 +127,15 @@ pub enum Verb {
     PortList {
         service: Option<String>,
     },
+    /// What a node has counted of its tunnels, as it was asked to.
+    TrafficSeen {
+        node: NodeId,
+        order: Id,
+        traffic: Box<HostTraffic>,
+    },
+    /// What goes through the tunnels of every host; asks the hosts, which count for a while
+    /// because of it.
+    TrafficList,
     /// What a node says of its tasks; statuses only move forward.
     TaskReport {
         node: NodeId,
@@ -183,6 +193,7 @@ impl Verb {
             | Self::PayloadList { .. }
             | Self::PayloadInspect { .. }
             | Self::PortList { .. }
+            | Self::TrafficList
             | Self::PathList => true,
             Self::ClusterUpdate { .. }
             | Self::NodeUpdate { .. }
@@ -198,6 +209,7 @@ impl Verb {
             | Self::ServiceRebalance { .. }
             | Self::PortsKept { .. }
             | Self::PortsSeen { .. }
+            | Self::TrafficSeen { .. }
             | Self::TaskReport { .. }
             | Self::PayloadCreate { .. }
             | Self::PayloadUpdate { .. }
@@ -219,7 +231,8 @@ impl Verb {
             Self::NodeEndpoints { node }
             | Self::TaskReport { node, .. }
             | Self::PortsKept { node, .. }
-            | Self::PortsSeen { node, .. } => Askers::Node(node),
+            | Self::PortsSeen { node, .. }
+            | Self::TrafficSeen { node, .. } => Askers::Node(node),
             Self::ClusterInspect
             | Self::UnlockKey
             | Self::ClusterBackup
@@ -247,6 +260,7 @@ impl Verb {
             | Self::PayloadUpdate { .. }
             | Self::PayloadRemove { .. }
             | Self::PortList { .. }
+            | Self::TrafficList
             | Self::PathList => Askers::Managers,
         }
     }
@@ -355,6 +369,8 @@ pub enum Answer {
     Payload(Box<Payload>),
     Paths(Vec<AgedReport>),
     Ports(Vec<ServicePort>),
+    /// Of the hosts that answered in time.
+    Traffic(Vec<(NodeId, HostTraffic)>),
 }
 
 /// The cluster's state as of one entry of the log; its form is the managers' own.

@@ -20,6 +20,7 @@ pub mod refusal;
 pub mod service;
 pub mod subnet;
 pub mod task;
+pub mod traffic;
 
 pub use assignment::{Assignments, Change, Generation, Increment};
 pub use cluster::{Cluster, ClusterSpec};
@@ -35,6 +36,7 @@ pub use payload::{Payload, PayloadKind, PayloadSpec};
 pub use refusal::{Refusal, RefusalKind};
 pub use service::{Service, ServiceSpec};
 pub use task::{Task, TaskSpec, TaskState, TaskStatus};
+pub use traffic::HostTraffic;
 
 use serde::{Deserialize, Serialize};
 

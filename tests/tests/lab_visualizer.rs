@@ -468,6 +468,12 @@ fn flows_are_shown(page: &Page<'_>, manager: &Host) {
     assert!(table());
     let rows = page.text(".tunnels");
     assert!(rows.contains("worker0") && rows.contains("B/s"), "{rows}");
+    // Not only of the host that serves the page.
+    page.until_text(
+        "tunnels between other hosts are there",
+        ".tunnels",
+        |text| text.contains("worker01 ⇄ worker02") || text.contains("worker02 ⇄ worker01"),
+    );
     page.until_text("losses and round trips are shown", ".tunnels", |text| {
         text.contains(" ms round trip · no losses")
     });

@@ -153,6 +153,9 @@ function replace() {
 }
 if (number('rate') > 0) setInterval(replace, 2000 / number('rate'));
 
+/** Tunnels of which a host tells, at most. */
+const TOLD = 32;
+
 const TYPES = { html: 'text/html', js: 'text/javascript', css: 'text/css', svg: 'image/svg+xml' };
 function frame(text, stream) {
   const body = Buffer.from(text);
@@ -179,22 +182,27 @@ function follow(service, response) {
 function traffic(response) {
   const totals = new Map();
   const write = () => {
-    const peers = nodes.slice(1).map((node) => {
-      const before = totals.get(node.ID) ?? { TxBytes: 0, RxBytes: 0, TxPackets: 0, RxPackets: 0 };
-      const sent = Math.floor(random() ** 3 * 4e6);
-      const next = {
-        TxBytes: before.TxBytes + sent, RxBytes: before.RxBytes + Math.floor(sent * random()),
-        TxPackets: before.TxPackets + Math.floor(sent / 900), RxPackets: before.RxPackets + Math.floor(sent / 1100),
-      };
-      totals.set(node.ID, next);
-      const lost = random() < 0.05 ? 4 : 0;
-      const path = {
-        State: lost ? 'lossy' : 'fine', SmallSent: 25, SmallLost: lost, FullSent: 5, FullLost: 0, FullSize: 1450,
-        MedianRTT: Math.floor(2e5 + random() * 4e5), WorstRTT: 2e6,
-      };
-      return { NodeID: node.ID, ...next, Path: path };
+    const lines = nodes.map((from, place) => {
+      const to = Array.from({ length: Math.min(TOLD, nodes.length - 1) }, (_, step) => nodes[(place + step + 1) % nodes.length]);
+      const peers = to.map((node) => {
+        const key = `${from.ID}/${node.ID}`;
+        const before = totals.get(key) ?? { TxBytes: 0, RxBytes: 0, TxPackets: 0, RxPackets: 0 };
+        const sent = Math.floor(random() ** 3 * 4e6);
+        const next = {
+          TxBytes: before.TxBytes + sent, RxBytes: before.RxBytes + Math.floor(sent * random()),
+          TxPackets: before.TxPackets + Math.floor(sent / 900), RxPackets: before.RxPackets + Math.floor(sent / 1100),
+        };
+        totals.set(key, next);
+        const lost = random() < 0.05 ? 4 : 0;
+        const path = {
+          State: lost ? 'lossy' : 'fine', SmallSent: 25, SmallLost: lost, FullSent: 5, FullLost: 0, FullSize: 1450,
+          MedianRTT: Math.floor(2e5 + random() * 4e5), WorstRTT: 2e6,
+        };
+        return { NodeID: node.ID, ...next, Path: path };
+      });
+      return `${JSON.stringify({ Time: Date.now() * 1e6, NodeID: from.ID, Peers: peers })}\n`;
     });
-    response.write(`${JSON.stringify({ Time: Date.now() * 1e6, NodeID: nodes[0].ID, Peers: peers })}\n`);
+    response.write(lines.join(''));
   };
   write();
   const timer = setInterval(write, 2000);

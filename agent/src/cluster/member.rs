@@ -32,6 +32,7 @@ use super::{
     ports::PortKeeper,
     renewal, session,
     stream::Feed,
+    traffic::TrafficSource,
 };
 
 /// Events that a slow listener may be behind.
@@ -48,6 +49,7 @@ pub(super) struct Shared {
     pub(super) events: broadcast::Sender<ClusterEvent>,
     pub(super) logs: OnceLock<Arc<dyn LogSource>>,
     pub(super) ports: OnceLock<Arc<dyn PortKeeper>>,
+    pub(super) traffic: OnceLock<Arc<dyn TrafficSource>>,
 }
 
 impl Shared {
@@ -61,6 +63,7 @@ impl Shared {
             events: broadcast::channel(EVENT_DEPTH).0,
             logs: OnceLock::new(),
             ports: OnceLock::new(),
+            traffic: OnceLock::new(),
         }
     }
 

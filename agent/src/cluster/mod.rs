@@ -23,6 +23,7 @@ mod session;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod traffic;
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -52,6 +53,7 @@ pub use self::{
     ports::PortKeeper,
     restore::{RestoreRequest, RestoredCluster},
     stream::AssignmentStream,
+    traffic::TrafficSource,
 };
 
 /// How long init and join wait for the session.

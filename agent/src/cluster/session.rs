@@ -18,7 +18,7 @@ use super::{
     ledger::LedgerError,
     logs,
     member::{Member, Shared},
-    ports,
+    ports, traffic,
 };
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -254,6 +254,13 @@ async fn receive(
                 if let Some(keeper) = shared.ports.get().cloned() {
                     let node = member.membership().node_id;
                     pushes.spawn(ports::answer(connection.clone(), node, keeper, *question));
+                }
+                Ok(())
+            }
+            SessionMessage::CountTraffic(question) => {
+                if let Some(source) = shared.traffic.get().cloned() {
+                    let node = member.membership().node_id;
+                    pushes.spawn(traffic::answer(connection.clone(), node, source, *question));
                 }
                 Ok(())
             }

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use futures_util::future::BoxFuture;
-use model::{NetworkSpec, NodeId, Refusal};
+use model::{HostTraffic, NetworkSpec, NodeId, Refusal};
 use tokio::sync::watch;
 
 use super::{HostEndpoint, HostNetworks, Sight, TunnelEnd, TunnelReading};
@@ -66,6 +66,10 @@ impl HostNetworks for Networks {
 
     fn traffic(&self) -> BoxFuture<'_, Result<watch::Receiver<TunnelReading>, Refusal>> {
         Box::pin(self.tunnel_readings())
+    }
+
+    fn by_host<'a>(&'a self, reading: &'a TunnelReading) -> BoxFuture<'a, HostTraffic> {
+        Box::pin(Self::by_host(self, reading))
     }
 
     fn tunnel_ends(&self) -> BoxFuture<'_, BTreeMap<IpAddr, TunnelEnd>> {

@@ -9,7 +9,7 @@ use std::{
 
 use futures_util::future::BoxFuture;
 use model::{
-    NetworkSpec, NodeId, Refusal,
+    HostTraffic, NetworkSpec, NodeId, Refusal,
     control::{Answer, Verb},
     node::Role,
 };
@@ -21,7 +21,7 @@ use super::{
     bus::EventBus,
     dataplane::Sight,
     network_events,
-    traffic::{TunnelEnd, TunnelReading},
+    traffic::{TrafficBoard, TunnelEnd, TunnelReading},
     visualizer::Visualizer,
 };
 use crate::{
@@ -48,6 +48,8 @@ pub struct AppState {
     /// publishes it here.
     pub events: EventBus,
     pub visualizer: Arc<Visualizer>,
+    /// What goes through the tunnels of all hosts, while somebody looks.
+    pub(super) traffic: TrafficBoard,
     /// Cancelled when the daemon ends: streams that would go on for ever end then.
     pub shutdown: CancellationToken,
     /// When the daemon started.
@@ -96,6 +98,9 @@ pub trait HostNetworks: Send + Sync + 'static {
 
     /// Counters of this host's tunnels from now on, until the receiver is dropped.
     fn traffic(&self) -> BoxFuture<'_, Result<watch::Receiver<TunnelReading>, Refusal>>;
+
+    /// Such counters by the hosts at the other ends.
+    fn by_host<'a>(&'a self, reading: &'a TunnelReading) -> BoxFuture<'a, HostTraffic>;
 
     /// The hosts by the addresses of their tunnels.
     fn tunnel_ends(&self) -> BoxFuture<'_, BTreeMap<IpAddr, TunnelEnd>>;
@@ -146,6 +151,7 @@ impl AppState {
             engine_id: engine_id.into(),
             events,
             visualizer: Arc::new(visualizer),
+            traffic: TrafficBoard::default(),
             shutdown,
             begun: Instant::now(),
         }

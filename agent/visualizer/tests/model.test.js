@@ -5,7 +5,7 @@ import { frames, splitLine } from '../logs.js';
 import {
   HUES, countNode, countService, empty, matcher, nodesOn, onBoard, orderNodes, phaseOf, progressOf, reduce, servicesOn, taskName,
 } from '../model.js';
-import { rates } from '../networks.js';
+import { Readings, rates } from '../tunnels.js';
 import { ago, bytes, pathWords, rate, sentence, share } from '../words.js';
 
 const node = (id, name, role = 'worker') => ({
@@ -290,6 +290,27 @@ test('a tunnel says what passes and how long it takes', () => {
   assert.equal(pathWords({ State: 'unknown', SmallSent: 0, SmallLost: 0, FullSent: 0, FullLost: 0, FullSize: 0, MedianRTT: 0, WorstRTT: 0 }), 'not measured yet');
   const reading = (time) => ({ Time: time * 1e9, Peers: [{ NodeID: 'n2', TxBytes: 0, RxBytes: 0, TxPackets: 0, RxPackets: 0, Path: path }] });
   assert.equal(rates(reading(1), reading(3)).get('n2').path, path);
+});
+
+test('a tunnel is one, whoever of its ends has told of it', () => {
+  const told = (seconds, node, peers) => ({
+    Time: seconds * 1e9,
+    NodeID: node,
+    Peers: Object.entries(peers).map(([peer, [sent, received, state]]) => ({ NodeID: peer, TxBytes: sent, RxBytes: received, TxPackets: 0, RxPackets: 0, Path: state && { State: state } })),
+  });
+  const readings = new Readings();
+  readings.add(told(1, 'a', { b: [0, 0], c: [0, 0] }));
+  readings.add(told(1, 'b', { a: [0, 0] }));
+  assert.deepEqual(readings.tunnels(), []);
+  readings.add(told(3, 'a', { b: [200, 80, 'fine'], c: [2000, 20, 'fine'] }));
+  readings.add(told(3, 'b', { a: [100, 180, 'lossy'] }));
+  // The second one has lost what the first one sent; the third has not told anything.
+  const seen = () => readings.tunnels().map(({ from, to, sent, received, path }) => [from, to, sent, received, path.State]);
+  assert.deepEqual(seen(), [['a', 'b', 100, 50, 'lossy'], ['a', 'c', 1000, 10, 'fine']]);
+  readings.add(told(3, 'a', { b: [900, 80, 'fine'], c: [2000, 20, 'fine'] }));
+  assert.deepEqual(seen()[0], ['a', 'b', 100, 50, 'lossy']);
+  readings.add(told(14, 'a', { b: [200, 80, 'fine'] }));
+  assert.deepEqual(seen(), [['a', 'b', 0, 0, 'fine']]);
 });
 
 test('words for people', () => {

@@ -42,7 +42,7 @@ use crate::{
     dispatcher::{PathDesk, Sessions},
     lines::Lines,
     raft::{self, Carrier, Consensus, Peer, Roster, WrappingKey},
-    server::{self, LogDesk, PortDesk},
+    server::{self, Desk, LogDesk},
     store::{Proposer, Store, StoreWriter},
     tls::LiveIdentity,
     unlock::{self, UnlockKey},
@@ -103,7 +103,7 @@ pub struct Manager {
     lines: Arc<Lines>,
     sessions: Arc<Sessions>,
     log_desk: LogDesk,
-    port_desk: PortDesk,
+    desk: Desk,
     path_desk: PathDesk,
     identity: Arc<LiveIdentity>,
     listen: SocketAddr,
@@ -235,7 +235,7 @@ impl Manager {
             lines: parts.lines,
             sessions: Arc::new(Sessions::new()),
             log_desk: LogDesk::default(),
-            port_desk: PortDesk::default(),
+            desk: Desk::default(),
             path_desk: PathDesk::default(),
             identity: parts.identity,
             listen,
@@ -316,8 +316,8 @@ impl Manager {
         &self.sessions
     }
 
-    pub(crate) fn port_desk(&self) -> &PortDesk {
-        &self.port_desk
+    pub(crate) fn desk(&self) -> &Desk {
+        &self.desk
     }
 
     pub(crate) fn path_desk(&self) -> &PathDesk {

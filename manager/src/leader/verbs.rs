@@ -136,7 +136,7 @@ impl Manager {
                 refused,
             } => {
                 let word = Word::Refused(refused);
-                self.port_desk().answer(&order, node, word);
+                self.desk().answer(&order, node, word);
                 Ok(Answer::Done)
             }
             Verb::PortsSeen {
@@ -145,9 +145,19 @@ impl Manager {
                 sights,
             } => {
                 let word = Word::Seen(sights);
-                self.port_desk().answer(&order, node, word);
+                self.desk().answer(&order, node, word);
                 Ok(Answer::Done)
             }
+            Verb::TrafficSeen {
+                node,
+                order,
+                traffic,
+            } => {
+                let word = Word::Counted(*traffic);
+                self.desk().answer(&order, node, word);
+                Ok(Answer::Done)
+            }
+            Verb::TrafficList => Ok(Answer::Traffic(self.traffic_list().await)),
             Verb::PortList { service } => {
                 Ok(Answer::Ports(self.port_list(service.as_deref()).await?))
             }

@@ -210,7 +210,7 @@ fn messages(
         let session = control::new_id();
         manager.sessions().open(&node, session.clone(), model::Generation::default(), Instant::now());
         let mut orders = manager.log_desk().session(&node);
-        let mut ports = manager.port_desk().session(&node, level);
+        let mut questions = manager.desk().session(&node, level);
         let open = Open { manager: Arc::clone(&manager), node: node.clone(), session: session.clone() };
         let Some(own) = tables.node(&node).cloned() else {
             yield pack(&SessionMessage::Removed);
@@ -233,7 +233,7 @@ fn messages(
             let watched = tokio::select! {
                 watched = watch.next() => Ok(watched),
                 Some(order) = orders.recv() => Err(SessionMessage::Logs(Box::new(order))),
-                Some(order) = ports.recv() => Err(order.into()),
+                Some(order) = questions.recv() => Err(order.into()),
                 () = term.cancelled() => {
                     yield pack(&elsewhere(&manager));
                     break;

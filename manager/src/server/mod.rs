@@ -1,6 +1,7 @@
 //! The one port of a manager: newcomers join, members call. Mutual TLS from the first packet.
 
 mod choice;
+mod desk;
 mod join;
 mod logs;
 mod members;
@@ -8,13 +9,14 @@ pub mod merge;
 mod peers;
 mod ports;
 mod sights;
+mod traffic;
 
 use std::{net::SocketAddr, sync::Arc};
 
 pub(crate) use self::{
     choice::give,
+    desk::{Desk, Word},
     logs::LogDesk,
-    ports::{PortDesk, Word},
 };
 
 use model::node::Role;

@@ -3,167 +3,27 @@
 //! are asked how they see ports ([`super::sights`]).
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
-    sync::{Mutex, MutexGuard, PoisonError},
+    collections::{BTreeMap, BTreeSet},
     time::Duration,
 };
 
 use model::{
     Id, Node, NodeId, Refusal, Service, ServiceSpec,
-    publish::{HeldPort, PortSight, PublishOptions},
+    publish::{HeldPort, PublishOptions},
     service::{PortConfig, PublishMode},
 };
-use tokio::sync::mpsc;
 
+use super::desk::{Order, Word};
 use crate::{
-    allocator::with_choices,
-    control,
-    dispatcher::opens,
-    leader::Manager,
-    store::Tables,
-    wire::{PortOrder, PortQuestion, SessionMessage},
+    allocator::with_choices, control, dispatcher::opens, leader::Manager, store::Tables,
+    wire::PortOrder,
 };
 
-/// Orders that wait for a host's session.
-const ORDERS: usize = 64;
-/// How long hosts may take to answer; whoever is later is not waited for.
-const PATIENCE: Duration = Duration::from_secs(2);
 /// How long hosts keep a port for a service that is about to be there.
 const KEEP: Duration = Duration::from_secs(15);
 
 /// Ports by the hosts that are to have them.
 pub(super) type Ports = BTreeMap<NodeId, Vec<HeldPort>>;
-
-/// Who waits for which hosts' word.
-#[derive(Default)]
-pub(crate) struct PortDesk {
-    inner: Mutex<Inner>,
-}
-
-#[derive(Default)]
-struct Inner {
-    /// Where orders to a host's session go.
-    sessions: HashMap<NodeId, Line>,
-    waiting: HashMap<Id, mpsc::UnboundedSender<(NodeId, Word)>>,
-}
-
-/// To a host's session.
-struct Line {
-    level: u32,
-    orders: mpsc::Sender<Order>,
-}
-
-/// What a host is asked about ports.
-#[derive(Debug, Clone)]
-pub(super) enum Order {
-    Keep(PortOrder),
-    Look(PortQuestion),
-}
-
-impl Order {
-    /// From which level on hosts understand it.
-    fn level(&self) -> u32 {
-        match self {
-            Self::Keep(_) => 0,
-            Self::Look(_) => 1,
-        }
-    }
-}
-
-impl From<Order> for SessionMessage {
-    fn from(order: Order) -> Self {
-        match order {
-            Order::Keep(order) => Self::Ports(Box::new(order)),
-            Order::Look(question) => Self::LookAtPorts(Box::new(question)),
-        }
-    }
-}
-
-/// What a host answers.
-#[derive(Debug)]
-pub(crate) enum Word {
-    /// To an order to keep ports: why it cannot.
-    Refused(Vec<String>),
-    /// To a question.
-    Seen(Vec<PortSight>),
-}
-
-impl PortDesk {
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        // Maps are changed one entry at a time; none is left half made by a panic.
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Orders for a host whose session has just begun.
-    pub(super) fn session(&self, node: &NodeId, level: u32) -> mpsc::Receiver<Order> {
-        let (orders, receiver) = mpsc::channel(ORDERS);
-        let line = Line { level, orders };
-        self.lock().sessions.insert(node.clone(), line);
-        receiver
-    }
-
-    /// What a host says of an order.
-    pub(crate) fn answer(&self, order: &Id, node: NodeId, word: Word) {
-        if let Some(waiting) = self.lock().waiting.get(order) {
-            // Whoever asked may have stopped waiting.
-            let _ = waiting.send((node, word));
-        }
-    }
-
-    /// Sends each host with a session that understands it the order about its ports; those that
-    /// have it.
-    fn order(&self, ports: &Ports, order: impl Fn(Vec<HeldPort>) -> Order) -> BTreeSet<NodeId> {
-        let mut inner = self.lock();
-        inner.sessions.retain(|_, line| !line.orders.is_closed());
-        let sent = ports.iter().filter(|(node, ports)| {
-            let order = order((*ports).clone());
-            let line = inner.sessions.get(*node);
-            line.filter(|line| line.level >= order.level())
-                .is_some_and(|line| line.orders.try_send(order).is_ok())
-        });
-        sent.map(|(node, _)| node.clone()).collect()
-    }
-
-    /// Asks hosts about their ports, and hands on what each says, until all have answered or the
-    /// time is over; those that have not answered.
-    pub(super) async fn ask(
-        &self,
-        ports: &Ports,
-        id: &Id,
-        order: impl Fn(Vec<HeldPort>) -> Order,
-        mut hear: impl FnMut(NodeId, Word),
-    ) -> BTreeSet<NodeId> {
-        let (sender, mut answers) = mpsc::unbounded_channel();
-        self.lock().waiting.insert(id.clone(), sender);
-        let _ends = Asking { desk: self, id };
-        let mut open = self.order(ports, order);
-        let listen = async {
-            while !open.is_empty() {
-                let Some((node, word)) = answers.recv().await else {
-                    return;
-                };
-                if open.remove(&node) {
-                    hear(node, word);
-                }
-            }
-        };
-        // Whoever is later is named by what is left open.
-        let _ = tokio::time::timeout(PATIENCE, listen).await;
-        open
-    }
-}
-
-/// Somebody waits for an answer; not longer than this lives.
-struct Asking<'a> {
-    desk: &'a PortDesk,
-    id: &'a Id,
-}
-
-impl Drop for Asking<'_> {
-    fn drop(&mut self) {
-        self.desk.lock().waiting.remove(self.id);
-    }
-}
 
 /// Ports that hosts keep for a service; given up when they are dropped, but not when they are
 /// [used](Self::used).
@@ -183,17 +43,18 @@ impl Kept<'_> {
 impl Drop for Kept<'_> {
     fn drop(&mut self) {
         let ports = std::mem::take(&mut self.ports);
-        let release = |ports| keep_order(&self.order, ports, None);
-        self.manager.port_desk().order(&ports, release);
+        self.manager
+            .desk()
+            .order(keep_orders(&self.order, ports, None));
     }
 }
 
-fn keep_order(order: &Id, ports: Vec<HeldPort>, keep: Option<Duration>) -> Order {
-    Order::Keep(PortOrder {
-        order: order.clone(),
-        ports,
-        keep,
-    })
+fn keep_orders(order: &Id, ports: Ports, keep: Option<Duration>) -> BTreeMap<NodeId, Order> {
+    let keeping = |(node, ports)| {
+        let order = order.clone();
+        (node, Order::Keep(PortOrder { order, ports, keep }))
+    };
+    ports.into_iter().map(keeping).collect()
 }
 
 /// The ports that a service with this spec takes on the node, and does not have there.
@@ -258,10 +119,10 @@ impl Manager {
             Word::Refused(sentences) if !sentences.is_empty() => {
                 refused.insert(node, sentences);
             }
-            Word::Refused(_) | Word::Seen(_) => {}
+            Word::Refused(_) | Word::Seen(_) | Word::Counted(_) => {}
         };
-        let keep = |ports| keep_order(&order, ports, Some(KEEP));
-        let late = self.port_desk().ask(&ports, &order, keep, hear).await;
+        let orders = keep_orders(&order, ports, Some(KEEP));
+        let late = self.desk().ask(orders, &order, hear).await;
         if !late.is_empty() {
             tracing::warn!(
                 ?late,

@@ -10,8 +10,8 @@ use model::{
 };
 
 use super::{
-    Word,
-    ports::{Order, Ports, held},
+    desk::{Order, Word},
+    ports::{Ports, held},
 };
 use crate::{control, dispatcher::opens, leader::Manager, wire::PortQuestion};
 
@@ -40,19 +40,18 @@ impl Manager {
         let mut seen: HashMap<NodeId, HashMap<HeldPort, PortSight>> = HashMap::new();
         if !asked.is_empty() {
             let order = control::new_id();
-            let look = |ports| {
-                Order::Look(PortQuestion {
-                    order: order.clone(),
-                    ports,
-                })
+            let look = |(node, ports)| {
+                let order = order.clone();
+                (node, Order::Look(PortQuestion { order, ports }))
             };
+            let orders = asked.into_iter().map(look).collect();
             let hear = |node, word| {
                 if let Word::Seen(sights) = word {
                     let sights = sights.into_iter().map(|sight| (sight.port, sight));
                     seen.insert(node, sights.collect());
                 }
             };
-            self.port_desk().ask(&asked, &order, look, hear).await;
+            self.desk().ask(orders, &order, hear).await;
         }
         let mut list = Vec::new();
         for service in services {

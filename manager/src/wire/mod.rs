@@ -73,8 +73,8 @@ pub struct Register {
 /// What a node of this build understands of a session. A message that came with a level is not
 /// sent to a node below it: to that node it would be a broken session.
 ///
-/// 1: questions about ports. 2: what to trust.
-pub const LEVEL: u32 = 2;
+/// 1: questions about ports. 2: what to trust. 3: questions about traffic.
+pub const LEVEL: u32 = 3;
 
 /// What a session says, in this order: one welcome, one full set, then anything but a welcome.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -94,6 +94,8 @@ pub enum SessionMessage {
     Ports(Box<PortOrder>),
     /// Somebody wants to know how this host sees ports; from level 1 on.
     LookAtPorts(Box<PortQuestion>),
+    /// Somebody wants to know what goes through this host's tunnels; from level 3 on.
+    CountTraffic(Box<TrafficQuestion>),
     /// What the node is to trust has changed; from level 2 on.
     Trust(Box<Trust>),
     /// The node was removed from the cluster; there is no coming back under this identity.
@@ -198,6 +200,12 @@ pub struct PortOrder {
 pub struct PortQuestion {
     pub order: Id,
     pub ports: Vec<HeldPort>,
+}
+
+/// Asks a host what goes through its tunnels; the answer is `Verb::TrafficSeen`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct TrafficQuestion {
+    pub order: Id,
 }
 
 /// The first message of a host's stream of logs; the others are [`LogPush`].

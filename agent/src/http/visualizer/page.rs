@@ -42,6 +42,7 @@ static FILES: LazyLock<Vec<File>> = LazyLock::new(|| {
         "panel.js" SCRIPT "panel.js",
         "services.js" SCRIPT "services.js",
         "style.css" STYLE "style.css",
+        "tunnels.js" SCRIPT "tunnels.js",
         "words.js" SCRIPT "words.js",
     };
     files
