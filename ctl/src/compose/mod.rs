@@ -17,6 +17,3 @@ pub mod read;
 pub mod suggest;
 pub mod value;
 pub mod write;
-
-#[cfg(test)]
-mod load_tests;

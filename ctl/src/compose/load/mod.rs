@@ -4,21 +4,24 @@
 //! Files are read through a function of the caller, so everything here can be tested on plain
 //! data.
 
+mod extend;
+mod include;
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
+use self::include::import;
 use super::check::check;
 use super::dotenv;
 use super::node::{Node, Place, Value};
 use super::problem::{Problem, Problems, Sources, Warning};
-use super::suggest::nearest;
 use super::{interpolate, merge, read};
 
 /// At most so many files are read for one stack.
 const FILES: usize = 100;
-/// At most so many services extend one another in a row.
-const CHAIN: usize = 32;
 
 /// Reads a file by its path.
 pub type Reader<'a> = &'a dyn Fn(&Path) -> io::Result<Vec<u8>>;
@@ -236,161 +239,9 @@ impl Loader<'_, '_> {
         Ok((document.root, warnings))
     }
 
-    fn include(
-        &mut self,
-        item: &Node,
-        base: &Path,
-        variables: &Variables,
-        chain: &[PathBuf],
-    ) -> Result<Node, Problems> {
-        let texts = |node: Option<&Node>| -> Vec<(String, Place)> {
-            let node = node.into_iter();
-            node.flat_map(|n| {
-                if n.is_list() {
-                    n.items()
-                } else {
-                    std::slice::from_ref(n)
-                }
-            })
-            .filter_map(|n| Some((n.text()?.to_owned(), n.at)))
-            .collect()
-        };
-        let paths = if item.is_map() {
-            texts(item.get("path"))
-        } else {
-            texts(Some(item))
-        };
-        let Some((first, _)) = paths.first() else {
-            return Err(Problem::new(item.at, "include", "the path is missing").into());
-        };
-        let directory = match item.text_of("project_directory") {
-            Some(directory) => clean(&base.join(directory)),
-            None => folder(&clean(&base.join(first))),
-        };
-        let named: Vec<PathBuf> = texts(item.get("env_file"))
-            .into_iter()
-            .map(|(name, _)| clean(&base.join(name)))
-            .collect();
-        let variables = self.environment(&directory, &named, variables)?;
-        let mut root: Option<Node> = None;
-        for (name, at) in paths {
-            let path = clean(&base.join(&name));
-            if chain.contains(&path) {
-                return Err(Problem::new(
-                    at,
-                    "include",
-                    format!("{name} includes itself, through {}", trail(chain)),
-                )
-                .into());
-            }
-            let bytes = self.fetch(&path, at, "include")?;
-            let node = self.file(&name, Some(&path), &bytes, &directory, &variables, chain)?;
-            root = Some(match root {
-                None => node,
-                Some(root) => merge::files(root, node),
-            });
-        }
-        root.ok_or_else(|| Problem::new(item.at, "include", "the path is missing").into())
-    }
-
     fn fetch(&self, path: &Path, at: Place, key: &str) -> Result<Vec<u8>, Problem> {
         (self.request.reader)(path)
             .map_err(|e| Problem::new(at, key, format!("cannot read {}: {e}", path.display())))
-    }
-
-    fn extend_all(
-        &mut self,
-        root: &mut Node,
-        path: Option<&Path>,
-        variables: &Variables,
-    ) -> Result<(), Problems> {
-        let names: Vec<String> = root
-            .get("services")
-            .map(|s| s.entries().iter().map(|e| e.key.clone()).collect())
-            .unwrap_or_default();
-        let mut done = BTreeMap::new();
-        for name in names {
-            let service =
-                self.extended(root, &name, path, variables, &mut Vec::new(), &mut done)?;
-            if let Some(services) = root_services(root) {
-                services.set(&name, service);
-            }
-        }
-        Ok(())
-    }
-
-    /// A service with what it extends merged below it.
-    fn extended(
-        &mut self,
-        root: &Node,
-        name: &str,
-        path: Option<&Path>,
-        variables: &Variables,
-        chain: &mut Vec<(PathBuf, String)>,
-        done: &mut BTreeMap<String, Node>,
-    ) -> Result<Node, Problems> {
-        if let Some(service) = done.get(name) {
-            return Ok(service.clone());
-        }
-        let mut service = root
-            .get("services")
-            .and_then(|s| s.entry(name))
-            .map(|entry| entry.value.clone())
-            .ok_or_else(|| Problem::bare(format!("there is no service \"{name}\"")))?;
-        let Some(extends) = service.remove("extends").map(|e| e.value) else {
-            return Ok(service);
-        };
-        let key = format!("services.{name}.extends");
-        let this = (
-            path.map(Path::to_path_buf).unwrap_or_default(),
-            name.to_owned(),
-        );
-        if chain.contains(&this) || chain.len() >= CHAIN {
-            let message = if chain.contains(&this) {
-                let names: Vec<&str> = chain.iter().map(|(_, name)| name.as_str()).collect();
-                format!("the service extends itself, through {}", names.join(", "))
-            } else {
-                format!("more than {CHAIN} services extend one another here")
-            };
-            return Err(Problem::new(extends.at, &key, message).into());
-        }
-        chain.push(this);
-        let wanted = extends.text().or_else(|| extends.text_of("service"));
-        let Some(wanted) = wanted else {
-            return Err(Problem::new(extends.at, &key, "the name of a service is missing").into());
-        };
-        let below = match extends.get("file") {
-            None => {
-                exists(root, wanted, extends.at, &key)?;
-                self.extended(root, wanted, path, variables, chain, done)?
-            }
-            Some(file) => {
-                let shown = file.text().unwrap_or_default();
-                let other_path = clean(&self.sources.base(file.at).join(shown));
-                let bytes = self.fetch(&other_path, file.at, &key)?;
-                let (other, warnings) =
-                    self.parse(shown, &bytes, &folder(&other_path), variables)?;
-                exists(&other, wanted, extends.at, &key)?;
-                let prefix = format!("services.{wanted}.");
-                self.warnings.extend(
-                    warnings
-                        .into_iter()
-                        .filter(|w| w.message.starts_with(&prefix)),
-                );
-                self.extended(
-                    &other,
-                    wanted,
-                    Some(&other_path),
-                    variables,
-                    chain,
-                    &mut BTreeMap::new(),
-                )?
-            }
-        };
-        chain.pop();
-        let merged = merge::services(below, service);
-        done.insert(name.to_owned(), merged.clone());
-        Ok(merged)
     }
 
     /// Takes out the services whose profiles are all inactive.
@@ -431,62 +282,6 @@ fn root_services(root: &mut Node) -> Option<&mut Node> {
             .map(|entry| &mut entry.value),
         Value::Null | Value::Scalar { .. } | Value::List(_) => None,
     }
-}
-
-fn exists(root: &Node, name: &str, at: Place, key: &str) -> Result<(), Problem> {
-    let services = root.get("services").map(Node::entries).unwrap_or_default();
-    if services.iter().any(|entry| entry.key == name) {
-        return Ok(());
-    }
-    let mut problem = Problem::new(at, key, format!("there is no service \"{name}\" to extend"));
-    if let Some(near) = nearest(name, services.iter().map(|e| e.key.as_str())) {
-        problem = problem.help(format!("did you mean {near}?"));
-    }
-    Err(problem)
-}
-
-/// Adds what an include brought; the same name twice is refused unless both are equal.
-fn import(root: &mut Node, other: Node) -> Result<(), Problem> {
-    let Value::Map(sections) = other.value else {
-        return Ok(());
-    };
-    for section in sections {
-        if !matches!(
-            section.key.as_str(),
-            "services" | "networks" | "volumes" | "configs" | "secrets"
-        ) {
-            continue;
-        }
-        if root.get(&section.key).is_none() {
-            root.set(&section.key, Node::new(Value::Map(Vec::new()), section.at));
-        }
-        let Value::Map(entries) = section.value.value else {
-            continue;
-        };
-        let Value::Map(all) = &mut root.value else {
-            return Ok(());
-        };
-        let Some(here) = all.iter_mut().find(|e| e.key == section.key) else {
-            continue;
-        };
-        for entry in entries {
-            match here.value.entry(&entry.key) {
-                None => here.value.set(&entry.key, entry.value),
-                Some(old) if old.value == entry.value => {}
-                Some(old) => {
-                    let path = format!("{}.{}", section.key, entry.key);
-                    let message = "an included file has this name too, with other content";
-                    return Err(Problem::new(old.at, &path, message).help("rename one of the two"));
-                }
-            }
-        }
-    }
-    Ok(())
-}
-
-fn trail(chain: &[PathBuf]) -> String {
-    let names: Vec<String> = chain.iter().map(|p| p.display().to_string()).collect();
-    names.join(", ")
 }
 
 fn folder(path: &Path) -> PathBuf {

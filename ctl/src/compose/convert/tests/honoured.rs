@@ -1,76 +1,8 @@
-//! Compose text in, Engine API out, one key a case.
-
-use std::collections::{BTreeMap, BTreeSet};
-use std::io;
-use std::path::Path;
+//! Keys that mean something in a cluster.
 
 use serde_json::{Value as Json, json};
 
-use super::{Stack, Surround, convert};
-use crate::compose::load::{Input, Request, load};
-use crate::compose::problem::Sources;
-
-/// Converts text as stack `s`; problems and warnings come back as lines.
-fn run(text: &str) -> (Result<Stack, String>, Vec<String>) {
-    let files = BTreeMap::from([
-        ("/p/a.env", "# c\nA=file\nB='quoted'\nHOME\n"),
-        ("/p/raw.env", "A=\"raw\"\n"),
-        ("/p/site.conf", "listen 80"),
-        ("/p/empty", ""),
-    ]);
-    let reader = |path: &Path| {
-        let text = files.get(path.to_str().unwrap_or_default());
-        text.map(|t| t.as_bytes().to_vec())
-            .ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
-    };
-    let variables = BTreeMap::from([
-        ("HOME".to_owned(), "/home/me".to_owned()),
-        ("TOKEN".to_owned(), "t0ken".to_owned()),
-    ]);
-    let inputs = [Input {
-        name: "-".to_owned(),
-        text: Some(text.as_bytes().to_vec()),
-    }];
-    let request = Request {
-        files: &inputs,
-        directory: Path::new("/p"),
-        variables: &variables,
-        profiles: &BTreeSet::new(),
-        raw: false,
-        reader: &reader,
-    };
-    let mut sources = Sources::default();
-    let loaded = match load(&request, &mut sources) {
-        Ok(loaded) => loaded,
-        Err(problems) => return (Err(problems.render(&sources)), vec![]),
-    };
-    let mut warnings = loaded.warnings.clone();
-    let around = Surround {
-        stack: "s",
-        sources: &sources,
-        reader: &reader,
-        variables: &loaded.variables,
-    };
-    let stack = convert(&loaded, &around, &mut warnings);
-    let warnings = warnings.iter().map(|w| w.line(&sources)).collect();
-    (
-        stack.map_err(|problems| problems.render(&sources)),
-        warnings,
-    )
-}
-
-fn stack(text: &str) -> Stack {
-    let (stack, _) = run(text);
-    stack.unwrap_or_else(|said| panic!("{text}\n{said}"))
-}
-
-/// The specification of one service with these keys and an image.
-fn spec(keys: &str) -> Json {
-    let text = format!(
-        "services: {{w: {{image: x, {keys}}}}}\nvolumes: {{data: {{labels: [a=b], driver: local}}, out: {{external: true}}}}"
-    );
-    stack(&text).services.remove(0).spec
-}
+use super::{spec, stack};
 
 #[test]
 fn keys_of_the_container() {
@@ -387,6 +319,20 @@ fn networks_are_created_when_used() {
 }
 
 #[test]
+fn a_service_may_do_without_its_short_name() {
+    let aliases = |value: &str| {
+        let settings = format!("{{aliases: [web], use_service_name_alias: {value}}}");
+        let text = format!(
+            "services: {{w: {{image: x, networks: {{n: {settings}}}}}}}\nnetworks: {{n: {{}}}}"
+        );
+        stack(&text).services.remove(0).spec["TaskTemplate"]["Networks"][0]["Aliases"].take()
+    };
+    assert_eq!(aliases("true"), json!(["web", "w"]));
+    assert_eq!(aliases("null"), json!(["web", "w"]));
+    assert_eq!(aliases("false"), json!(["web"]));
+}
+
+#[test]
 fn secrets_and_configs() {
     let stack = stack(
         "services: {a: {image: x, secrets: [token, {source: key, target: /etc/k, uid: '5', mode: 0400}], configs: [site, {source: text, target: /t}]}}\nsecrets: {token: {environment: TOKEN}, key: {external: true, name: real}}\nconfigs: {site: {file: ./site.conf, labels: {a: b}}, text: {content: \"home ${HOME}\", name: named, template_driver: golang}}\n",
@@ -434,246 +380,4 @@ fn dependencies_become_a_label_and_an_order() {
     assert_eq!(label(0), Json::Null);
     assert_eq!(label(1), "s_init:started");
     assert_eq!(label(2), "s_api:healthy,s_init:completed");
-}
-
-#[test]
-fn what_is_wrong_is_refused() {
-    let cases = [
-        ("services: {}", "there is no service in it"),
-        ("services: {w: }", "image is missing"),
-        ("services: {w: {build: .}}", "push it to a registry"),
-        ("services: {w: {image: 'UPPER'}}", "must be lowercase"),
-        ("services: {'a b': {image: x}}", "is no name of a service"),
-        (
-            "services: {w: {image: x, networks: [frnt]}}\nnetworks: {front: }",
-            "the network \"frnt\" is not defined",
-        ),
-        (
-            "services: {w: {image: x, networks: [frnt]}}\nnetworks: {front: }",
-            "did you mean front?",
-        ),
-        (
-            "services: {w: {image: x, volumes: ['dta:/x']}}\nvolumes: {data: }",
-            "did you mean data?",
-        ),
-        (
-            "services: {w: {image: x, secrets: [t]}}",
-            "add t under the top-level key secrets",
-        ),
-        (
-            "services: {w: {image: x, ports: ['80-82:80-81']}}",
-            "the ranges 80-82 and 80-81 differ in length",
-        ),
-        (
-            "services: {w: {image: x, ports: ['99999:80']}}",
-            "\"99999\" is no port",
-        ),
-        (
-            "services: {w: {image: x, ports: ['80:80/icmp']}}",
-            "none of tcp, udp, sctp",
-        ),
-        (
-            "services: {w: {image: x, ports: ['80:80']}, v: {image: x, ports: ['80:81']}}",
-            "port 80/tcp is published twice",
-        ),
-        (
-            "services: {w: {image: x, ports: ['80:80'], deploy: {endpoint_mode: dnsrr}}}",
-            "cannot be published with endpoint_mode: dnsrr",
-        ),
-        (
-            "services: {w: {image: x, deploy: {mode: global, replicas: 2}}}",
-            "replicas have no meaning with mode: global",
-        ),
-        (
-            "services: {w: {image: x, deploy: {placement: {constraints: [node.role = manager]}}}}",
-            "is no constraint",
-        ),
-        (
-            "services: {w: {image: x, restart: sometimes}}",
-            "no restart policy",
-        ),
-        (
-            "services: {w: {image: x, volumes: ['a:b:c:d']}}",
-            "too many colons",
-        ),
-        (
-            "services: {w: {image: x, volumes: ['/a:b']}}",
-            "must be an absolute path",
-        ),
-        (
-            "services: {w: {image: x, volumes: ['/a:/x', '/b:/x']}}",
-            "two mounts have the target \"/x\"",
-        ),
-        (
-            "services: {w: {image: x, depends_on: [ap]}, api: {image: x}}",
-            "did you mean api?",
-        ),
-        (
-            "services: {a: {image: x, depends_on: [b]}, b: {image: x, depends_on: [a]}}",
-            "wait for one another: a -> b -> a",
-        ),
-        (
-            "services: {a: {image: x, depends_on: [b]}, b: {image: x, profiles: [p]}}",
-            "none of its profiles is active",
-        ),
-        (
-            "services: {w: {image: x, env_file: no.env}}",
-            "cannot read /p/no.env",
-        ),
-        (
-            "services: {w: {image: x, healthcheck: {test: [curl, x]}}}",
-            "begin it with NONE, CMD or CMD-SHELL",
-        ),
-        (
-            "services: {w: {image: x, extra_hosts: ['a:b']}}",
-            "\"b\" is no IP address",
-        ),
-        (
-            "services: {w: {image: x, command: \"a 'b\"}}",
-            "is not closed",
-        ),
-        (
-            "services: {w: {image: x, deploy: {resources: {limits: {cpus: 1e3}}}}}",
-            "not a number of CPUs",
-        ),
-        (
-            "services: {w: {image: x}}\nsecrets: {t: {environment: NOPE}}",
-            "the variable NOPE is not set",
-        ),
-        (
-            "services: {w: {image: x}}\nsecrets: {t: {file: ./nope}}",
-            "cannot read /p/nope",
-        ),
-        (
-            "services: {w: {image: x}}\nconfigs: {t: {file: ./empty}}",
-            "the config is empty",
-        ),
-        (
-            "services: {w: {image: x}}\nconfigs: {t: {}}",
-            "has no content",
-        ),
-        (
-            "services: {w: {image: x}}\nconfigs: {t: {file: a, content: b}}",
-            "exclude one another",
-        ),
-        (
-            "services: {w: {image: x, network_mode: host, networks: [a]}}\nnetworks: {a: }",
-            "exclude one another",
-        ),
-    ];
-    for (text, wanted) in cases {
-        let said = run(text).0.map(|s| s.name).unwrap_err();
-        assert!(said.contains(wanted), "{text}\n{said}");
-    }
-    let long = format!("services: {{{}: {{image: x}}}}", "n".repeat(62));
-    assert!(run(&long).0.unwrap_err().contains("63 are the limit"));
-}
-
-#[test]
-fn what_has_no_meaning_is_warned_about() {
-    let cases = [
-        (
-            "services: {w: {image: x, ports: ['127.0.0.1:80:80']}}",
-            "the address 127.0.0.1 is ignored",
-        ),
-        (
-            "services: {w: {image: x, security_opt: ['label:disable']}}",
-            "services.w.security_opt: label=disable is ignored",
-        ),
-        (
-            "services: {w: {image: x, network_mode: 'service:a'}}",
-            "services.w.network_mode is ignored",
-        ),
-        (
-            "services: {w: {image: x, volumes: ['/a:/b:z']}}",
-            "the option z is ignored",
-        ),
-        (
-            "services: {w: {image: x, platform: linux/arm/v7}}",
-            "the variant of linux/arm/v7 is ignored",
-        ),
-        (
-            "services: {w: {image: x, depends_on: {a: {condition: service_started, required: false}}}}",
-            "a is not waited for",
-        ),
-        (
-            "name: other\nservices: {w: {image: x}}",
-            "name: the stack is deployed as \"s\", not as \"other\"",
-        ),
-        (
-            "services: {w: {image: x}, m: {provider: {type: model}}}",
-            "services.m.provider is ignored",
-        ),
-        (
-            "services: {w: {image: x}}\nnetworks: {n: }",
-            "networks.n is not created: no service uses it",
-        ),
-        (
-            "services: {w: {image: x, networks: [n], networks: [n]}}\nnetworks: {n: }",
-            "the key \"networks\" is written twice with the same value",
-        ),
-    ];
-    for (text, wanted) in cases {
-        let (stack, warnings) = run(text);
-        assert!(stack.is_ok(), "{text}: {stack:?}");
-        assert!(
-            warnings.iter().any(|w| w.contains(wanted)),
-            "{text}\n{warnings:?}"
-        );
-        assert!(
-            warnings.iter().all(|w| w.starts_with("stdin:")),
-            "{warnings:?}"
-        );
-    }
-}
-
-#[test]
-fn the_users_three_files() {
-    let webapi = stack(include_str!("../../../tests/data/stacks/ch03-webapi.yml"));
-    let names: Vec<&str> = webapi.services.iter().map(|s| s.name.as_str()).collect();
-    assert_eq!(names, ["s_api", "s_nginx"]);
-    for service in &webapi.services {
-        assert_eq!(service.spec["Mode"], json!({"Replicated": {"Replicas": 3}}));
-        assert_eq!(
-            service.spec["TaskTemplate"]["Placement"]["Constraints"],
-            json!(["node.role != manager"])
-        );
-        assert_eq!(
-            service.spec["TaskTemplate"]["Networks"][0]["Target"],
-            "ch03"
-        );
-    }
-    assert_eq!(
-        webapi.services[1].spec["TaskTemplate"]["ContainerSpec"]["Env"],
-        json!(["BACKEND_HOST=echo_api:8080"])
-    );
-    assert!(webapi.networks.is_empty());
-    assert_eq!(webapi.external_networks[0].0, "ch03");
-
-    let visualizer = stack(include_str!("../../../tests/data/stacks/visualizer.yml"));
-    assert_eq!(visualizer.networks[0].name, "s_default");
-    let app = &visualizer.services[0].spec;
-    assert_eq!(app["Mode"], json!({"Global": {}}));
-    assert_eq!(app["EndpointSpec"]["Ports"][0]["PublishedPort"], 9000);
-    assert_eq!(
-        app["TaskTemplate"]["ContainerSpec"]["Mounts"][0]["Source"],
-        "/var/run/docker.sock"
-    );
-
-    let (ingress, warnings) = run(include_str!("../../../tests/data/stacks/ch03-ingress.yml"));
-    let haproxy = ingress.unwrap().services.remove(0);
-    assert_eq!(
-        haproxy.spec["EndpointSpec"]["Ports"]
-            .as_array()
-            .map(Vec::len),
-        Some(2)
-    );
-    assert_eq!(
-        haproxy.spec["TaskTemplate"]["Networks"],
-        json!([{"Target": "ch03", "Aliases": ["haproxy"]}])
-    );
-    assert_eq!(
-        warnings,
-        ["stdin:19:9: the key \"networks\" is written twice with the same value"]
-    );
 }

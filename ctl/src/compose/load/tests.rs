@@ -1,12 +1,12 @@
-//! Whole files through [`super::load`], on plain data.
+//! Whole files through [`super::load()`], on plain data.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
 
-use super::load::{Input, Loaded, Request, load};
-use super::problem::Sources;
-use super::write::yaml;
+use super::{Input, Loaded, Request, load};
+use crate::compose::problem::Sources;
+use crate::compose::write::yaml;
 
 /// Files by path, the first ones given with `-c`.
 struct Case<'a> {
