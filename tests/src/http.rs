@@ -1,4 +1,4 @@
-//! A blocking HTTP/1.1 client of one request per connection, over any stream: the API's Unix
+//! A blocking HTTP/1.1 client, over any stream: the API's Unix
 //! socket, or TCP from inside a host's namespace. Tests send what no proper client would.
 
 use std::{
@@ -41,7 +41,34 @@ pub fn request<S: Read + Write>(
     headers: &[(&str, &str)],
     body: &[u8],
 ) -> io::Result<Response> {
-    let mut head = format!("{method} {path} HTTP/1.1\r\nConnection: close\r\n");
+    let close = [&[("Connection", "close")], headers].concat();
+    send(&mut stream, method, path, &close, body)?;
+    read_response(&mut BufReader::new(stream), method == "HEAD")
+}
+
+/// A connection for one request after another.
+pub struct Kept<S>(BufReader<S>);
+
+impl<S: Read + Write> Kept<S> {
+    pub fn new(stream: S) -> Self {
+        Self(BufReader::new(stream))
+    }
+
+    pub fn request(&mut self, method: &str, path: &str, body: &[u8]) -> io::Result<Response> {
+        let headers = [("Content-Type", "application/json")];
+        send(self.0.get_mut(), method, path, &headers, body)?;
+        read_response(&mut self.0, method == "HEAD")
+    }
+}
+
+fn send(
+    stream: &mut impl Write,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> io::Result<()> {
+    let mut head = format!("{method} {path} HTTP/1.1\r\n");
     if !headers.iter().any(|(name, _)| *name == "Host") {
         head += "Host: lab\r\n";
     }
@@ -55,11 +82,10 @@ pub fn request<S: Read + Write>(
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
         written => written?,
     }
-    stream.flush()?;
-    read_response(BufReader::new(stream), method == "HEAD")
+    stream.flush()
 }
 
-fn read_response(mut reader: impl BufRead, no_body: bool) -> io::Result<Response> {
+fn read_response(reader: &mut impl BufRead, no_body: bool) -> io::Result<Response> {
     let mut line = String::new();
     reader.read_line(&mut line)?;
     let status = line.split(' ').nth(1).and_then(|code| code.parse().ok());
@@ -87,7 +113,7 @@ fn read_response(mut reader: impl BufRead, no_body: bool) -> io::Result<Response
         .header("transfer-encoding")
         .is_some_and(|how| how.contains("chunked"));
     if chunked {
-        read_chunks(&mut reader, &mut response.body)?;
+        read_chunks(reader, &mut response.body)?;
     } else if let Some(length) = response
         .header("content-length")
         .and_then(|n| n.parse().ok())
@@ -127,7 +153,7 @@ mod tests {
     use super::*;
 
     fn parse(text: &str) -> Response {
-        read_response(text.as_bytes(), false).unwrap()
+        read_response(&mut text.as_bytes(), false).unwrap()
     }
 
     #[test]

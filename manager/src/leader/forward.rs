@@ -9,6 +9,7 @@ use model::{
     NodeId, Refusal,
     control::{Answer, Verb},
 };
+use tokio::sync::watch;
 
 use super::{Manager, Place};
 use crate::{
@@ -93,12 +94,23 @@ impl Manager {
                     ForwardReply::Refused(refusal) => return Err(Missing::Refused(refusal)),
                     ForwardReply::NotLeader => Miss::Undone,
                 },
-                Place::Following(address) => match self.forward(*address, &ask).await {
-                    Ok(ForwardReply::Answer(answer)) => return Ok(answer),
-                    Ok(ForwardReply::Refused(refusal)) => return Err(Missing::Refused(refusal)),
-                    Ok(ForwardReply::NotLeader) => Miss::Undone,
-                    Err(miss) => miss,
-                },
+                Place::Following(address) => {
+                    let answered = tokio::select! {
+                        answered = self.forward(*address, &ask) => answered,
+                        // One that was cut off says nothing any more, and its connection lives on.
+                        () = succeeded(self.place.subscribe(), *address) => {
+                            Err(Miss::Unknown("another manager leads now".to_owned()))
+                        }
+                    };
+                    match answered {
+                        Ok(ForwardReply::Answer(answer)) => return Ok(answer),
+                        Ok(ForwardReply::Refused(refusal)) => {
+                            return Err(Missing::Refused(refusal));
+                        }
+                        Ok(ForwardReply::NotLeader) => Miss::Undone,
+                        Err(miss) => miss,
+                    }
+                }
                 Place::Nobody(_) => Miss::Undone,
             };
             if let Miss::Unknown(reason) = miss
@@ -212,6 +224,21 @@ impl Manager {
             roster.needed(),
             missing.join(", ")
         ))
+    }
+}
+
+/// Returns when another than this leader leads, and has for a moment: an answer may be on its way.
+async fn succeeded(mut places: watch::Receiver<Place>, leader: SocketAddr) {
+    let other = |place: &Place| match place {
+        Place::Leading(_) => true,
+        Place::Following(address) => *address != leader,
+        Place::Nobody(_) => false,
+    };
+    if places.wait_for(other).await.is_ok() {
+        tokio::time::sleep(LOOK).await;
+    } else {
+        // This manager ends; so does the call.
+        std::future::pending::<()>().await;
     }
 }
 

@@ -47,6 +47,7 @@ impl Consensus {
                     own.last_log_id,
                     leading,
                     self.pulse.silence(),
+                    self.pulse.rhythm(),
                 )))
             }
         }

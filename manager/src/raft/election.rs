@@ -17,15 +17,18 @@ use super::{
     pulse::Pulse,
 };
 
-/// How often a leader is heard of.
-pub(super) const HEARTBEAT: Duration = Duration::from_millis(150);
-/// While a leader was heard of so recently nobody votes for another; also openraft's lease.
-pub(super) const LEASE: Duration = Duration::from_millis(750);
-/// Silence after which a manager asks for an election: drawn between the two.
-const PATIENCE: (Duration, Duration) = (Duration::from_millis(800), Duration::from_millis(1300));
+/// How often a leader speaks; on a network that is slower than that, as soon as it was answered.
+pub(super) const HEARTBEAT: Duration = Duration::from_millis(100);
+/// While a leader was heard of within so many of its heartbeats nobody votes for another. A
+/// heartbeat here is what was measured lately, see [`Pulse::rhythm`].
+const LEASE_BEATS: u32 = 5;
+/// openraft's own lease: ours on the fastest network.
+pub(super) const LEASE: Duration = HEARTBEAT.saturating_mul(LEASE_BEATS);
+/// Silence after which a manager asks for an election, in such heartbeats: drawn between the two.
+const PATIENCE_BEATS: (f64, f64) = (6.0, 9.0);
 /// Pause between two attempts: drawn between the two.
-const AGAIN: (Duration, Duration) = (Duration::from_millis(200), Duration::from_millis(600));
-const LOOK: Duration = Duration::from_millis(50);
+const AGAIN: (Duration, Duration) = (Duration::from_millis(150), Duration::from_millis(450));
+const LOOK: Duration = Duration::from_millis(25);
 /// How long the others may take to say whether they would vote.
 const ASK: Duration = Duration::from_millis(400);
 
@@ -35,8 +38,9 @@ pub(super) fn would_vote(
     own: Option<LogId<u64>>,
     leading: bool,
     silence: Duration,
+    rhythm: Duration,
 ) -> bool {
-    !leading && silence >= LEASE && candidate >= own
+    !leading && silence >= rhythm * LEASE_BEATS && candidate >= own
 }
 
 /// Whether `granted` are a majority in each of the joint configurations.
@@ -50,6 +54,11 @@ fn draw((least, most): (Duration, Duration)) -> Duration {
     rand::rng().random_range(least..most)
 }
 
+/// Of a manager that hears its leader so often.
+fn patience(rhythm: Duration) -> Duration {
+    rhythm.mul_f64(rand::rng().random_range(PATIENCE_BEATS.0..PATIENCE_BEATS.1))
+}
+
 /// Sends heartbeats while this manager leads, and asks for elections while nobody does.
 pub(super) async fn tend(
     raft: Raft<TypeConfig>,
@@ -58,7 +67,7 @@ pub(super) async fn tend(
     stop: CancellationToken,
 ) {
     let metrics = raft.metrics();
-    let mut limit = draw(PATIENCE);
+    let mut limit = patience(pulse.rhythm());
     let mut failed = false;
     loop {
         let (leading, voter, sole) = {
@@ -77,7 +86,7 @@ pub(super) async fn tend(
             () = stop.cancelled() => return,
         }
         let outcome = if leading {
-            (limit, failed) = (draw(PATIENCE), false);
+            (limit, failed) = (patience(HEARTBEAT), false);
             if sole {
                 continue;
             }
@@ -88,8 +97,9 @@ pub(super) async fn tend(
             raft.trigger().elect().await
         } else {
             let silence = pulse.silence();
-            if failed && silence < LEASE {
-                (limit, failed) = (draw(PATIENCE), false);
+            // Drawn anew at each word of the leader, by the rhythm of then.
+            if silence < LOOK || (failed && silence < LEASE) {
+                (limit, failed) = (patience(pulse.rhythm()), false);
             }
             if silence < limit {
                 continue;
@@ -150,6 +160,7 @@ mod tests {
     #[test]
     fn who_hears_the_leader_votes_for_nobody() {
         let (short, long) = (LEASE / 2, LEASE * 2);
+        let slow = HEARTBEAT * 3;
         for (candidate, own, leading, silence, expected) in [
             (Some(at(2, 5)), Some(at(2, 5)), false, long, true),
             (Some(at(2, 6)), Some(at(2, 5)), false, long, true),
@@ -162,11 +173,14 @@ mod tests {
             (Some(at(2, 5)), Some(at(2, 5)), true, long, false),
         ] {
             assert_eq!(
-                would_vote(candidate, own, leading, silence),
+                would_vote(candidate, own, leading, silence, HEARTBEAT),
                 expected,
                 "{candidate:?} {own:?} {leading} {silence:?}"
             );
         }
+        // On a slow network the same silence says less.
+        assert!(!would_vote(None, None, false, long, slow));
+        assert!(would_vote(None, None, false, long * 2, slow));
     }
 
     #[test]

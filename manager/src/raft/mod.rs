@@ -172,7 +172,7 @@ impl Consensus {
             // The limit of an append at the same time; see `election`.
             heartbeat_interval: millis(APPEND_LIMIT),
             election_timeout_min: millis(APPEND_LIMIT) + 1,
-            election_timeout_max: millis(LEASE),
+            election_timeout_max: millis(LEASE.max(APPEND_LIMIT)) + 2,
             enable_elect: false,
             snapshot_policy: SnapshotPolicy::LogsSinceLast(SNAPSHOT_EVERY),
             max_in_snapshot_log_to_keep: KEEP_BEHIND_SNAPSHOT,

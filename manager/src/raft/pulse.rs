@@ -10,11 +10,15 @@ use openraft::{LogId, raft::AppendEntriesResponse};
 
 use super::{
     Carrier, Peer,
+    election::HEARTBEAT,
     peer::{CarryError, RaftAsk, RaftCall, RaftSaid},
 };
 
 /// How long a manager counts as reachable after it was heard of.
 pub(super) const REACHABLE: Duration = Duration::from_secs(3);
+
+/// A leader that is heard of less often is believed to be away all the same.
+const SLOWEST: Duration = Duration::from_secs(1);
 
 /// One manager's view of the others.
 pub(super) struct Pulse {
@@ -25,6 +29,10 @@ pub(super) struct Pulse {
 
 struct Heard {
     leader: Instant,
+    /// Who that was.
+    leader_id: Option<u64>,
+    /// The longest time between two words of the leader lately.
+    rhythm: Duration,
     others: BTreeMap<u64, Instant>,
     /// The highest index that each one has said it has.
     acknowledged: BTreeMap<u64, u64>,
@@ -39,6 +47,8 @@ impl Pulse {
             carrier,
             heard: Mutex::new(Heard {
                 leader: Instant::now(),
+                leader_id: None,
+                rhythm: HEARTBEAT,
                 others: BTreeMap::new(),
                 acknowledged: BTreeMap::new(),
                 outdated: BTreeMap::new(),
@@ -76,6 +86,11 @@ impl Pulse {
     pub(super) fn heard_leader(&self, id: u64) {
         let now = Instant::now();
         let mut heard = self.lock();
+        // The silence before a new leader says nothing of the network.
+        if heard.leader_id.replace(id) == Some(id) {
+            let gap = now.saturating_duration_since(heard.leader);
+            heard.rhythm = rhythm(heard.rhythm, gap);
+        }
         heard.leader = now;
         heard.others.insert(id, now);
     }
@@ -83,6 +98,12 @@ impl Pulse {
     /// How long no leader was heard of.
     pub(super) fn silence(&self) -> Duration {
         self.lock().leader.elapsed()
+    }
+
+    /// How often the leader is heard of, as the last while has shown: what the network, and the
+    /// leader's host, make of [`HEARTBEAT`].
+    pub(super) fn rhythm(&self) -> Duration {
+        self.lock().rhythm
     }
 
     pub(super) fn reaches(&self, id: u64) -> bool {
@@ -145,5 +166,27 @@ impl Pulse {
         let mut heard = self.lock();
         heard.acknowledged.clear();
         heard.outdated.clear();
+    }
+}
+
+/// The longest gap lately: a long one counts at once, and fades over some tens of words.
+fn rhythm(known: Duration, gap: Duration) -> Duration {
+    gap.max(known * 15 / 16).clamp(HEARTBEAT, SLOWEST)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rhythm_follows_the_network() {
+        let far = Duration::from_millis(280);
+        let heard = |from, gap, times| (0..times).fold(from, |known, _| rhythm(known, gap));
+        assert_eq!(heard(HEARTBEAT, Duration::from_millis(2), 9), HEARTBEAT);
+        assert_eq!(heard(HEARTBEAT, far, 1), far);
+        assert_eq!(heard(far, far, 50), far);
+        assert!(heard(far, HEARTBEAT, 5) > HEARTBEAT);
+        assert_eq!(heard(far, HEARTBEAT, 40), HEARTBEAT);
+        assert_eq!(heard(HEARTBEAT, Duration::from_secs(60), 1), SLOWEST);
     }
 }
