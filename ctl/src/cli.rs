@@ -8,8 +8,8 @@ use clap::{ArgAction, Command, CommandFactory, FromArgMatches, Parser, Subcomman
 
 use crate::commands::{
     archive, cluster, completion, config, container, copy, doctor, events, exec, image, info,
-    inspect, lifecycle, logs, network, node, ps, pull, registry, run, secret, service, stack,
-    stats, swarm, system, visualizer, volume,
+    inspect, lifecycle, logs, migrate, network, node, ps, pull, registry, run, secret, service,
+    stack, stats, swarm, system, visualizer, volume,
 };
 use crate::failure::Failure;
 use crate::flags::boolean;
@@ -71,6 +71,7 @@ pub enum Top {
     Logs(logs::LogsArgs),
     #[command(hide = true)]
     Man(completion::ManArgs),
+    Migrate(migrate::MigrateArgs),
     #[command(subcommand)]
     Network(network::NetworkCommand),
     #[command(subcommand)]
@@ -311,6 +312,7 @@ pub async fn dispatch(session: &Session, command: Top) -> Result<(), Failure> {
         Top::Logout(args) => registry::logout(session, args),
         Top::Logs(args) => logs::logs(session, args).await,
         Top::Man(args) => completion::man(&args),
+        Top::Migrate(args) => migrate::run(session, args).await,
         Top::Network(inner) => network::run(session, inner).await,
         Top::Node(inner) => node::run(session, inner).await,
         Top::Pause(args) => lifecycle::plain(session, args, "pause").await,

@@ -14,6 +14,7 @@ pub mod compose;
 pub mod credentials;
 mod failure;
 pub mod flags;
+pub mod migrate;
 pub mod output;
 pub mod progress;
 pub mod reference;

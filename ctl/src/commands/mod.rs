@@ -15,6 +15,7 @@ pub mod info;
 pub mod inspect;
 pub mod lifecycle;
 pub mod logs;
+pub mod migrate;
 pub mod network;
 pub mod network_attach;
 pub mod network_check;

@@ -25,7 +25,7 @@ use model::{
     Change, Generation, Id,
     node::{Availability, NodeDescription},
 };
-use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde_json::{Value, json};
 use tests::{Host, Lab, Options};
 use tokio::{sync::watch, task::JoinHandle};
@@ -46,7 +46,7 @@ fn main() -> Result<()> {
     if counts.is_empty() {
         counts = vec![500, 1000, 2000, 5000];
     }
-    let most = 1 << 17;
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
     setrlimit(Resource::RLIMIT_NOFILE, most, most).context("the limit of open files")?;
     rustls::crypto::ring::default_provider()
         .install_default()

@@ -193,3 +193,45 @@ pub fn services_wait_for_what_they_depend_on(files: &Files) {
     });
     files.remove("o");
 }
+
+/// Services written by `migrate` are the services that run.
+pub fn what_runs_is_written_and_changes_nothing(files: &Files) {
+    let text = format!(
+        r#"
+services:
+  web:
+    image: '{ECHO}'
+    environment: {{PRICE: "5$$"}}
+    networks: [front, default]
+    ports: ["8400:8080"]
+    volumes: ["data:/data", {{type: tmpfs, target: /tmp, tmpfs: {{size: 1m}}}}]
+    healthcheck: {{disable: true}}
+    deploy:
+      replicas: 2
+      placement: {{constraints: [node.platform.os == linux]}}
+      resources: {{limits: {{cpus: "0.5", memory: 64m}}}}
+      update_config: {{delay: 1s, order: start-first}}
+  agent:
+    image: '{ECHO}'
+    deploy: {{mode: global}}
+networks: {{front: {{attachable: true, labels: {{a: b}}}}}}
+volumes: {{data: {{labels: {{c: d}}}}}}
+"#
+    );
+    let file = files.write("moving.yml", &text);
+    files.stack("deploy", &file, "moving").ok();
+    let before = files.until_tasks("moving", 4);
+    let folder = files.folder.join("moved").display().to_string();
+    let printed = files.ctl(&["migrate", "--output", &folder]).ok();
+    let written = format!("{folder}/moving.yml");
+    assert!(
+        printed.contains(&format!("ovnctl stack deploy -c {written} moving")),
+        "{printed}"
+    );
+    let again = files.stack("deploy", &written, "moving").ok();
+    assert_eq!(again.matches("nothing changed").count(), 2, "{again}");
+    assert_eq!(files.tasks("moving").unwrap(), before);
+    let refused = files.ctl(&["migrate", "--output", &folder]).failed();
+    assert!(refused.contains("name another with --output"), "{refused}");
+    files.remove("moving");
+}

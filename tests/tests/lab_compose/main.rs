@@ -36,6 +36,7 @@ fn stacks_change_and_survive() {
     change::what_a_file_becomes_is_told(&files);
     change::changed_content_rolls_the_services(&files);
     every_key::every_key_that_is_honoured_stays(&files);
+    change::what_runs_is_written_and_changes_nothing(&files);
     change::services_that_left_the_file_are_pruned(&files);
     faults::a_deploy_that_stopped_goes_on(&files);
     change::services_wait_for_what_they_depend_on(&files);
