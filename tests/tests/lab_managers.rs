@@ -99,6 +99,8 @@ fn managers_die_and_are_exchanged() {
     services_run(&lab);
     the_leader_dies(&lab);
     a_follower_restarts(&lab);
+    a_damaged_log_is_fetched_anew(&lab);
+    a_full_disk_loses_nothing(&lab);
     a_minority_says_so(&lab);
     roles_change(&lab);
     lab.down().unwrap();
@@ -230,6 +232,124 @@ fn a_follower_restarts(lab: &Lab) {
     turns("reachability.new=reachable");
     assert_eq!(leader(&follower), Some(leads));
     follower.ctl(["network", "inspect", "without"]).ok();
+}
+
+/// What is done to the bytes of a log.
+type Damage = fn(&mut Vec<u8>);
+
+/// Whose record of before is torn, or is none, is given all by the others.
+fn a_damaged_log_is_fetched_anew(lab: &Lab) {
+    let host = lab.host("manager03");
+    let folder = host.dir().join("lib/swarm");
+    let log = folder.join("manager/raft.redb");
+    let damages: [(&str, Damage); 2] = [
+        ("torn", |bytes| bytes.truncate(bytes.len() / 3)),
+        ("overwritten", |bytes| {
+            let middle = bytes.len() / 2;
+            // Not the head alone: what a log of few entries has lies anywhere.
+            bytes[4096..]
+                .chunks_mut(512)
+                .for_each(|part| part.fill(0x5a));
+            bytes[middle] = 0;
+        }),
+    ];
+    for (name, damage) in damages {
+        host.kill().unwrap();
+        let mut bytes = std::fs::read(&log).unwrap();
+        damage(&mut bytes);
+        std::fs::write(&log, bytes).unwrap();
+        host.start().unwrap();
+        wait::until(&format!("{name}: it was put aside"), LIMIT, || {
+            let aside = folder.join("manager.damaged");
+            if aside.exists() { Ok(()) } else { Err(()) }
+        });
+        until_all_reachable(lab);
+        let network = format!("after-{name}");
+        until_written(&lab.host("manager01"), &network);
+        host.ctl(["network", "inspect", &network]).ok();
+        host.ctl(["network", "inspect", "ch03"]).ok();
+        std::fs::remove_dir_all(folder.join("manager.damaged")).unwrap();
+    }
+}
+
+/// The leader's disk is full: another leads, and it comes back by itself when there is room.
+fn a_full_disk_loses_nothing(lab: &Lab) {
+    let name = leader(&lab.host("manager01")).unwrap();
+    let host = lab.host(&name);
+    let other = MANAGERS.iter().find(|other| **other != name).unwrap();
+    let other = lab.host(other);
+    let inside = "/var/lib/overnet/swarm/manager";
+    host.stop().unwrap();
+    let small = format!(
+        "cp -a {inside} /tmp/kept && mount -t tmpfs -o size=24m small {inside} && cp -a /tmp/kept/. {inside}/"
+    );
+    host.exec(["sh", "-c", &small]).ok();
+    host.start().unwrap();
+    until_all_reachable(lab);
+    // It is to lead again, so that it is the leader whose disk is full.
+    wait::until("it leads", LIMIT, || {
+        let now = leader(&other).unwrap_or_default();
+        if now == name {
+            return Ok(());
+        }
+        if MANAGERS.contains(&now.as_str()) {
+            let leads = lab.host(&now);
+            leads.kill().unwrap();
+            until_written(if now == other.name() { &host } else { &other }, "moved");
+            leads.start().unwrap();
+        }
+        Err(now)
+    });
+    host.exec([
+        "sh",
+        "-c",
+        &format!("dd if=/dev/zero of={inside}/fill bs=64k; true"),
+    ])
+    .ok();
+    let mut acknowledged = Vec::new();
+    let mut number = 0;
+    wait::until("another leads", LIMIT, || {
+        number += 1;
+        let label = format!("full{number:04}");
+        let body = format!(r#"{{"Name":"{label}","Data":"{}"}}"#, "eHh4".repeat(5000));
+        let answer = other
+            .api("POST", "/configs/create", body.as_bytes())
+            .unwrap();
+        if answer.status == 201 {
+            acknowledged.push(label);
+        }
+        let now = leader(&other);
+        if now.as_ref().is_some_and(|now| *now != name) && answer.status == 201 {
+            Ok(())
+        } else {
+            Err(now)
+        }
+    });
+    wait::until("it says why it has stopped", LIMIT, || {
+        let info = host.ctl(["info"]);
+        let said = format!("{}{}", info.stdout, info.stderr);
+        if said.contains("No space left") {
+            Ok(())
+        } else {
+            Err(said)
+        }
+    });
+    host.exec(["rm", &format!("{inside}/fill")]).ok();
+    until_all_reachable(lab);
+    let listed = host.ctl(["config", "ls", "--format", "{{.Name}}"]).ok();
+    for label in &acknowledged {
+        assert!(listed.lines().any(|name| name == label), "{label} is lost");
+    }
+    for label in &acknowledged {
+        host.ctl(["config", "rm", label]).ok();
+    }
+    host.stop().unwrap();
+    let back = format!(
+        "cp -a {inside}/. /tmp/kept/ && umount {inside} && cp -a /tmp/kept/. {inside}/ && rm -r /tmp/kept"
+    );
+    host.exec(["sh", "-c", &back]).ok();
+    host.start().unwrap();
+    until_all_reachable(lab);
 }
 
 fn a_minority_says_so(lab: &Lab) {
@@ -394,7 +514,7 @@ fn nothing_acknowledged_is_lost() {
     let lab = lab("managers-kill", 1);
     until_all_reachable(&lab);
     let seconds = std::env::var("OVN_KILL_SECONDS");
-    let seconds = seconds.ok().and_then(|s| s.parse().ok()).unwrap_or(60);
+    let seconds = seconds.ok().and_then(|s| s.parse().ok()).unwrap_or(25);
     let end = Instant::now() + Duration::from_secs(seconds);
     let mut acknowledged = BTreeSet::new();
     let mut unknown = BTreeSet::new();

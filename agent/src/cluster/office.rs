@@ -50,6 +50,8 @@ pub(super) async fn run(shared: Arc<Shared>, member: Arc<Member>) {
 /// What a manager leaves behind when the node is a worker: nothing.
 fn discard(shared: &Shared) {
     let folder = shared.folder.manager();
+    // What was put aside, if anything.
+    let _ = std::fs::remove_dir_all(folder.with_extension("damaged"));
     match std::fs::remove_dir_all(&folder) {
         Ok(()) => tracing::info!("this node is a worker now; the cluster's state is deleted here"),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
@@ -65,11 +67,54 @@ async fn serve(shared: &Arc<Shared>, member: &Arc<Member>) {
         () = lock::follow(shared, member, &manager) => {}
         () = estranged(member) => {
             tracing::error!("the other managers do not know this one any more: its state is old; it is deleted here and fetched anew");
-            shared.change(|state| state.serves = false);
-            if let Some(manager) = member.set_manager(None) {
-                manager.shutdown().await;
-            }
+            close(shared, member).await;
             discard(shared);
+        }
+        reason = manager.until_stopped() => {
+            tracing::error!(%reason, "consensus has stopped; this manager is opened again");
+            close(shared, member).await;
+            shared.trouble(&format!("this manager has stopped: {reason}"));
+            tokio::time::sleep(OPEN_AGAIN).await;
+            set_aside(shared, member).await;
+        }
+    }
+}
+
+async fn close(shared: &Shared, member: &Member) {
+    shared.change(|state| state.serves = false);
+    if let Some(manager) = member.set_manager(None) {
+        manager.shutdown().await;
+    }
+}
+
+/// Puts a damaged state aside where other managers have it whole; whether that was so.
+async fn set_aside(shared: &Shared, member: &Member) -> bool {
+    if member.others().is_empty() {
+        return false;
+    }
+    let folder = shared.folder.manager();
+    let unlock_key = member.unlock_key();
+    let damage = Manager::examine(&folder, &member.identity, unlock_key.as_ref()).await;
+    let Some(damage) = damage else {
+        return false;
+    };
+    let aside = folder.with_extension("damaged");
+    // One is enough to look into.
+    let _ = std::fs::remove_dir_all(&aside);
+    match std::fs::rename(&folder, &aside) {
+        Ok(()) => {
+            let aside = aside.display();
+            tracing::error!(
+                "the cluster's state is damaged here: {damage}; it is put aside as {aside} and fetched anew from the other managers"
+            );
+            true
+        }
+        Err(error) => {
+            shared.trouble(&format!(
+                "the cluster's state in {} is damaged ({damage}) and cannot be put aside: {error}",
+                folder.display()
+            ));
+            false
         }
     }
 }
@@ -109,7 +154,12 @@ async fn opened(shared: &Shared, member: &Member) -> Arc<Manager> {
                 });
                 return manager;
             }
-            Err(refusal) => shared.trouble(&refusal.message),
+            Err(refusal) => {
+                shared.trouble(&refusal.message);
+                if set_aside(shared, member).await {
+                    continue;
+                }
+            }
         }
         tokio::time::sleep(OPEN_AGAIN).await;
     }

@@ -194,6 +194,21 @@ impl Manager {
         }
     }
 
+    /// What is damaged of the state in the folder, which nobody may have open; see
+    /// [`raft::examine`].
+    pub async fn examine(
+        folder: &Path,
+        identity: &LiveIdentity,
+        unlock_key: Option<&UnlockKey>,
+    ) -> Option<String> {
+        raft::examine(&folder.join(LOG), wrapping_key(identity, unlock_key)).await
+    }
+
+    /// Returns why this manager's consensus has stopped, when it has: it can only be started anew.
+    pub async fn until_stopped(&self) -> String {
+        self.consensus.until_stopped().await
+    }
+
     /// A sole manager leads before anything is asked of it.
     async fn settle(&self) -> Result<(), Refusal> {
         if self.roster().voting() == 1 {

@@ -62,6 +62,16 @@ impl Consensus {
         }
     }
 
+    /// Returns why consensus has stopped, when it has: its disk is full, or does not answer, or holds
+    /// something else than was written.
+    pub async fn until_stopped(&self) -> String {
+        let mut metrics = self.raft.metrics();
+        // A sender that is gone has left the reason behind.
+        let _ = metrics.wait_for(|state| state.running_state.is_err()).await;
+        self.stopped()
+            .unwrap_or_else(|| "it was asked to".to_owned())
+    }
+
     /// Counts as heard before it is dealt with: an fsync may take its time.
     fn hear_leader(&self, from: u64, vote: &Vote<u64>) {
         let known = self.raft.metrics().borrow().vote;

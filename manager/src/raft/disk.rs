@@ -1,9 +1,12 @@
 //! The file of the log: redb with three tables, every value but the wrapped data keys sealed.
 
-use std::{path::Path, sync::Arc};
+use std::{io::ErrorKind, path::Path, sync::Arc};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, TableError};
+use redb::{
+    Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, TableDefinition,
+    TableError,
+};
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{SealError, WrappingKey, keys::Keys};
@@ -26,6 +29,8 @@ pub enum DiskError {
     Open { path: String, reason: String },
     #[error("the cluster's log cannot be read or written: {0}")]
     Storage(String),
+    #[error("the cluster's log is damaged: {0}")]
+    Damaged(String),
     #[error("the cluster's log holds a record that is none: {0}")]
     Decode(String),
     #[error("the cluster's log: {0}")]
@@ -33,8 +38,40 @@ pub enum DiskError {
 }
 
 impl DiskError {
-    fn storage(error: impl std::fmt::Display) -> Self {
-        Self::Storage(error.to_string())
+    fn storage(error: impl Into<redb::Error>) -> Self {
+        match error.into() {
+            redb::Error::Corrupted(what) => Self::Damaged(what),
+            other => Self::Storage(other.to_string()),
+        }
+    }
+
+    fn opening(path: &Path, error: DatabaseError) -> Self {
+        match error {
+            DatabaseError::Storage(StorageError::Corrupted(what)) => Self::Damaged(what),
+            DatabaseError::Storage(StorageError::Io(error))
+                if matches!(
+                    error.kind(),
+                    ErrorKind::InvalidData | ErrorKind::UnexpectedEof
+                ) =>
+            {
+                Self::Damaged(error.to_string())
+            }
+            DatabaseError::RepairAborted | DatabaseError::UpgradeRequired(_) => {
+                Self::Damaged(error.to_string())
+            }
+            other => Self::Open {
+                path: path.display().to_string(),
+                reason: other.to_string(),
+            },
+        }
+    }
+
+    /// Whether what is on disk is not what was written: trying again is of no use.
+    pub(super) fn is_damage(&self) -> bool {
+        match self {
+            Self::Damaged(_) | Self::Decode(_) | Self::Seal(_) => true,
+            Self::Open { .. } | Self::Storage(_) => false,
+        }
     }
 }
 
@@ -84,11 +121,8 @@ impl Disk {
     pub async fn open(path: &Path, key: &WrappingKey) -> Result<Self, DiskError> {
         let file = path.to_owned();
         let (database, wraps, older) = blocking(move || {
-            let refused = |reason: String| DiskError::Open {
-                path: file.display().to_string(),
-                reason,
-            };
-            let database = Database::open(&file).map_err(|error| refused(error.to_string()))?;
+            let database =
+                Database::open(&file).map_err(|error| DiskError::opening(&file, error))?;
             let reading = database.begin_read().map_err(DiskError::storage)?;
             let wraps = rows(&reading.open_table(KEYS).map_err(DiskError::storage)?)?;
             let older = match reading.open_table(OLDER) {

@@ -7,6 +7,7 @@ mod alone;
 mod answer;
 mod disk;
 mod election;
+mod examine;
 mod keys;
 mod log;
 mod machine;
@@ -34,6 +35,7 @@ pub(crate) use self::seal::DataKey;
 pub use self::{
     alone::{from_state, go_alone},
     disk::{Disk, DiskError},
+    examine::examine,
     log::LogStore,
     machine::Machine,
     peer::{Carrier, CarryError, Peer, RaftAsk, RaftCall, RaftSaid},
