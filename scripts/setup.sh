@@ -68,7 +68,7 @@ need_lab() {
   need_commands conmon:conmon crun:crun runc:runc nft:nftables ip:iproute2 docker-registry:docker-registry \
     busybox:busybox-static conntrack:conntrack dig:bind9-dnsutils iperf3:iperf3 curl:curl wget:wget ps:procps \
     ldd:libc-bin openssl:openssl tini-static:tini faketime:faketime nginx:nginx haproxy:haproxy jq:jq \
-    promtool:prometheus podman:podman /usr/lib/cni/loopback:containernetworking-plugins
+    promtool:prometheus podman:podman iptables:iptables /usr/lib/cni/loopback:containernetworking-plugins
 }
 
 # What drives the visualizer's page in its tests.

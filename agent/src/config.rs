@@ -75,6 +75,10 @@ pub struct Flags {
     /// ours (overnet), or what the host has (host) [default: auto]
     #[arg(long, value_name = "auto|overnet|host")]
     pub docker_socket: Option<SocketChoice>,
+    /// Serve the network plugin of a Docker Engine of this host at this socket; Docker looks for it at
+    /// /run/docker/plugins/overnet.sock [default: off]
+    #[arg(long, value_name = "PATH")]
+    pub docker_plugin: Option<PathBuf>,
     /// Serve a picture of the cluster to browsers there; with a token (`ovnctl visualizer` tells
     /// it) unless the address is of this host only, such as 127.0.0.1. The port is 9080 [default: off]
     #[arg(long, value_name = "ADDRESS[:PORT]")]
@@ -166,6 +170,7 @@ pub struct Settings {
     pub heartbeat: Option<Duration>,
     pub resolv_conf: PathBuf,
     pub docker_socket: SocketChoice,
+    pub docker_plugin: Option<PathBuf>,
     pub visualizer: Option<SocketAddr>,
     pub labels: Vec<(String, String)>,
     pub generic_resources: Vec<GenericResource>,
@@ -253,6 +258,9 @@ impl Settings {
             SocketChoice::Host => "host",
         };
         put("docker-socket", choice.into());
+        if let Some(plugin) = &self.docker_plugin {
+            put("docker-plugin", text(plugin));
+        }
         let label = |(key, value): &(String, String)| format!("{key}={value}");
         let labels = self.labels.iter().map(label).map(toml::Value::from);
         put("label", toml::Value::Array(labels.collect()));
@@ -354,6 +362,7 @@ impl Settings {
                 .docker_socket
                 .or(file.docker_socket)
                 .unwrap_or_default(),
+            docker_plugin: flags.docker_plugin.or(file.docker_plugin),
             visualizer,
             labels,
             generic_resources,
@@ -388,6 +397,7 @@ impl Flags {
             "heartbeat" => self.heartbeat.is_some(),
             "resolv-conf" => self.resolv_conf.is_some(),
             "docker-socket" => self.docker_socket.is_some(),
+            "docker-plugin" => self.docker_plugin.is_some(),
             "default-registry" => self.default_registry.is_some(),
             "visualizer" => self.visualizer.is_some(),
             "label" => !self.label.is_empty(),

@@ -20,7 +20,7 @@ use crate::{
     api_socket,
     cluster::{self, ClusterNode},
     config::Settings,
-    host,
+    docker_plugin, host,
     http::{self, AppState},
     network::{self, Networks},
     notify::{self, Notifier},
@@ -120,6 +120,14 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         let listener = api_socket::listen(&path, kept_socket, &notifier)
             .with_context(|| format!("API socket {} cannot be made", path.display()))?;
         servers.spawn(http::serve(listener, state.clone()));
+    }
+    if let Some(path) = &settings.docker_plugin {
+        let listener = http::bind(path)
+            .with_context(|| format!("socket {} cannot be made", path.display()))?;
+        let (state, networks) = (state.clone(), Arc::clone(&networks));
+        let root = settings.root.clone();
+        servers.spawn(async move { docker_plugin::serve(listener, state, networks, &root).await });
+        tracing::info!(socket = %path.display(), "Docker's network plugin is served");
     }
     state.visualizer.resume(&state).await;
     if let Some(address) = settings.metrics {

@@ -100,12 +100,28 @@ pub fn socket(settings: &Settings) -> anyhow::Result<&Path> {
 /// Asks the running daemon for one of its own pages.
 pub async fn ask(socket: &Path, question: &str) -> anyhow::Result<Value> {
     let at = socket.display();
-    let stream = UnixStream::connect(socket).await.with_context(|| {
+    let (status, body) = fetch(socket, question).await.with_context(|| {
         format!(
             "ovnd does not answer at {at}; is it running, with the same --run and --socket? \
              A written wish is named by --file"
         )
     })?;
+    let value: Value = serde_json::from_slice(&body)
+        .with_context(|| format!("ovnd at {at} gives an answer of another kind ({status})"))?;
+    ensure!(
+        status.is_success(),
+        "ovnd at {at}: {}",
+        value["message"].as_str().unwrap_or("no reason given")
+    );
+    Ok(value)
+}
+
+/// What an API's socket answers.
+pub async fn fetch(
+    socket: &Path,
+    question: &str,
+) -> anyhow::Result<(http::StatusCode, bytes::Bytes)> {
+    let stream = UnixStream::connect(socket).await?;
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     tokio::spawn(connection);
@@ -115,14 +131,7 @@ pub async fn ask(socket: &Path, question: &str) -> anyhow::Result<Value> {
     let answer = sender.send_request(request).await?;
     let status = answer.status();
     let body = answer.into_body().collect().await?.to_bytes();
-    let value: Value = serde_json::from_slice(&body)
-        .with_context(|| format!("ovnd at {at} gives an answer of another kind ({status})"))?;
-    ensure!(
-        status.is_success(),
-        "ovnd at {at}: {}",
-        value["message"].as_str().unwrap_or("no reason given")
-    );
-    Ok(value)
+    Ok((status, body))
 }
 
 fn read(path: &Path) -> anyhow::Result<Desired> {

@@ -1,7 +1,7 @@
 //! Network namespaces of others: whose they are, what is in them, and where we hold them.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs::{self, File},
     io,
     os::unix::fs::MetadataExt as _,
@@ -10,7 +10,15 @@ use std::{
 
 use nix::mount::{MsFlags, mount};
 
-use crate::kernel::place::{inside, is_namespace, unbind};
+pub use crate::kernel::place::is_namespace;
+use crate::{
+    kernel::{
+        place::{inside, unbind},
+        sight,
+    },
+    netlink::Netlink,
+    view::PORT,
+};
 
 /// What a namespace has before it becomes a guest.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -18,6 +26,8 @@ pub struct Surroundings {
     pub devices: BTreeSet<String>,
     /// It has a default route, of whatever family.
     pub routed: bool,
+    /// Its interfaces that are ours and up, by their other ends.
+    pub ours: BTreeMap<String, String>,
 }
 
 /// Whether both paths lead to one namespace. A path that leads nowhere is like no other.
@@ -37,7 +47,12 @@ pub fn look(path: &Path) -> io::Result<Surroundings> {
         let file = |name: &str| fs::read_to_string(format!("/proc/thread-self/net/{name}"));
         let devices = file("dev")?;
         let (ipv4, ipv6) = (file("route")?, file("ipv6_route").unwrap_or_default());
+        let links = sight::look(&mut Netlink::open(libc::NETLINK_ROUTE)?, false, false)?.links;
+        let ours = links
+            .into_values()
+            .filter(|link| link.up && link.alias.starts_with(PORT));
         Ok(Surroundings {
+            ours: ours.map(|link| (link.alias, link.name)).collect(),
             devices: devices_in(&devices),
             routed: is_routed(&ipv4) || is_routed_ipv6(&ipv6),
         })

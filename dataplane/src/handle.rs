@@ -7,10 +7,10 @@ use tokio::sync::{oneshot, watch};
 use crate::{
     desired::{Change, Desired, HostPort},
     dns::{DnsConfig, DnsServer},
-    kernel::Linux,
+    kernel::{Linux, place::is_namespace},
     orders::{Mailbox, Order},
     report::{Counters, Error, Report, Status},
-    view::Observed,
+    view::{self, Observed},
     worker::Worker,
 };
 
@@ -189,6 +189,10 @@ impl Dataplane {
 
     async fn open_dns(&self, sandboxes: Vec<(String, PathBuf)>, report: &mut Report) {
         for (id, netns) in sandboxes {
+            // A guest's comes later, or has gone; nothing is made in its place.
+            if view::is_guest(&netns) && !is_namespace(&netns) {
+                continue;
+            }
             if let Err(error) = self.dns.open(&id, &netns).await {
                 report.failures.push(crate::Failure {
                     scope: id,

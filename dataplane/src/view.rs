@@ -14,8 +14,11 @@ use serde::{Deserialize, Serialize};
 use crate::{balance::Balance, desired::HostPort};
 
 const GUEST: &str = "guest-";
+const HANDED: &str = "guest-handed-";
 /// How the name of the host end of a veth pair begins.
 pub const PORT: &str = "ovtp";
+/// How the name of an interface begins that its owner has not taken yet.
+pub const HANDED_DEVICE: &str = "ovtd";
 
 /// A hardware address; written `02:42:0a:00:00:02`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -236,6 +239,22 @@ pub fn guest_name(id: &str) -> String {
 pub fn is_guest(path: &Path) -> bool {
     let name = path.file_name().and_then(OsStr::to_str);
     name.is_some_and(|name| name.starts_with(GUEST))
+}
+
+/// As [`guest_name`], of one whose interface its owner takes into the namespace himself.
+pub fn handed_name(id: &str) -> String {
+    format!("{HANDED}{id}")
+}
+
+/// Whether the interfaces of this guest are born in the host's namespace.
+pub fn is_handed(path: &Path) -> bool {
+    let name = path.file_name().and_then(OsStr::to_str);
+    name.is_some_and(|name| name.starts_with(HANDED))
+}
+
+/// What an interface is called until its owner takes it.
+pub fn handed_device(endpoint: &str) -> String {
+    format!("{HANDED_DEVICE}{}", tag(endpoint))
 }
 
 /// The host's own interface on an ingress network.

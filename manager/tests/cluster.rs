@@ -18,7 +18,7 @@ use manager::{
     wire::{Register, SessionMessage},
 };
 use model::{
-    Assignments, ContainerId, EndpointState, Generation, NetworkSpec, RefusalKind,
+    Assignments, ContainerId, EndpointId, EndpointState, Generation, NetworkSpec, RefusalKind,
     control::{Answer, AttachRequest, Attached, TokenRotation, Verb},
     node::{NodeState, Role},
 };
@@ -239,6 +239,29 @@ async fn hosts_join_attach_and_learn_of_each_other() {
     let mut told = two.told.clone();
     let learnt = told.wait_for(|told| told.endpoints[&first.endpoint.id].state == active);
     tokio::time::timeout(LIMIT, learnt).await.unwrap().unwrap();
+
+    // What its container is called from now on all hosts learn.
+    let name = |endpoint: &EndpointId, names: &[&str]| Verb::EndpointName {
+        endpoint: endpoint.clone(),
+        names: names.iter().map(ToString::to_string).collect(),
+    };
+    let named = name(&first.endpoint.id, &["web", "www"]);
+    one.connection.call(&named).await.unwrap().unwrap();
+    let mut told = two.told.clone();
+    let learnt = told.wait_for(|told| told.endpoints[&first.endpoint.id].names == ["web", "www"]);
+    tokio::time::timeout(LIMIT, learnt).await.unwrap().unwrap();
+    for (verb, kind) in [
+        (name(&second.endpoint.id, &["web"]), RefusalKind::Forbidden),
+        (name(&first.endpoint.id, &[]), RefusalKind::Invalid),
+        (name(&first.endpoint.id, &["-x"]), RefusalKind::Invalid),
+        (
+            name(&EndpointId::new("none"), &["web"]),
+            RefusalKind::NotFound,
+        ),
+    ] {
+        let refused = one.connection.call(&verb).await.unwrap().unwrap_err();
+        assert_eq!(refused.kind, kind, "{refused}");
+    }
 
     // Another host's endpoint is not a worker's to take.
     let foreign = Verb::Detach {

@@ -167,6 +167,11 @@ pub enum Verb {
     PathReport(Box<PathReport>),
     /// What all nodes have measured.
     PathList,
+    /// What an endpoint is called from now on, the canonical name first.
+    EndpointName {
+        endpoint: EndpointId,
+        names: Vec<String>,
+    },
 }
 
 impl Verb {
@@ -214,6 +219,7 @@ impl Verb {
             | Self::PayloadCreate { .. }
             | Self::PayloadUpdate { .. }
             | Self::PayloadRemove { .. }
+            | Self::EndpointName { .. }
             | Self::PathReport(_) => false,
         }
     }
@@ -225,6 +231,7 @@ impl Verb {
             | Self::NetworkInspect { .. }
             | Self::EndpointList { .. }
             | Self::EndpointAdvance { .. }
+            | Self::EndpointName { .. }
             | Self::Detach { .. } => Askers::Members,
             Self::Attach(request) => Askers::Node(&request.node),
             Self::PathReport(report) => Askers::Node(&report.node),

@@ -30,6 +30,10 @@ pub trait Network: Send + Sync + 'static {
     /// may be answered.
     fn started<'a>(&'a self, container: &'a ContainerId) -> BoxFuture<'a, ()>;
 
+    /// The container has another name from now on: what it has then, where that is something else
+    /// than before.
+    fn renamed<'a>(&'a self, request: &'a ConnectRequest) -> BoxFuture<'a, Option<Connected>>;
+
     /// Takes everything back. Idempotent; unknown containers are fine.
     fn disconnect<'a>(&'a self, container: &'a ContainerId) -> BoxFuture<'a, Result<(), Refusal>>;
 

@@ -94,6 +94,13 @@ fn names(host: &Host, path: &str) -> Vec<String> {
 
 fn requests(lab: &Lab) {
     let (manager, one) = (lab.host("manager01"), lab.host("worker01"));
+    for (host, path, status, says) in [
+        (&one, "/volumes/x?version=1", 503, "swarm is unavailable"),
+        (&manager, "/volumes/x?version=one", 400, "version 'one'"),
+        (&manager, "/volumes/x?version=1", 404, "volume x not found"),
+    ] {
+        refused(host, "PUT", path, "{}", status, &[says]);
+    }
     let before = names(&manager, "/networks");
     for body in ["{", "[]", "not json", "{\"Name\": 5}"] {
         refused(&manager, "POST", "/networks/create", body, 400, &[]);

@@ -39,6 +39,31 @@ fn answers(host: &Host, from: &str, name: &str) -> Result<(), String> {
     }
 }
 
+fn a_new_name_takes_the_old_ones_place(manager: &Host, worker: &Host) {
+    let format = "{{range .NetworkSettings.Networks}}{{.DNSNames}}{{end}}";
+    for (old, new) in [("web", "renamed"), ("renamed", "web")] {
+        docker(manager, &format!("rename {old} {new}"));
+        wait::until("the new name answers", LIMIT, || {
+            answers(worker, "near", new)
+        });
+        wait::until("the old name answers no more", LIMIT, || {
+            let there = answers(worker, "near", old);
+            there.is_err().then_some(()).ok_or("it answers")
+        });
+        // On all of its networks; the alias stays.
+        answers(worker, "far", new).unwrap();
+        answers(worker, "far", "www").unwrap();
+        let shown = manager.ctl(["inspect", "--format", format, new]).ok();
+        assert!(shown.contains(new) && !shown.contains(old), "{shown}");
+        let listed = docker(manager, "network inspect red");
+        assert!(listed.contains(&format!("\"{new}\"")), "{listed}");
+        manager.kill().unwrap();
+        manager.start().unwrap();
+        answers(worker, "near", new).unwrap();
+        answers(worker, "near", old).unwrap_err();
+    }
+}
+
 #[test]
 fn containers_come_to_networks_and_go() {
     let lab = Lab::up(Options {
@@ -103,6 +128,10 @@ fn containers_come_to_networks_and_go() {
     assert_eq!(docker(&worker, "wait load"), "0");
     let said = docker(&worker, "logs load");
     assert!(said.starts_with("sent 320 failed 0 "), "{said}");
+
+    docker(&manager, "network connect --alias www blue web");
+    a_new_name_takes_the_old_ones_place(&manager, &worker);
+    docker(&manager, "network disconnect blue web");
 
     // The first one goes, and the way out stays.
     docker(&manager, "network connect blue web");

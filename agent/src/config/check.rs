@@ -45,7 +45,9 @@ pub(super) fn problems(settings: &Settings) -> Vec<Problem> {
         ("run", settings.run.as_path()),
         ("resolv-conf", settings.resolv_conf.as_path()),
     ];
-    for (key, path) in paths.into_iter().chain(sockets) {
+    let plugin = settings.docker_plugin.as_deref();
+    let plugin = plugin.map(|path| ("docker-plugin", path));
+    for (key, path) in paths.into_iter().chain(sockets).chain(plugin) {
         if !path.is_absolute() {
             say(key, format!("{} must be an absolute path", path.display()));
         }

@@ -27,6 +27,7 @@ pub(super) struct File {
     pub heartbeat: Option<String>,
     pub resolv_conf: Option<PathBuf>,
     pub docker_socket: Option<SocketChoice>,
+    pub docker_plugin: Option<PathBuf>,
     pub visualizer: Option<String>,
     pub label: Vec<String>,
     pub node_generic_resource: Vec<String>,
@@ -36,7 +37,7 @@ pub(super) struct File {
 }
 
 /// Every key, with a line as it may be written.
-const KEYS: [(&str, &str); 16] = [
+const KEYS: [(&str, &str); 17] = [
     ("root", "root = \"/var/lib/overnet\""),
     ("run", "run = \"/run/overnet\""),
     ("socket", "socket = [\"/run/overnet/ovnd.sock\"]"),
@@ -52,6 +53,10 @@ const KEYS: [(&str, &str); 16] = [
     (
         "docker-socket",
         "docker-socket = \"auto\", \"overnet\" or \"host\"",
+    ),
+    (
+        "docker-plugin",
+        "docker-plugin = \"/run/docker/plugins/overnet.sock\"",
     ),
     ("visualizer", "visualizer = \"127.0.0.1:9080\""),
     ("label", "label = [\"disk=ssd\"]"),
@@ -234,7 +239,7 @@ mod tests {
         file.label.clear();
         file.node_generic_resource.clear();
         (file.runtime, file.heartbeat, file.metrics) = (None, None, None);
-        (file.default_registry, file.visualizer) = (None, None);
+        (file.default_registry, file.visualizer, file.docker_plugin) = (None, None, None);
         assert_eq!(
             Settings::merge(Flags::default(), file).settings,
             Settings::merge(Flags::default(), File::default()).settings

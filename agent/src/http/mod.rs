@@ -55,6 +55,7 @@ use axum::{
 };
 use model::Refusal;
 use tokio::net::UnixListener;
+use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 use self::unread::Unread;
@@ -213,8 +214,17 @@ pub fn bind(path: &Path) -> io::Result<UnixListener> {
 /// Serves one socket until `state.shutdown`; then requests have [`GRACE`] to end.
 pub async fn serve(listener: UnixListener, state: AppState) -> io::Result<()> {
     let shutdown = state.shutdown.clone();
+    serve_router(listener, router(state), shutdown).await
+}
+
+/// Serves other pages in the same way.
+pub async fn serve_router(
+    listener: UnixListener,
+    router: Router,
+    shutdown: CancellationToken,
+) -> io::Result<()> {
     let ended = shutdown.clone();
-    let server = axum::serve(listener, router(state))
+    let server = axum::serve(listener, router)
         .with_graceful_shutdown(async move { ended.cancelled().await });
     tokio::select! {
         result = server => result,

@@ -20,7 +20,7 @@ pub(super) fn routes() -> Router<AppState> {
         .route("/volumes", get(list))
         .route("/volumes/create", post(create))
         .route("/volumes/prune", post(prune))
-        .route("/volumes/{name}", get(inspect).delete(remove))
+        .route("/volumes/{name}", get(inspect).put(update).delete(remove))
 }
 
 /// A volume as Docker shows it.
@@ -126,6 +126,25 @@ async fn remove(
         .volume_remove(&name, query.flag("force"))
         .await?;
     Ok(done())
+}
+
+/// Of volumes of the cluster, which there are none of: Docker's answers.
+async fn update(
+    State(state): State<AppState>,
+    Path(name): Path<String>,
+    Asked(query): Asked,
+) -> Answer {
+    if !state.local().control_available() {
+        return Err(Refusal::unavailable(
+            "volume update only valid for cluster volumes, but swarm is unavailable",
+        )
+        .into());
+    }
+    let version = query.text("version").unwrap_or_default();
+    if version.parse::<u64>().is_err() {
+        return Err(Refusal::invalid(format!("invalid swarm object version '{version}'")).into());
+    }
+    Err(Refusal::not_found(format!("volume {name} not found")).into())
 }
 
 async fn prune(State(state): State<AppState>, Asked(query): Asked) -> Answer {

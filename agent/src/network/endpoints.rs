@@ -149,7 +149,7 @@ impl Networks {
 
     async fn tidy_once(&self) -> Result<(), Refusal> {
         self.rewire_left().await?;
-        let (stale, unannounced) = {
+        let (stale, unannounced, misnamed) = {
             let inner = self.inner.lock().await;
             if !inner.adopted {
                 return Ok(());
@@ -165,7 +165,7 @@ impl Networks {
                 &held,
                 &inner.connecting,
             );
-            (stale, inner.unannounced())
+            (stale, inner.unannounced(), inner.misnamed())
         };
         for endpoint in stale {
             tracing::info!(%endpoint, "an endpoint without a container is given back");
@@ -184,6 +184,14 @@ impl Networks {
                     tracing::warn!(%endpoint, "the manager does not know a running container's endpoint");
                 }
                 Err(refusal) => return Err(refusal),
+            }
+        }
+        for (endpoint, names) in misnamed {
+            let verb = Verb::EndpointName { endpoint, names };
+            match self.cluster.call(verb).await {
+                Err(refusal) if refusal.kind == RefusalKind::Unavailable => return Err(refusal),
+                Err(refusal) => tracing::warn!(%refusal, "an endpoint keeps the names it had"),
+                Ok(_) => {}
             }
         }
         Ok(())
@@ -205,6 +213,21 @@ impl Inner {
                     .is_some_and(|endpoint| endpoint.state == EndpointState::Allocated)
             })
             .map(|given| given.endpoint.clone())
+            .collect()
+    }
+}
+
+impl Inner {
+    /// Endpoints that the cluster knows by other names than their containers have.
+    fn misnamed(&self) -> Vec<(EndpointId, Vec<String>)> {
+        let given = self.sandboxes.values().flat_map(|record| &record.endpoints);
+        given
+            .filter(|given| !given.task)
+            .filter(|given| {
+                let known = self.assignments.endpoints.get(&given.endpoint);
+                known.is_some_and(|endpoint| endpoint.names != given.names)
+            })
+            .map(|given| (given.endpoint.clone(), given.names.clone()))
             .collect()
     }
 }

@@ -15,6 +15,7 @@ mod endpoints;
 mod flows;
 pub mod guests;
 pub mod local;
+mod names;
 mod pace;
 mod paths;
 mod port_sights;
@@ -285,6 +286,10 @@ impl Network for Networks {
             report("names", &self.dataplane.change(steps).await);
             self.untidy.notify_one();
         })
+    }
+
+    fn renamed<'a>(&'a self, request: &'a ConnectRequest) -> BoxFuture<'a, Option<Connected>> {
+        Box::pin(self.rename(request))
     }
 
     fn disconnect<'a>(&'a self, container: &'a ContainerId) -> BoxFuture<'a, Result<(), Refusal>> {

@@ -35,6 +35,10 @@ pub struct SandboxRecord {
 pub struct Guest {
     /// Where its owner has it. Once another one is there, or none, it is not looked after any more.
     pub source: PathBuf,
+    /// Its interface was made in the host's namespace, and its owner takes it into one of his;
+    /// `source` is empty before he has said where that is.
+    #[serde(default)]
+    pub handed: bool,
     /// It has its way out by us.
     pub gateway: bool,
     /// Devices that were in it before, whose names are taken.

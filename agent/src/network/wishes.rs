@@ -171,8 +171,7 @@ impl Networks {
                 .cloned()
                 .collect();
             for record in inner.sandboxes.values_mut() {
-                record.running =
-                    record.guest.is_some() || known.contains(&record.request.container);
+                record.running = guests::is_up(record) || known.contains(&record.request.container);
             }
             (gone, missing)
         };
@@ -195,6 +194,10 @@ impl Networks {
             let generation = inner.assignments.generation;
             self.reached.send_replace(generation);
             self.cluster.acknowledge(generation);
+        }
+        // A kill may have come between a container's new name and its network's.
+        for request in running {
+            self.rename(request).await;
         }
         for request in missing {
             tracing::warn!(

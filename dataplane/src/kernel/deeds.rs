@@ -1,6 +1,6 @@
 //! Carrying out steps: one arm each, and a sentence for every refusal.
 
-use std::{collections::BTreeSet, io, net::IpAddr, os::fd::AsRawFd, path::Path};
+use std::{collections::BTreeSet, fs::File, io, net::IpAddr, os::fd::AsRawFd, path::Path};
 
 use super::{
     links::{self, DEL_ADDRESS, DEL_ROUTE, NEW_ADDRESS, NEW_NEIGHBOUR, NEW_ROUTE},
@@ -16,7 +16,8 @@ use crate::{
     report::Failure,
     rules::TableName,
     view::{
-        Bridge, Interface, Place, Port, Vxlan, bridge_name, gateway_name, is_guest, vxlan_name,
+        Bridge, HANDED_DEVICE, Interface, Place, Port, Vxlan, bridge_name, gateway_name, is_guest,
+        vxlan_name,
     },
 };
 
@@ -346,9 +347,15 @@ impl Linux {
     }
 
     fn make_pair(&mut self, pair: &Pair) -> io::Result<()> {
-        let sandbox = Place::Sandbox(pair.sandbox.clone());
-        let space = self.space(&sandbox)?.ok_or_else(no_namespace)?;
-        let namespace = space.namespace.as_raw_fd();
+        let handed = pair.inner.starts_with(HANDED_DEVICE);
+        let (sandbox, namespace) = if handed {
+            (Place::Host, File::open(self.path(&Place::Host))?)
+        } else {
+            let sandbox = Place::Sandbox(pair.sandbox.clone());
+            let space = self.space(&sandbox)?.ok_or_else(no_namespace)?;
+            let namespace = space.namespace.try_clone()?;
+            (sandbox, namespace)
+        };
         let route = self.route(&pair.place)?;
         let bridge = index(route, &bridge_name(&pair.segment))?;
         route.request(links::pair(
@@ -357,9 +364,9 @@ impl Linux {
             bridge,
             &pair.inner,
             &pair.interface,
-            namespace,
+            namespace.as_raw_fd(),
         ))?;
-        if is_guest(&pair.sandbox) {
+        if is_guest(&pair.sandbox) && !handed {
             self.open_guest(pair)?;
         }
         self.set_port(&pair.place, &pair.segment, &pair.name, &pair.port)?;
@@ -370,6 +377,10 @@ impl Linux {
         let route = self.route(&sandbox)?;
         let inner = index(route, &pair.inner)?;
         route.request(links::set_alias(inner, &pair.name))?;
+        if handed {
+            // Its addresses are none of the host's; its owner gives them to it in its place.
+            return Ok(());
+        }
         self.set_interface(&sandbox, &pair.inner, &pair.interface)
     }
 

@@ -8,7 +8,7 @@ use crate::{
     desired::Desired,
     ingress,
     rules::TableName,
-    view::{Interface, PORT, Place, View, is_guest},
+    view::{Interface, PORT, Place, View, handed_device, is_guest, is_handed},
 };
 
 /// Everything of one sandbox, the veth pairs included.
@@ -29,6 +29,9 @@ pub fn diff_sandbox(
     let guest = is_guest(path);
     if guest && found.is_none() {
         // Whoever looks after guests takes it out of the wish.
+        if is_handed(path) {
+            hand_over(plan, desired, &name, wish, wanted, seen);
+        }
         return;
     }
     if found.is_none_or(|found| !found.loopback_up) {
@@ -129,6 +132,42 @@ pub fn diff_sandbox(
         || ingress::rules::back(desired, wish).unwrap_or_default(),
     );
     diff_balance(plan, desired, wish, &name, wanted, found);
+}
+
+/// Interfaces that the guest's owner is to take into a namespace of which we do not know yet. Those
+/// whose other end is there have been made.
+fn hand_over(
+    plan: &mut Plan,
+    desired: &Desired,
+    name: &str,
+    wish: &crate::desired::Sandbox,
+    wanted: &crate::view::Sandbox,
+    seen: &View,
+) {
+    for interface in &wish.interfaces {
+        let segment = crate::view::tag(&interface.network);
+        let port = crate::view::port_name(&interface.endpoint);
+        let ports = seen.segments.get(&segment).map(|segment| &segment.ports);
+        let known = desired.networks.contains_key(&interface.network);
+        if !known || ports.is_some_and(|ports| ports.contains_key(&port)) {
+            continue;
+        }
+        let Some(inner) = wanted.interfaces.get(&interface.name) else {
+            continue;
+        };
+        plan.step(
+            Step::MakePair(Box::new(Pair {
+                place: Place::Overlay(segment.clone()),
+                segment,
+                name: port,
+                port: crate::want::local_port(inner.mtu, false),
+                sandbox: wish.netns.clone(),
+                inner: handed_device(&interface.endpoint),
+                interface: inner.clone(),
+            })),
+            format!("{name}: its interface is missing"),
+        );
+    }
 }
 
 fn diff_balance(
@@ -296,7 +335,7 @@ mod tests {
     use super::*;
     use crate::{
         desired::{self, Network, NetworkKind, Subnet},
-        view::{Mac, Sandbox, guest_name, port_name},
+        view::{Mac, Sandbox, Segment, guest_name, handed_name, port_name, tag},
         want::want_sandbox,
     };
 
@@ -353,6 +392,40 @@ mod tests {
         let mut plan = Plan::default();
         diff_sandbox(&mut plan, &desired, "s1", &wanted, &seen);
         plan.sorted().steps
+    }
+
+    #[test]
+    fn what_is_handed_out_is_made_once_and_on_the_host() {
+        let path = format!("/run/netns/{}", handed_name("s1"));
+        let made = steps(&path, None);
+        let [Step::MakePair(pair)] = &made[..] else {
+            panic!("{made:?}");
+        };
+        assert_eq!(pair.inner, handed_device("e1"));
+        assert_eq!(pair.name, port_name("e1"));
+        // Its owner has it, or is about to.
+        let desired = wish(&path);
+        let facts = crate::view::Facts::default();
+        let wanted = want_sandbox(&desired, &facts, &desired.sandboxes["s1"]);
+        let mut segment = Segment::default();
+        let port = crate::want::local_port(1450, false);
+        segment.ports.insert(port_name("e1"), port);
+        let mut seen = View::default();
+        seen.segments.insert(tag("n1"), segment);
+        let mut plan = Plan::default();
+        diff_sandbox(&mut plan, &desired, "s1", &wanted, &seen);
+        assert_eq!(plan.steps, []);
+        // One that has arrived is like every guest's.
+        let there = Sandbox {
+            loopback_up: true,
+            ..Sandbox::default()
+        };
+        let made = steps(&path, Some(there));
+        let own = made.iter().find_map(|step| match step {
+            Step::MakePair(pair) => Some(pair.inner.as_str()),
+            _ => None,
+        });
+        assert_eq!(own, Some("eth0"), "{made:?}");
     }
 
     /// What somebody else has there: an interface of our wish's name, and a default route.

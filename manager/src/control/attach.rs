@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use ipnetwork::IpNetwork;
 use model::{
     Endpoint, EndpointId, EndpointOwner, EndpointState, Meta, Network, NodeId, Refusal,
-    control::AttachRequest, endpoint::MacAddress, network::Subnet,
+    control::AttachRequest, endpoint::MacAddress, name::check_container_name, network::Subnet,
 };
 
 use super::{find_network, new_id};
@@ -150,14 +150,36 @@ pub fn endpoint_advance(
     id: &EndpointId,
     state: EndpointState,
 ) -> Result<(), Refusal> {
-    let mut endpoint = tx
-        .tables()
-        .endpoint(id)
-        .ok_or_else(|| Refusal::not_found(format!("endpoint {id} not found")))?
-        .clone();
-    own(caller, &endpoint)?;
+    let mut endpoint = owned(tx, caller, id)?;
     if endpoint.state < state {
         endpoint.state = state;
+        tx.set_endpoint(endpoint);
+    }
+    Ok(())
+}
+
+/// Gives a container's endpoint other names, the canonical one first.
+pub fn endpoint_name(
+    tx: &mut Transaction,
+    caller: Option<&NodeId>,
+    id: &EndpointId,
+    names: Vec<String>,
+) -> Result<(), Refusal> {
+    let mut endpoint = owned(tx, caller, id)?;
+    let Some(first) = names.first() else {
+        return Err(Refusal::invalid("an endpoint needs a name"));
+    };
+    check_container_name(first)?;
+    match &mut endpoint.owner {
+        EndpointOwner::Container { name, .. } => first.clone_into(name),
+        EndpointOwner::Task { name, .. } => {
+            return Err(Refusal::invalid(format!(
+                "the names of task {name} are its service's"
+            )));
+        }
+    }
+    if endpoint.names != names {
+        endpoint.names = names;
         tx.set_endpoint(endpoint);
     }
     Ok(())
@@ -174,6 +196,15 @@ pub fn detach(
         tx.remove_endpoint(id);
     }
     Ok(())
+}
+
+/// The endpoint, if the caller may change it.
+fn owned(tx: &Transaction, caller: Option<&NodeId>, id: &EndpointId) -> Result<Endpoint, Refusal> {
+    let endpoint = tx.tables().endpoint(id);
+    let not_found = || Refusal::not_found(format!("endpoint {id} not found"));
+    let endpoint = endpoint.ok_or_else(not_found)?.clone();
+    own(caller, &endpoint)?;
+    Ok(endpoint)
 }
 
 fn own(caller: Option<&NodeId>, endpoint: &Endpoint) -> Result<(), Refusal> {

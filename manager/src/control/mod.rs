@@ -13,7 +13,7 @@ mod task;
 #[cfg(test)]
 mod tests;
 
-pub use attach::{Attempt, attach, detach, endpoint_advance};
+pub use attach::{Attempt, attach, detach, endpoint_advance, endpoint_name};
 pub use network::{find_network, is_emptying, network_create, network_remove};
 pub(crate) use node::newcomer;
 pub use node::{admit, cluster_update, find_node, node_remove, node_update};

@@ -13,7 +13,7 @@ use crate::store::Tables;
 /// selection names: ids, services, nodes, or else all tasks.
 pub fn task_sheet(tables: &Tables, selection: &TaskSelection) -> TaskSheet {
     let work = tables.work();
-    let candidates: Vec<&Task> = if !selection.ids.is_empty() {
+    let mut candidates: Vec<&Task> = if !selection.ids.is_empty() {
         selection
             .ids
             .iter()
@@ -28,16 +28,14 @@ pub fn task_sheet(tables: &Tables, selection: &TaskSelection) -> TaskSheet {
     } else {
         work.tasks().collect()
     };
+    // Tasks are large: what is moved about is where they lie.
+    candidates.retain(|task| chosen(|| work.service(&task.service), task, selection));
+    candidates.sort_unstable_by(|a, b| a.id.cmp(&b.id));
+    candidates.dedup_by(|a, b| a.id == b.id);
     let mut sheet = TaskSheet {
-        tasks: candidates
-            .into_iter()
-            .filter(|task| chosen(work.service(&task.service), task, selection))
-            .cloned()
-            .collect(),
+        tasks: candidates.into_iter().cloned().collect(),
         ..TaskSheet::default()
     };
-    sheet.tasks.sort_by(|a, b| a.id.cmp(&b.id));
-    sheet.tasks.dedup_by(|a, b| a.id == b.id);
     let mut networks: BTreeMap<&NetworkId, &Network> = BTreeMap::new();
     for id in sheet.tasks.iter().flat_map(|task| &task.endpoints) {
         let Some(endpoint) = tables.endpoint(id) else {
@@ -52,7 +50,11 @@ pub fn task_sheet(tables: &Tables, selection: &TaskSelection) -> TaskSheet {
     sheet
 }
 
-fn chosen(service: Option<&Service>, task: &Task, selection: &TaskSelection) -> bool {
+fn chosen<'a>(
+    service: impl FnOnce() -> Option<&'a Service>,
+    task: &Task,
+    selection: &TaskSelection,
+) -> bool {
     let label = |(key, value): &(String, Option<String>)| match value {
         Some(value) => task.labels.get(key) == Some(value),
         None => task.labels.contains_key(key),
@@ -64,7 +66,7 @@ fn chosen(service: Option<&Service>, task: &Task, selection: &TaskSelection) -> 
                 .as_ref()
                 .is_some_and(|node| selection.nodes.contains(node)))
         && selection.labels.iter().all(label)
-        && (!selection.up_to_date || service.is_some_and(|service| up_to_date(service, task)))
+        && (!selection.up_to_date || service().is_some_and(|service| up_to_date(service, task)))
 }
 
 /// Whether an update of the service would leave the task alone: scaling and a change of the

@@ -260,6 +260,7 @@ fn is_repeatable(ask: &ManagerAsk) -> bool {
                         | Verb::Attach(_)
                         | Verb::Detach { .. }
                         | Verb::EndpointAdvance { .. }
+                        | Verb::EndpointName { .. }
                 )
         }
         ManagerAsk::Issue { caller, .. } => caller.is_some(),

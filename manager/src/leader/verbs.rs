@@ -107,6 +107,12 @@ impl Manager {
                 moved.await?;
                 Ok(Answer::Done)
             }
+            Verb::EndpointName { endpoint, names } => {
+                let named = store
+                    .update(move |tx| control::endpoint_name(tx, own.as_ref(), &endpoint, names));
+                named.await?;
+                Ok(Answer::Done)
+            }
             Verb::Detach { endpoint } => {
                 store
                     .update(move |tx| control::detach(tx, own.as_ref(), &endpoint))

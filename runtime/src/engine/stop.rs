@@ -241,6 +241,10 @@ impl Engine {
         self.take_name(name, &container.id)?;
         container.change_durably(|record| name.clone_into(&mut record.name))?;
         self.free_name(&old, &container.id);
+        let request = container.connect_request();
+        if let Some(connected) = self.config.network.renamed(&request).await {
+            container.change(|record| record.network = connected)?;
+        }
         self.tell(
             &container.record(),
             "rename",

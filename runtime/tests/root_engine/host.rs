@@ -73,6 +73,9 @@ impl Network for HostOnly {
     fn rewire<'a>(&'a self, _: &'a ConnectRequest) -> BoxFuture<'a, Result<Connected, Refusal>> {
         Box::pin(async { Ok(Connected::default()) })
     }
+    fn renamed<'a>(&'a self, _: &'a ConnectRequest) -> BoxFuture<'a, Option<Connected>> {
+        Box::pin(async { None })
+    }
     fn started<'a>(&'a self, _: &'a ContainerId) -> BoxFuture<'a, ()> {
         Box::pin(async {})
     }

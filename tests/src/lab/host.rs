@@ -102,6 +102,11 @@ impl Host {
         self.lab_dir.join(&self.member.name)
     }
 
+    /// What is kept between two labs.
+    pub(super) fn cache(&self) -> PathBuf {
+        cache_dir(&self.lab_dir)
+    }
+
     /// The API socket, usable from the machine itself.
     pub fn socket(&self) -> PathBuf {
         self.dir().join("ovn.sock")
@@ -168,7 +173,7 @@ impl Host {
         &self,
         args: impl IntoIterator<Item = A>,
     ) -> Result<Command> {
-        let cache = cache_dir(&self.lab_dir);
+        let cache = self.cache();
         let mut command = Command::new(stock::docker_cli(&cache)?);
         command
             .args(args)

@@ -14,6 +14,7 @@
 
 mod cgroup;
 mod daemon;
+mod engine;
 mod host;
 mod host_init;
 mod members;
@@ -26,6 +27,7 @@ mod stock;
 mod switch;
 mod up;
 
+pub use engine::DockerEngine;
 pub use host::{Host, Output, exit_code};
 pub use host_init::run as host_init;
 pub use members::{Member, Role};

@@ -4,14 +4,14 @@
 //! A guest has a sandbox record like a container, under an id of its own. Its namespace is held by a
 //! mount among those of our sandboxes for as long as its owner has it where it was when it came.
 
+mod follow;
+mod handed;
 mod places;
 mod wish;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::Path,
-    sync::Arc,
-    time::Duration,
 };
 
 use dataplane::{guests, view};
@@ -21,10 +21,14 @@ use model::{
 };
 use runtime::network::{ConnectRequest, Connected, NetworkMode, NetworkWish, find_wish};
 
+use follow::hold;
 use places::{on, standing, told, wishes_of};
 use wish::checked_name;
 
+pub(super) use follow::{is_there, is_up};
+pub use handed::{Handed, HandedWish};
 pub use places::name_of;
+pub(super) use wish::check_names;
 pub use wish::{GuestEndpoint, GuestWish, WayOut, Which};
 
 use super::{
@@ -33,20 +37,11 @@ use super::{
     unexpected,
 };
 
-/// How often it is looked whether the owners still have their namespaces. It costs two calls of
-/// the kernel a guest.
-const LOOK: Duration = Duration::from_secs(1);
-
 impl Networks {
     /// Gives a namespace a place on a network. Asked again for the same, it answers what is there.
     pub async fn attach_guest(&self, wish: GuestWish) -> Result<GuestEndpoint, Refusal> {
         let name = checked_name(&wish)?;
-        if self.local_networks().find(&wish.network).is_some() {
-            return Err(Refusal::invalid(format!(
-                "network {} is of this host alone; namespaces of others come to overlay networks",
-                wish.network
-            )));
-        }
+        self.check_overlay(&wish.network)?;
         let seen = look(&wish.netns).await?;
         if wish.gateway {
             self.check_gateway(&wish.network).await?;
@@ -78,10 +73,7 @@ impl Networks {
         name: String,
         seen: guests::Surroundings,
     ) -> Result<GuestEndpoint, Refusal> {
-        let (mut request, mut guest) = (
-            record.request.clone(),
-            record.guest.clone().ok_or_else(gone)?,
-        );
+        let mut guest = record.guest.clone().ok_or_else(gone)?;
         let ours = |name: &String| record.interfaces.iter().any(|one| one.name == *name);
         let routed_by_us = record
             .interfaces
@@ -110,9 +102,6 @@ impl Networks {
             .cloned()
             .collect();
         guest.gateway |= wish.gateway;
-        guest
-            .owners
-            .insert(wish.network.clone(), wish.owner.clone());
         let more = NetworkWish {
             network: wish.network.clone(),
             aliases: wish.aliases.clone(),
@@ -120,16 +109,41 @@ impl Networks {
             interface: wish.interface.clone(),
             endpoint: None,
         };
+        self.join_network(&record, guest, more, name, &wish.owner)
+            .await
+    }
+
+    /// Gives a guest a further network, under a name there that may be another than it has elsewhere.
+    async fn join_network(
+        &self,
+        record: &SandboxRecord,
+        mut guest: Guest,
+        more: NetworkWish,
+        name: String,
+        owner: &str,
+    ) -> Result<GuestEndpoint, Refusal> {
+        let network = more.network.clone();
+        guest.owners.insert(network.clone(), owner.to_owned());
+        let mut request = record.request.clone();
         request.name = name;
-        let mut wishes = wishes_of(&record).to_vec();
+        let mut wishes = wishes_of(record).to_vec();
         wishes.push(more);
         request.mode = NetworkMode::Networks(wishes);
         self.rewire_networks(&request, Some(guest)).await?;
         let inner = self.inner.lock().await;
         let record = inner.sandboxes.get(&request.container);
         let record = record.ok_or_else(gone)?;
-        let endpoint = on(record, &wish.network).ok_or_else(gone)?;
+        let endpoint = on(record, &network).ok_or_else(gone)?;
         Ok(told(record, endpoint))
+    }
+
+    fn check_overlay(&self, network: &str) -> Result<(), Refusal> {
+        if self.local_networks().find(network).is_none() {
+            return Ok(());
+        }
+        Err(Refusal::invalid(format!(
+            "network {network} is of this host alone; namespaces of others come to overlay networks"
+        )))
     }
 
     /// Takes places away, and leaves namespaces that have none any more.
@@ -188,12 +202,32 @@ impl Networks {
 
     /// A record before the kernel is touched, and the mount that holds the namespace.
     fn welcome(&self, inner: &mut Inner, netns: &Path) -> Result<SandboxRecord, Refusal> {
+        let record = self.newcomer(netns, false);
+        self.keep(&record)?;
+        if let Err(refusal) = hold(&record) {
+            let container = &record.request.container;
+            if let Err(error) = self.records.remove(container) {
+                tracing::warn!(%container, %error, "the sandbox record could not be removed");
+            }
+            return Err(refusal);
+        }
+        let container = record.request.container.clone();
+        inner.sandboxes.insert(container, record.clone());
+        self.guests_come.notify_one();
+        Ok(record)
+    }
+
+    /// The record of a guest that is on no network yet.
+    fn newcomer(&self, source: &Path, handed: bool) -> SandboxRecord {
         let container = ContainerId::from_random(rand::random());
-        let target = self.config.run_dir.join("netns");
-        let target = target.join(view::guest_name(container.as_str()));
-        let record = SandboxRecord {
+        let file = if handed {
+            view::handed_name(container.as_str())
+        } else {
+            view::guest_name(container.as_str())
+        };
+        SandboxRecord {
             request: ConnectRequest {
-                container: container.clone(),
+                container,
                 name: String::new(),
                 hostname: String::new(),
                 mode: NetworkMode::Networks(Vec::new()),
@@ -203,33 +237,21 @@ impl Networks {
                 ports: Vec::new(),
             },
             connected: Connected {
-                netns: Some(target.clone()),
+                netns: Some(self.config.run_dir.join("netns").join(file)),
                 ..Connected::default()
             },
             interfaces: Vec::new(),
             endpoints: Vec::new(),
             local: Vec::new(),
-            running: true,
+            running: !handed,
             guest: Some(Guest {
-                source: netns.to_owned(),
+                source: source.to_owned(),
+                handed,
                 gateway: false,
                 taken: BTreeSet::new(),
                 owners: BTreeMap::new(),
             }),
-        };
-        self.keep(&record)?;
-        if let Err(error) = guests::bind(netns, &target) {
-            if let Err(error) = self.records.remove(&container) {
-                tracing::warn!(%container, %error, "the sandbox record could not be removed");
-            }
-            return Err(Refusal::internal(format!(
-                "{} cannot be held: {error}",
-                netns.display()
-            )));
         }
-        inner.sandboxes.insert(container, record.clone());
-        self.guests_come.notify_one();
-        Ok(record)
     }
 
     async fn check_gateway(&self, network: &str) -> Result<(), Refusal> {
@@ -243,35 +265,6 @@ impl Networks {
             ))),
             Answer::Network(_) => Ok(()),
             other => Err(unexpected(&other)),
-        }
-    }
-
-    /// Leaves namespaces whose owners have them no longer.
-    pub(super) async fn follow_guests(self: Arc<Self>) {
-        loop {
-            let none = !self.inner.lock().await.has_guests();
-            if none {
-                self.guests_come.notified().await;
-            }
-            tokio::time::sleep(LOOK).await;
-            let left: Vec<ContainerId> = {
-                let inner = self.inner.lock().await;
-                if !inner.adopted {
-                    continue;
-                }
-                let gone = |record: &&SandboxRecord| record.guest.is_some() && !is_held(record);
-                let records = inner.sandboxes.values().filter(gone);
-                let ids = records.map(|record| &record.request.container);
-                ids.filter(|id| !inner.connecting.contains(*id))
-                    .cloned()
-                    .collect()
-            };
-            for id in left {
-                tracing::info!(guest = %id, "its namespace has gone");
-                if let Err(refusal) = self.let_go(&id).await {
-                    tracing::debug!(guest = %id, %refusal, "it is left later");
-                }
-            }
         }
     }
 }
@@ -311,7 +304,7 @@ impl Inner {
         }
     }
 
-    fn guest_endpoints(&self, which: &Which) -> Vec<(ContainerId, GuestEndpoint)> {
+    pub(super) fn guest_endpoints(&self, which: &Which) -> Vec<(ContainerId, GuestEndpoint)> {
         let mut found = Vec::new();
         for (id, record) in &self.sandboxes {
             let Some(guest) = &record.guest else {
@@ -338,21 +331,6 @@ impl Inner {
             }
         }
         found
-    }
-}
-
-/// Whether it is a guest that is to be kept after a start: one without a network was not attached
-/// to the end.
-pub(super) fn is_there(record: &SandboxRecord) -> bool {
-    !record.endpoints.is_empty() && is_held(record)
-}
-
-/// Whether the namespace that we hold is still where its owner had it.
-fn is_held(record: &SandboxRecord) -> bool {
-    let bound = record.connected.netns.as_deref();
-    match (&record.guest, bound) {
-        (Some(guest), Some(bound)) => guests::same(bound, &guest.source),
-        _ => false,
     }
 }
 

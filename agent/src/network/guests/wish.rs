@@ -85,11 +85,15 @@ pub(super) fn checked_name(wish: &GuestWish) -> Result<String, Refusal> {
         Some(name) => name.clone(),
         None => name_by_path(&wish.netns),
     };
-    let names = std::iter::once(&name).chain(&wish.aliases);
-    for name in names {
-        check_container_name(name)?;
-    }
+    check_names(&name, &wish.aliases)?;
     Ok(name)
+}
+
+pub fn check_names(name: &str, aliases: &[String]) -> Result<(), Refusal> {
+    check_container_name(name)?;
+    aliases
+        .iter()
+        .try_for_each(|alias| check_container_name(alias))
 }
 
 /// `/run/netns/web` is `web`, `/proc/12/ns/net` is `pid-12`.
