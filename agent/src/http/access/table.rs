@@ -199,28 +199,27 @@ fn fits(pattern: &str, path: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use std::collections::{BTreeMap, BTreeSet};
 
     use super::*;
 
     /// Method and path of every route, read from what the router says of itself.
     fn routes() -> Vec<(Method, String)> {
         let text = format!("{:?}", super::super::super::routes());
+        let (text, _) = text.split_once("fallback_router: ").unwrap();
         let (routers, paths) = text.split_once("node: Node").unwrap();
-        let endpoints: Vec<&str> = routers
-            .split("MethodRouter(MethodRouter {")
-            .skip(1)
-            .collect();
+        let numbered = |text: &str, before: &str| -> BTreeMap<u32, String> {
+            // `RouteId(7): MethodRouter(…)` and `RouteId(7): "/nodes"`
+            let entries = text.split("RouteId(").skip(1);
+            let entries = entries.filter_map(|entry| entry.split_once(before));
+            let read = |(number, rest): (&str, &str)| Some((number.parse().ok()?, rest.to_owned()));
+            entries.filter_map(read).collect()
+        };
+        let endpoints = numbered(routers, "): MethodRouter(");
         let mut found = Vec::new();
-        // `RouteId(7): "/nodes"`
-        for entry in paths.split("RouteId(").skip(1) {
-            let Some((number, rest)) = entry.split_once("): \"") else {
-                continue;
-            };
+        for (number, rest) in numbered(paths, "): \"") {
             let path = rest.split('"').next().unwrap();
-            let Some(endpoint) = endpoints.get(number.parse::<usize>().unwrap()) else {
-                continue;
-            };
+            let endpoint = &endpoints[&number];
             for (word, method) in [
                 ("get", Method::GET),
                 ("head", Method::HEAD),
