@@ -10,6 +10,7 @@ pub mod http;
 pub mod images;
 pub mod keeper;
 pub mod lab;
+pub mod recorded;
 pub mod wait;
 pub mod yardstick;
 
