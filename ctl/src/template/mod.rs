@@ -63,6 +63,13 @@ mod tests {
     }
 
     #[test]
+    fn texts_that_double_are_stopped() {
+        let source = format!("{{{{.Id{}}}}}", " | json".repeat(500));
+        let said = render(&source, &json!({"Id": "\"4f1e"}));
+        assert!(said.contains("more than 4 MiB"), "{said}");
+    }
+
+    #[test]
     fn the_idioms_people_use() {
         let data = json!({
             "Id": "4f1e", "Name": "/web", "Tags": ["a", "b", "c"],
