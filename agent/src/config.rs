@@ -6,6 +6,7 @@
 mod check;
 mod file;
 mod generic;
+mod remote;
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -17,8 +18,9 @@ use clap::{Args, Parser, Subcommand};
 use model::task::GenericResource;
 use serde::Deserialize;
 
+pub use self::remote::Remote;
 use self::{check::Problem, file::File};
-use crate::{api_socket::ApiSocket, host::Declared};
+use crate::{api_socket::ApiSocket, host::Declared, role::Role};
 
 /// What was typed.
 #[derive(Debug, Parser)]
@@ -53,6 +55,29 @@ pub struct Flags {
     /// API socket; may be given several times [default: RUN/ovnd.sock]
     #[arg(long, value_name = "PATH")]
     pub socket: Vec<PathBuf>,
+    /// Address on which the API is served too; may be given several times. Others reach it only with
+    /// `--tlsverify`; the port is 2376, without TLS 2375 [default: none]
+    #[arg(long, value_name = "tcp://ADDRESS[:PORT]")]
+    pub host: Vec<String>,
+    /// Speak TLS there, and only with clients that have a certificate
+    #[arg(long)]
+    pub tlsverify: bool,
+    /// Certificate of the authority that clients' certificates are of
+    #[arg(long, value_name = "FILE")]
+    pub tlscacert: Option<PathBuf>,
+    /// This host's certificate
+    #[arg(long, value_name = "FILE")]
+    pub tlscert: Option<PathBuf>,
+    /// The key of this host's certificate
+    #[arg(long, value_name = "FILE")]
+    pub tlskey: Option<PathBuf>,
+    /// What a client may do: its certificate's common or alternative name, or OU=UNIT, and none,
+    /// read-only, operator or admin; may be given several times
+    #[arg(long, value_name = "NAME=ROLE")]
+    pub client: Vec<String>,
+    /// What clients may do that no `--client` names, and those without TLS [default: read-only]
+    #[arg(long, value_name = "ROLE")]
+    pub default_client_role: Option<Role>,
     /// Registry that is spoken to over plain HTTP; may be given several times
     #[arg(long, value_name = "HOST[:PORT]")]
     pub insecure_registry: Vec<String>,
@@ -163,6 +188,7 @@ pub struct Settings {
     pub root: PathBuf,
     pub run: PathBuf,
     pub sockets: Vec<PathBuf>,
+    pub remote: Remote,
     pub insecure_registries: Vec<String>,
     pub default_registry: Option<String>,
     pub runtime: Option<PathBuf>,
@@ -235,11 +261,14 @@ impl Settings {
     pub fn to_toml(&self) -> String {
         let text = |path: &Path| toml::Value::from(path.display().to_string());
         let mut table = toml::Table::new();
-        let mut put = |key: &str, value: toml::Value| table.insert(key.to_owned(), value);
+        let mut put = |key: &str, value: toml::Value| {
+            table.insert(key.to_owned(), value);
+        };
         put("root", text(&self.root));
         put("run", text(&self.run));
         let sockets = self.sockets.iter().map(|path| text(path));
         put("socket", toml::Value::Array(sockets.collect()));
+        self.remote.write(&mut put);
         put("insecure-registry", self.insecure_registries.clone().into());
         if let Some(registry) = &self.default_registry {
             put("default-registry", registry.clone().into());
@@ -285,6 +314,16 @@ impl Settings {
             .or(file.run)
             .unwrap_or_else(|| PathBuf::from("/run/overnet"));
         let sockets = first_filled(flags.socket, file.socket);
+        let written = remote::Written {
+            host: first_filled(flags.host, file.host),
+            tlsverify: flags.tlsverify || file.tlsverify.unwrap_or(false),
+            tlscacert: flags.tlscacert.or(file.tlscacert),
+            tlscert: flags.tlscert.or(file.tlscert),
+            tlskey: flags.tlskey.or(file.tlskey),
+            client: first_filled(flags.client, file.client),
+            default_client_role: flags.default_client_role.or(file.default_client_role),
+        };
+        let remote = Remote::read(written, &mut problems);
         let heartbeat = flags.heartbeat.or(file.heartbeat).and_then(|text| {
             let duration = parse_duration(&text);
             if duration.is_none() {
@@ -346,6 +385,7 @@ impl Settings {
                 sockets
             },
             run,
+            remote,
             insecure_registries: first_filled(flags.insecure_registry, file.insecure_registry),
             default_registry,
             runtime: flags.runtime.or(file.runtime),
@@ -391,6 +431,13 @@ impl Flags {
             "root" => self.root.is_some(),
             "run" => self.run.is_some(),
             "socket" => !self.socket.is_empty(),
+            "host" => !self.host.is_empty(),
+            "tlsverify" => self.tlsverify,
+            "tlscacert" => self.tlscacert.is_some(),
+            "tlscert" => self.tlscert.is_some(),
+            "tlskey" => self.tlskey.is_some(),
+            "client" => !self.client.is_empty(),
+            "default-client-role" => self.default_client_role.is_some(),
             "insecure-registry" => !self.insecure_registry.is_empty(),
             "runtime" => self.runtime.is_some(),
             "cgroup-parent" => self.cgroup_parent.is_some(),
@@ -472,7 +519,7 @@ mod tests {
     #[test]
     fn what_is_printed_says_the_same() {
         let file: File = toml::from_str(
-            "heartbeat = '2s'\ndefault-registry = 'registry:5000'\nvisualizer = '0.0.0.0'\nlabel = ['disk=ssd']\nnode-generic-resource = ['gpu=a', 'gpu=b', 'slot=3']\nruntime = '/usr/bin/runc'\ndocker-socket = 'host'",
+            "host = ['tcp://0.0.0.0', 'tcp://[::1]:99']\ntlsverify = true\ntlscacert = '/ca.pem'\ntlscert = '/cert.pem'\ntlskey = '/key.pem'\nclient = ['ci=operator', 'OU=staff=none']\ndefault-client-role = 'none'\nheartbeat = '2s'\ndefault-registry = 'registry:5000'\nvisualizer = '0.0.0.0'\nlabel = ['disk=ssd']\nnode-generic-resource = ['gpu=a', 'gpu=b', 'slot=3']\nruntime = '/usr/bin/runc'\ndocker-socket = 'host'",
         )
         .unwrap();
         let given = Settings::merge(Flags::default(), file).settings;

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     api_socket,
     cluster::{self, ClusterNode},
-    config::Settings,
+    config::{Remote, Settings},
     docker_plugin, host,
     http::{self, AppState},
     network::{self, Networks},
@@ -113,13 +113,16 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     for path in &settings.sockets {
         let listener = http::bind(path)
             .with_context(|| format!("API socket {} cannot be made", path.display()))?;
-        servers.spawn(http::serve(listener, state.clone()));
+        servers.spawn(http::serve(http::Door::Unix(listener), state.clone()));
         tracing::info!(socket = %path.display(), "the API is served");
     }
     if let Some(path) = settings.api_socket().path {
         let listener = api_socket::listen(&path, kept_socket, &notifier)
             .with_context(|| format!("API socket {} cannot be made", path.display()))?;
-        servers.spawn(http::serve(listener, state.clone()));
+        servers.spawn(http::serve(http::Door::Unix(listener), state.clone()));
+    }
+    for door in remote_doors(&settings.remote).await? {
+        servers.spawn(http::serve(door, state.clone()));
     }
     if let Some(path) = &settings.docker_plugin {
         let listener = http::bind(path)
@@ -155,6 +158,26 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     cluster.shutdown().await;
     tracing::info!("ovnd ends; containers and networks go on");
     Ok(())
+}
+
+/// The API's TCP addresses, bound before the daemon says that it is ready.
+async fn remote_doors(remote: &Remote) -> anyhow::Result<Vec<http::Door>> {
+    let roles = &remote.roles;
+    let tls = remote.tls.clone();
+    let tls = tls.map(|files| http::Tls::open(files, roles.clone()));
+    let tls = tls.transpose()?.map(Arc::new);
+    let mut doors = Vec::new();
+    for address in &remote.addresses {
+        let listener = tokio::net::TcpListener::bind(address)
+            .await
+            .with_context(|| format!("the API's address {address} cannot be listened on"))?;
+        tracing::info!(%address, tls = tls.is_some(), "the API is served");
+        doors.push(match &tls {
+            Some(tls) => http::Door::Tls(listener, Arc::clone(tls)),
+            None => http::Door::Plain(listener, roles.others),
+        });
+    }
+    Ok(doors)
 }
 
 /// Every container's name server has two sockets here, and each question that is passed on one.

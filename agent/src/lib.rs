@@ -14,5 +14,6 @@ pub mod network;
 pub mod notify;
 pub mod paths;
 pub mod registry_auth;
+pub mod role;
 pub mod wish;
 pub mod worker;

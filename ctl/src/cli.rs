@@ -31,6 +31,8 @@ pub struct Cli {
     /// Print the calls that are made
     #[arg(short = 'D', long)]
     pub debug: bool,
+    #[command(flatten)]
+    pub tls: crate::client::TlsFlags,
     /// Print the version
     #[arg(short = 'v', long, action = ArgAction::Version)]
     version: Option<bool>,
@@ -276,7 +278,9 @@ fn overview(command: &Command) -> String {
     text.push_str(
         "\nGlobal Options:\n  -H, --host HOST   Daemon to talk to: unix:///path or tcp://host:port\n                    \
          (also OVERNET_HOST, DOCKER_HOST; default unix:///run/overnet/ovnd.sock)\n  \
-         -D, --debug       Print the calls that are made\n  -v, --version     Print the version\n\n\
+         -D, --debug       Print the calls that are made\n      --tlsverify   Speak TLS with a tcp:// daemon (also \
+         DOCKER_TLS_VERIFY)\n      --tlscacert, --tlscert, --tlskey FILE\n                    \
+         Its certificates (default: in DOCKER_CERT_PATH)\n  -v, --version     Print the version\n\n\
          A first cluster:\n  ovnctl swarm init --advertise-addr ADDRESS     on the first host\n  \
          ovnctl network create -d overlay --attachable ch03\n  \
          ovnctl run -d --name api --network ch03 IMAGE\n\n\

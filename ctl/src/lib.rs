@@ -38,14 +38,16 @@ pub async fn run(arguments: Vec<OsString>, surroundings: Surroundings, io: Io) -
             return stop.status;
         }
     };
-    let host = match client::Host::choose(cli.host.as_deref(), &surroundings.variables) {
+    let variables = &surroundings.variables;
+    let tls = client::TlsFiles::choose(cli.tls, variables, &surroundings.docker_folder());
+    let host = match client::Host::choose(cli.host.as_deref(), variables, tls.is_some()) {
         Ok(host) => host,
         Err(message) => {
             let _ = io.err.put(format!("ovnctl: {message}\n").as_bytes());
             return 1;
         }
     };
-    let session = Session::new(io, surroundings, host, cli.debug);
+    let session = Session::new(io, surroundings, host, tls, cli.debug);
     match cli::dispatch(&session, cli.command).await {
         Ok(()) => 0,
         Err(failure) => {

@@ -10,7 +10,7 @@ use time::UtcOffset;
 use tokio::io::AsyncRead;
 use tokio::sync::OnceCell;
 
-use crate::client::{Client, Host};
+use crate::client::{Client, Host, TlsFiles};
 use crate::credentials::Credentials;
 use crate::failure::Failure;
 
@@ -120,17 +120,25 @@ pub struct Session {
     /// The environment.
     pub surroundings: Surroundings,
     host: Host,
+    tls: Option<TlsFiles>,
     debug: bool,
     client: OnceCell<Client>,
 }
 
 impl Session {
     /// A session with the daemon at `host`; it is reached when first needed.
-    pub fn new(io: Io, surroundings: Surroundings, host: Host, debug: bool) -> Self {
+    pub fn new(
+        io: Io,
+        surroundings: Surroundings,
+        host: Host,
+        tls: Option<TlsFiles>,
+        debug: bool,
+    ) -> Self {
         Self {
             io,
             surroundings,
             host,
+            tls,
             debug,
             client: OnceCell::new(),
         }
@@ -143,8 +151,15 @@ impl Session {
             .variables
             .get("DOCKER_API_VERSION")
             .filter(|v| !v.is_empty());
-        let connect = || Client::connect(self.host.clone(), fixed.map(String::as_str), self.debug);
-        Ok(self.client.get_or_try_init(connect).await?)
+        let connect = async || -> Result<Client, Failure> {
+            let tls = match (&self.host, &self.tls) {
+                (Host::Tcp(_), Some(files)) => Some(files.read().map_err(Failure::new)?),
+                (Host::Unix(_), _) | (Host::Tcp(_), None) => None,
+            };
+            let fixed = fixed.map(String::as_str);
+            Ok(Client::connect(self.host.clone(), tls, fixed, self.debug).await?)
+        };
+        self.client.get_or_try_init(connect).await
     }
 
     /// Writes to standard output.

@@ -12,6 +12,7 @@ use serde::Deserialize;
 use toml::de::DeTable;
 
 use super::{SocketChoice, Typed};
+use crate::role::Role;
 
 /// The file's content; unknown keys are refused, because a typing error must not pass silently.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -20,6 +21,13 @@ pub(super) struct File {
     pub root: Option<PathBuf>,
     pub run: Option<PathBuf>,
     pub socket: Vec<PathBuf>,
+    pub host: Vec<String>,
+    pub tlsverify: Option<bool>,
+    pub tlscacert: Option<PathBuf>,
+    pub tlscert: Option<PathBuf>,
+    pub tlskey: Option<PathBuf>,
+    pub client: Vec<String>,
+    pub default_client_role: Option<Role>,
     pub insecure_registry: Vec<String>,
     pub default_registry: Option<String>,
     pub runtime: Option<PathBuf>,
@@ -37,10 +45,20 @@ pub(super) struct File {
 }
 
 /// Every key, with a line as it may be written.
-const KEYS: [(&str, &str); 17] = [
+const KEYS: [(&str, &str); 24] = [
     ("root", "root = \"/var/lib/overnet\""),
     ("run", "run = \"/run/overnet\""),
     ("socket", "socket = [\"/run/overnet/ovnd.sock\"]"),
+    ("host", "host = [\"tcp://0.0.0.0:2376\"]"),
+    ("tlsverify", "tlsverify = true"),
+    ("tlscacert", "tlscacert = \"/etc/overnet/tls/ca.pem\""),
+    ("tlscert", "tlscert = \"/etc/overnet/tls/cert.pem\""),
+    ("tlskey", "tlskey = \"/etc/overnet/tls/key.pem\""),
+    ("client", "client = [\"ci=operator\"]"),
+    (
+        "default-client-role",
+        "default-client-role = \"none\", \"read-only\", \"operator\" or \"admin\"",
+    ),
     (
         "insecure-registry",
         "insecure-registry = [\"registry:5000\"]",
@@ -236,6 +254,9 @@ mod tests {
         });
         // These have no default value but an example.
         file.insecure_registry.clear();
+        file.host.clear();
+        file.client.clear();
+        (file.tlscacert, file.tlscert, file.tlskey) = (None, None, None);
         file.label.clear();
         file.node_generic_resource.clear();
         (file.runtime, file.heartbeat, file.metrics) = (None, None, None);

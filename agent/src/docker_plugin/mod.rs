@@ -67,7 +67,7 @@ pub async fn serve(
     });
     let naming = tokio::spawn(Arc::clone(&plugin).name_containers());
     let router = Router::new().fallback(call).with_state(plugin);
-    let served = http::serve_router(listener, router, shutdown).await;
+    let served = http::serve_router(http::Door::Unix(listener), router, shutdown).await;
     naming.abort();
     served
 }

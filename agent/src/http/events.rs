@@ -31,7 +31,9 @@ async fn events(
     Asked(query): Asked,
 ) -> Answer {
     let filters = query.filters(event::FILTERS)?;
-    let since = query.moment("since")?;
+    // Zero is the beginning here, where elsewhere it is "not given".
+    let given = query.text("since").is_some_and(|text| !text.is_empty());
+    let since = query.moment("since")?.or(given.then_some(0));
     let until = query.moment("until")?;
     let form = Form::chosen(
         version,

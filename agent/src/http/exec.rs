@@ -13,6 +13,7 @@ use serde::Deserialize;
 
 use super::{
     Answer, AppState, Asked, Given, Spoken,
+    access::Caller,
     containers::{console_size, size_asked},
     done, hijack, json, json_with,
 };
@@ -43,12 +44,15 @@ struct CreateRequest {
 
 async fn create(
     State(state): State<AppState>,
+    caller: Caller,
     Path(id): Path<String>,
     Given(request): Given<CreateRequest>,
 ) -> Answer {
     if request.cmd.is_empty() {
         return Err(Refusal::invalid("No exec command specified").into());
     }
+    caller.may_exec(request.privileged)?;
+    let id = caller.may_enter(&state, &id)?;
     let spec = ExecSpec {
         console_size: console_size(request.console_size.as_deref()),
         command: request.cmd,
@@ -80,10 +84,12 @@ struct StartRequest {
 /// and what follows it is the exec's standard input.
 async fn start(
     State(state): State<AppState>,
+    caller: Caller,
     Path(id): Path<String>,
     Spoken(version): Spoken,
     request: Request,
 ) -> Answer {
+    caller.may_start_exec(&state, &id)?;
     let (parts, body) = request.into_parts();
     let bytes = body
         .collect()

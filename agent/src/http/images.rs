@@ -35,7 +35,7 @@ use runtime::{
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{Answer, AppState, Asked, Given, containers::check_platform, json};
+use super::{Answer, AppState, Asked, Given, access::Caller, containers::check_platform, json};
 use crate::{
     clock,
     registry_auth::{self, Credentials},
@@ -78,8 +78,14 @@ async fn list(State(state): State<AppState>, Asked(query): Asked) -> Answer {
     Ok(json(&shown))
 }
 
-async fn create(State(state): State<AppState>, Asked(query): Asked, request: Request) -> Answer {
+async fn create(
+    State(state): State<AppState>,
+    caller: Caller,
+    Asked(query): Asked,
+    request: Request,
+) -> Answer {
     if let Some(source) = query.text("fromSrc").filter(|source| !source.is_empty()) {
+        caller.may_import()?;
         return import(state, source, &query, request).await;
     }
     check_platform(query.text("platform").unwrap_or_default())?;

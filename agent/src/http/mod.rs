@@ -1,10 +1,11 @@
-//! The Docker Engine API on unix sockets.
+//! The Docker Engine API on unix sockets, and on TCP addresses where a setting says so.
 //!
 //! Whoever may open a socket is root on this host: its mode is 0660 and its group `overnet` or
-//! `docker`, where there is one. Nothing listens on TCP but the visualizer, which reads only, and
-//! only once it was asked for.
+//! `docker`, where there is one. On TCP addresses a client has the role of its certificate
+//! ([`access`]). The visualizer reads only, and listens once it was asked for.
 
 mod absent;
+mod access;
 mod answer;
 mod attachments;
 mod backup;
@@ -27,23 +28,20 @@ mod nodes;
 mod paths;
 mod payloads;
 mod ports;
+mod serve;
 mod service_logs;
 mod services;
 mod state;
 mod swarm;
 mod system;
 mod tasks;
+mod tls;
 mod traffic;
 mod unread;
 mod visualizer;
 mod volumes;
 
-use std::{
-    io,
-    os::unix::fs::PermissionsExt,
-    path::Path,
-    time::{Duration, Instant},
-};
+use std::{io, os::unix::fs::PermissionsExt, path::Path, time::Instant};
 
 use api::version;
 use axum::{
@@ -55,22 +53,20 @@ use axum::{
 };
 use model::Refusal;
 use tokio::net::UnixListener;
-use tokio_util::sync::CancellationToken;
-use tower::ServiceExt;
 
 use self::unread::Unread;
 pub use self::{
     answer::{Answer, Asked, Failure, Given, Optional, Raw, Spoken, done, json, json_with},
     bus::EventBus,
+    containers::wish_of,
     dataplane::Sight,
     metrics::serve_metrics,
+    serve::{Door, serve, serve_router},
     state::{AppState, HostEndpoint, HostNetworks, unexpected},
+    tls::{Files as TlsFiles, Tls, subject},
     traffic::{TunnelEnd, TunnelReading},
     visualizer::Visualizer,
 };
-
-/// How long open requests may go on once the daemon ends.
-const GRACE: Duration = Duration::from_secs(3);
 
 /// The whole API: paths with and without a version.
 pub fn router(state: AppState) -> Router {
@@ -130,9 +126,8 @@ async fn edge(routes: Router, state: AppState, mut request: Request) -> Response
     let what = format!("{} {}", request.method(), request.uri().path());
     let unread = Unread::keep(&mut request);
     let mut response = match unversioned(&mut request) {
-        Ok(()) => match tokio::spawn(routes.oneshot(request)).await {
-            Ok(Ok(response)) => response,
-            Ok(Err(never)) => match never {},
+        Ok(()) => match tokio::spawn(access::pass(routes, request)).await {
+            Ok(response) => response,
             Err(error) => Failure(Refusal::internal(format!(
                 "{what}: the handler failed ({error}); the log says more"
             )))
@@ -209,30 +204,6 @@ pub fn bind(path: &Path) -> io::Result<UnixListener> {
         }
     }
     Ok(listener)
-}
-
-/// Serves one socket until `state.shutdown`; then requests have [`GRACE`] to end.
-pub async fn serve(listener: UnixListener, state: AppState) -> io::Result<()> {
-    let shutdown = state.shutdown.clone();
-    serve_router(listener, router(state), shutdown).await
-}
-
-/// Serves other pages in the same way.
-pub async fn serve_router(
-    listener: UnixListener,
-    router: Router,
-    shutdown: CancellationToken,
-) -> io::Result<()> {
-    let ended = shutdown.clone();
-    let server = axum::serve(listener, router)
-        .with_graceful_shutdown(async move { ended.cancelled().await });
-    tokio::select! {
-        result = server => result,
-        () = async {
-            shutdown.cancelled().await;
-            tokio::time::sleep(GRACE).await;
-        } => Ok(()),
-    }
 }
 
 #[cfg(test)]

@@ -67,6 +67,10 @@ async fn list(State(state): State<AppState>, Asked(query): Asked) -> Answer {
         }
         views = kept;
     }
+    for view in &mut views {
+        // Who is on it is told by `inspect`; clients walk through the field without looking.
+        view.containers.get_or_insert_default();
+    }
     Ok(json(&views))
 }
 

@@ -22,7 +22,8 @@ use model::{
 use runtime::images::Reference;
 
 use super::{
-    Answer, AppState, Asked, Given, images, json, json_with, networks, nodes::empty, unexpected,
+    Answer, AppState, Asked, Given, access::Caller, images, json, json_with, networks,
+    nodes::empty, unexpected,
 };
 
 pub(super) fn routes() -> Router<AppState> {
@@ -108,12 +109,14 @@ async fn inspect(
 
 async fn create(
     State(state): State<AppState>,
+    caller: Caller,
     Asked(query): Asked,
     headers: HeaderMap,
     Given(spec): Given<SpecView>,
 ) -> Answer {
     state.manager_only().await?;
     let spec = Box::new(asked_for(spec, &headers)?);
+    caller.may_serve(&spec)?;
     let networks = targets(&spec);
     let known = |refusal| networks::only_here(&state, &networks, refusal);
     if query.flag("dryRun") {
@@ -164,6 +167,7 @@ fn with_credentials(mut spec: ServiceSpec, headers: &HeaderMap) -> Result<Servic
 
 async fn update(
     State(state): State<AppState>,
+    caller: Caller,
     Path(id): Path<String>,
     Asked(query): Asked,
     headers: HeaderMap,
@@ -192,6 +196,7 @@ async fn update(
         }
     };
     let spec = Box::new(asked_for(spec, &headers)?);
+    caller.may_serve(&spec)?;
     let networks = targets(&spec);
     let known = |refusal| networks::only_here(&state, &networks, refusal);
     let verb = Verb::ServiceUpdate {

@@ -13,7 +13,7 @@ use model::Refusal;
 use runtime::engine::VolumeView;
 use serde::{Deserialize, Serialize};
 
-use super::{Answer, AppState, Asked, Optional, done, json, json_with};
+use super::{Answer, AppState, Asked, Optional, access::Caller, done, json, json_with};
 
 pub(super) fn routes() -> Router<AppState> {
     Router::new()
@@ -92,6 +92,7 @@ async fn list(State(state): State<AppState>, Asked(query): Asked) -> Answer {
 
 async fn create(
     State(state): State<AppState>,
+    caller: Caller,
     Optional(request): Optional<CreateRequest>,
 ) -> Answer {
     if !matches!(request.driver.as_str(), "" | "local") {
@@ -104,6 +105,7 @@ async fn create(
     if request.cluster_volume_spec.is_some() {
         return Err(Refusal::not_implemented("cluster volumes are not there yet").into());
     }
+    caller.may_mount(&request.driver_opts)?;
     let name = (!request.name.is_empty()).then_some(request.name.as_str());
     let volume = state
         .engine

@@ -32,6 +32,9 @@ pub(super) struct Place<'a> {
     pub laid: &'a [Laid],
 }
 
+/// The engine's least limit of memory, in bytes.
+const LEAST_LIMIT: i64 = 6 << 20;
+
 /// The label that says which task a container is.
 pub(super) const LABEL_TASK: &str = "com.docker.swarm.task.id";
 
@@ -135,7 +138,7 @@ fn host(task: &Task, mounts: Vec<MountSpec>) -> HostSpec {
             .then(|| i32::try_from(spec.oom_score_adj).unwrap_or(i32::MAX)),
         resources: Resources {
             memory: task.spec.limits.memory_bytes,
-            memory_reservation: task.spec.reservations.memory_bytes,
+            memory_reservation: soft_limit(task.spec.reservations.memory_bytes),
             nano_cpus: task.spec.limits.nano_cpus,
             pids_limit: task.spec.limits.pids,
             ..Resources::default()
@@ -147,6 +150,12 @@ fn host(task: &Task, mounts: Vec<MountSpec>) -> HostSpec {
         ports: ports(task),
         ..HostSpec::default()
     }
+}
+
+/// What a reservation is to the engine, which takes no limit below [`LEAST_LIMIT`]: services may
+/// reserve less, and their tasks run all the same.
+fn soft_limit(reserved: i64) -> i64 {
+    if reserved < LEAST_LIMIT { 0 } else { reserved }
 }
 
 /// Those of host mode; the others lead here by the ingress network.

@@ -7,18 +7,27 @@ use std::path::PathBuf;
 /// The socket used when neither a flag nor the environment names one.
 pub const DEFAULT_HOST: &str = "unix:///run/overnet/ovnd.sock";
 
+/// Docker's ports, without TLS and with it.
+const PLAIN_PORT: u16 = 2375;
+const TLS_PORT: u16 = 2376;
+
 /// Where a daemon listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Host {
     /// `unix:///path`.
     Unix(PathBuf),
-    /// `tcp://host:port`, without TLS.
+    /// `tcp://host:port`.
     Tcp(String),
 }
 
 impl Host {
     /// Reads `unix:///path`, `tcp://host:port`, `http://host:port` or a bare absolute path.
     pub fn parse(text: &str) -> Result<Self, String> {
+        Self::with_port(text, PLAIN_PORT)
+    }
+
+    /// The same, with the port of an address that names none.
+    fn with_port(text: &str, port: u16) -> Result<Self, String> {
         if let Some(path) = text.strip_prefix("unix://") {
             if path.is_empty() {
                 return Err(format!(
@@ -51,7 +60,7 @@ impl Host {
             return Ok(Self::Tcp(if has_port {
                 address.to_owned()
             } else {
-                format!("{address}:2375")
+                format!("{address}:{port}")
             }));
         }
         if let Some((scheme, _)) = text.split_once("://") {
@@ -69,6 +78,7 @@ impl Host {
     pub fn choose(
         flag: Option<&str>,
         variables: &BTreeMap<String, String>,
+        tls: bool,
     ) -> Result<Self, String> {
         let named = |name: &str| {
             variables
@@ -76,11 +86,19 @@ impl Host {
                 .map(String::as_str)
                 .filter(|v| !v.is_empty())
         };
-        Self::parse(
-            flag.or_else(|| named("OVERNET_HOST"))
-                .or_else(|| named("DOCKER_HOST"))
-                .unwrap_or(DEFAULT_HOST),
-        )
+        let text = flag
+            .or_else(|| named("OVERNET_HOST"))
+            .or_else(|| named("DOCKER_HOST"))
+            .unwrap_or(DEFAULT_HOST);
+        Self::with_port(text, if tls { TLS_PORT } else { PLAIN_PORT })
+    }
+
+    /// What requests say in their header `Host`.
+    pub fn authority(&self) -> &str {
+        match self {
+            Self::Unix(_) => "overnet",
+            Self::Tcp(address) => address,
+        }
     }
 }
 
@@ -124,21 +142,34 @@ mod tests {
         };
         let both = vars(&[("OVERNET_HOST", "unix:///o"), ("DOCKER_HOST", "unix:///d")]);
         assert_eq!(
-            Host::choose(Some("unix:///f"), &both).unwrap().to_string(),
+            Host::choose(Some("unix:///f"), &both, false)
+                .unwrap()
+                .to_string(),
             "unix:///f"
         );
-        assert_eq!(Host::choose(None, &both).unwrap().to_string(), "unix:///o");
         assert_eq!(
-            Host::choose(None, &vars(&[("DOCKER_HOST", "unix:///d")]))
+            Host::choose(None, &both, false).unwrap().to_string(),
+            "unix:///o"
+        );
+        assert_eq!(
+            Host::choose(None, &vars(&[("DOCKER_HOST", "unix:///d")]), false)
                 .unwrap()
                 .to_string(),
             "unix:///d"
         );
         assert_eq!(
-            Host::choose(None, &vars(&[("OVERNET_HOST", "")]))
+            Host::choose(None, &vars(&[("OVERNET_HOST", "")]), false)
                 .unwrap()
                 .to_string(),
             DEFAULT_HOST
         );
+        let tcp = vars(&[("DOCKER_HOST", "tcp://manager01")]);
+        for (tls, expected) in [
+            (false, "tcp://manager01:2375"),
+            (true, "tcp://manager01:2376"),
+        ] {
+            let chosen = Host::choose(None, &tcp, tls).unwrap();
+            assert_eq!(chosen.to_string(), expected);
+        }
     }
 }

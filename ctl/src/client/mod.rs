@@ -1,4 +1,4 @@
-//! A small client of the Docker Engine API over a unix socket or plain TCP.
+//! A small client of the Docker Engine API over a unix socket or TCP, with TLS where it is asked for.
 //!
 //! One connection per call: calls are few, and hijacked streams need one of their own anyway.
 
@@ -6,6 +6,7 @@ mod error;
 mod frames;
 mod host;
 mod stream;
+mod tls;
 
 use std::fmt::Write as _;
 use std::io;
@@ -26,6 +27,7 @@ pub use error::ClientError;
 pub use frames::{Frames, Source};
 pub use host::{DEFAULT_HOST, Host};
 pub use stream::{JsonCutter, JsonStream};
+pub use tls::{Files as TlsFiles, Tls, TlsFlags};
 
 /// The newest API version this program was written for.
 pub const NEWEST: &str = "1.50";
@@ -42,6 +44,7 @@ pub type Hijacked = TokioIo<hyper::upgrade::Upgraded>;
 #[derive(Clone, Debug)]
 pub struct Client {
     host: Host,
+    tls: Option<Tls>,
     version: String,
     debug: bool,
     /// Whether the daemon's warning has been shown.
@@ -59,11 +62,13 @@ impl Client {
     /// Reaches the daemon and agrees on a version; `fixed` (DOCKER_API_VERSION) skips the asking.
     pub async fn connect(
         host: Host,
+        tls: Option<Tls>,
         fixed: Option<&str>,
         debug: bool,
     ) -> Result<Self, ClientError> {
         let mut client = Self {
             host,
+            tls,
             version: NEWEST.to_owned(),
             debug,
             warned: Arc::default(),
@@ -145,7 +150,7 @@ impl Client {
         let request = Request::builder()
             .method(method)
             .uri(path)
-            .header(header::HOST, "overnet")
+            .header(header::HOST, self.host.authority())
             .body(empty())
             .expect("a fixed path makes a valid request");
         self.transmit(request).await
@@ -170,7 +175,14 @@ impl Client {
                 handshake(UnixStream::connect(path).await.map_err(unreachable)?).await
             }
             Host::Tcp(address) => {
-                handshake(TcpStream::connect(address).await.map_err(unreachable)?).await
+                let stream = TcpStream::connect(address).await.map_err(unreachable)?;
+                match &self.tls {
+                    None => handshake(stream).await,
+                    Some(tls) => {
+                        let stream = tls.connect(stream, address).await;
+                        handshake(stream.map_err(unreachable)?).await
+                    }
+                }
             }
         }
         .map_err(|e| broken(e.to_string()))?;
@@ -301,7 +313,7 @@ impl Call<'_> {
         let mut request = Request::builder()
             .method(self.method.clone())
             .uri(target)
-            .header(header::HOST, "overnet")
+            .header(header::HOST, self.client.host.authority())
             .header(
                 header::USER_AGENT,
                 concat!("ovnctl/", env!("CARGO_PKG_VERSION"), " (linux)"),

@@ -11,7 +11,8 @@ use tokio::io::AsyncReadExt as _;
 
 use crate::session::{Io, Surroundings};
 
-use self::{answer::Refusal, request::Request};
+use self::answer::Refusal;
+pub use self::request::Request;
 
 /// The name that it is called by.
 pub const PROGRAM: &str = "overnet-cni";

@@ -29,7 +29,7 @@ pub async fn carry_out(
         .get("OVERNET_DEBUG")
         .is_some_and(|on| !on.is_empty());
     let done = async {
-        let connected = Client::connect(request.host.clone(), Some(NEWEST), debug).await;
+        let connected = Client::connect(request.host.clone(), None, Some(NEWEST), debug).await;
         let client = connected.map_err(|error| told(&error))?;
         match request.command {
             Command::Add => add(&client, &request).await,

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use super::interpolate::expand;
+use super::interpolate::{BYTES, TOO_MUCH, expand};
 
 /// One line's outcome: a name, and its value if it has one.
 pub type Pair = (String, Option<String>);
@@ -22,8 +22,13 @@ pub fn parse(text: &str, lookup: &dyn Fn(&str) -> Option<String>) -> Result<Vec<
     let mut pairs: Vec<Pair> = Vec::new();
     let text = text.trim_start_matches('\u{feff}');
     let mut rest = text;
+    // Lines are counted on from the last one: from the beginning each time would take minutes.
+    let (mut line, mut counted) = (1, 0);
+    let mut bytes = 0;
     while !rest.is_empty() {
-        let line = 1 + text[..text.len() - rest.len()].matches('\n').count();
+        let at = text.len() - rest.len();
+        line += text[counted..at].matches('\n').count();
+        counted = at;
         let bad = |message: String| BadLine { line, message };
         let (first, after) = rest.split_once('\n').unwrap_or((rest, ""));
         let trimmed = first.trim();
@@ -79,6 +84,10 @@ pub fn parse(text: &str, lookup: &dyn Fn(&str) -> Option<String>) -> Result<Vec<
                 .or(line.starts_with('#').then_some(0));
             (expanded(line[..cut.unwrap_or(line.len())].trim())?, left)
         };
+        bytes += value.len();
+        if bytes > BYTES {
+            return Err(bad(format!("{name}: {TOO_MUCH}")));
+        }
         pairs.push((name.to_owned(), Some(value)));
         rest = left;
     }
@@ -192,6 +201,15 @@ mod tests {
         let chain = read("A=1\nB=${A}2\nHOME=x\nC=$HOME\n").unwrap();
         assert_eq!(chain[1].1.as_deref(), Some("12"));
         assert_eq!(chain[3].1.as_deref(), Some("/root"));
+    }
+
+    #[test]
+    fn values_that_double_are_stopped_and_many_lines_are_quick() {
+        let mut text = "A=xxxxxxxxxxxxxxxx\n".to_owned();
+        text.push_str(&"A=$A$A\n".repeat(40));
+        let error = read(&text).unwrap_err();
+        assert!(error.message.contains("add up to more than"), "{error:?}");
+        assert_eq!(read(&"\n".repeat(1 << 20)), Ok(Vec::new()));
     }
 
     #[test]

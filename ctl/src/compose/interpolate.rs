@@ -13,7 +13,8 @@ use super::problem::{Problem, Sources};
 /// Levels of `${A:-${B:-…}}`.
 const DEPTH: usize = 32;
 /// Bytes of all texts of one file after interpolation.
-const BYTES: usize = 16 << 20;
+pub(super) const BYTES: usize = 16 << 20;
+pub(super) const TOO_MUCH: &str = "the values of variables add up to more than 16 MiB";
 
 /// Why a text cannot be interpolated: `at` is the byte of the text that the sentence is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,8 +93,7 @@ impl Machine<'_> {
                         ..bad
                     });
                 }
-                let value = self.value(name, live);
-                out.push_str(&value);
+                self.put(name, live, position, out)?;
                 position += 1 + name.len();
             }
         }
@@ -120,8 +120,7 @@ impl Machine<'_> {
         let operator = body + name.len();
         let rest = &text[operator..];
         if rest.starts_with('}') {
-            let value = self.value(name, live);
-            out.push_str(&value);
+            self.put(name, live, start, out)?;
             return Ok(operator + 1);
         }
         let (colon, sign) = match rest.strip_prefix(':') {
@@ -145,7 +144,7 @@ impl Machine<'_> {
         let mut inner = String::new();
         let end = self.run(word, depth + 1, wanted, &mut inner)?;
         match (sign, value) {
-            ('-' | '?', Some(value)) => out.push_str(&value),
+            ('-' | '?', Some(value)) => self.add(&value, start, out)?,
             ('-', None) | ('+', Some(_)) => out.push_str(&inner),
             ('?', None) if live => {
                 let why = if inner.is_empty() {
@@ -165,6 +164,20 @@ impl Machine<'_> {
             _ => {}
         }
         Ok(end + 1)
+    }
+
+    fn put(&mut self, name: &str, live: bool, at: usize, out: &mut String) -> Result<(), Bad> {
+        let value = self.value(name, live);
+        self.add(&value, at, out)
+    }
+
+    /// A text in which a long value stands many times is stopped before it is made.
+    fn add(&self, value: &str, at: usize, out: &mut String) -> Result<(), Bad> {
+        if out.len() + value.len() > BYTES {
+            return Err(self.bad(at, TOO_MUCH.to_owned()));
+        }
+        out.push_str(value);
+        Ok(())
     }
 
     fn value(&mut self, name: &str, live: bool) -> String {
@@ -255,10 +268,7 @@ impl Walk<'_> {
                         self.bytes += new.len();
                         *text = new;
                         if self.bytes > BYTES {
-                            let message = format!(
-                                "the values of variables add up to more than {BYTES} bytes"
-                            );
-                            self.problems.push(Problem::new(at, path, message));
+                            self.problems.push(Problem::new(at, path, TOO_MUCH));
                         }
                     }
                     Err(bad) => {

@@ -16,6 +16,9 @@ pub(super) enum Mode {
     Headings,
 }
 
+/// Bytes of a text on its way: `json` of a `json` is twice as long, and so on.
+const LONGEST: usize = 4 << 20;
+
 pub(super) fn run(template: &Template, data: &Value, mode: Mode) -> Result<String, TemplateError> {
     let mut run = Run {
         output: String::new(),
@@ -190,7 +193,14 @@ impl Run {
     fn commands(&mut self, pipe: &Pipe, dot: &Value) -> Result<Value, TemplateError> {
         let mut previous: Option<Value> = None;
         for command in &pipe.commands {
-            previous = Some(self.command(command, previous, dot)?);
+            let value = self.command(command, previous, dot)?;
+            if value.as_str().is_some_and(|text| text.len() > LONGEST) {
+                return Err(TemplateError(format!(
+                    "a text of more than {} MiB comes out of it",
+                    LONGEST >> 20
+                )));
+            }
+            previous = Some(value);
         }
         Ok(previous.unwrap_or(Value::Null))
     }

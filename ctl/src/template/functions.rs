@@ -68,7 +68,8 @@ pub(super) fn call(name: &str, arguments: &[Value]) -> Result<Value, TemplateErr
             if text.is_empty() {
                 return Ok(Value::from(""));
             }
-            let blank = |n: usize| " ".repeat(n);
+            // Wider than any terminal, and no more than that.
+            let blank = |n: usize| " ".repeat(n.min(4096));
             Ok(Value::String(format!(
                 "{}{text}{}",
                 blank(whole(name, &arguments[1])?),

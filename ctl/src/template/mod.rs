@@ -50,6 +50,26 @@ mod tests {
     }
 
     #[test]
+    fn what_lies_too_deep_is_refused() {
+        let data = json!({"Id": "4f1e"});
+        let inside =
+            |levels: usize| format!("{{{{{}.Id{}}}}}", "(".repeat(levels), ")".repeat(levels));
+        assert_eq!(render(&inside(40), &data), "4f1e");
+        let blocks = |levels| "{{if .Id}}".repeat(levels) + "x" + &"{{end}}".repeat(levels);
+        assert_eq!(render(&blocks(40), &data), "x");
+        for source in [inside(100_000), blocks(100_000)] {
+            assert!(render(&source, &data).contains("more than 64 levels"));
+        }
+    }
+
+    #[test]
+    fn texts_that_double_are_stopped() {
+        let source = format!("{{{{.Id{}}}}}", " | json".repeat(500));
+        let said = render(&source, &json!({"Id": "\"4f1e"}));
+        assert!(said.contains("more than 4 MiB"), "{said}");
+    }
+
+    #[test]
     fn the_idioms_people_use() {
         let data = json!({
             "Id": "4f1e", "Name": "/web", "Tags": ["a", "b", "c"],

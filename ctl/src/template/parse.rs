@@ -83,7 +83,13 @@ enum Piece {
 
 impl Template {
     pub(super) fn parse(source: &str) -> Result<Self, TemplateError> {
-        let mut pieces = pieces(source)?.into_iter();
+        let pieces = pieces(source)?;
+        if depth(&pieces) > DEEPEST {
+            return fail(format!(
+                "more than {DEEPEST} levels of parentheses or of {{{{if}}}}, {{{{range}}}} and {{{{with}}}}"
+            ));
+        }
+        let mut pieces = pieces.into_iter();
         let (nodes, end) = block(&mut pieces, None)?;
         match end {
             End::Source => Ok(Self { nodes }),
@@ -92,6 +98,40 @@ impl Template {
             )),
         }
     }
+}
+
+/// How far parts may lie in one another: reading and running go down a level at a time, and the
+/// stack ends. Real templates have three or four.
+const DEEPEST: usize = 64;
+
+/// Blocks count once, and parentheses inside of an action.
+fn depth(pieces: &[Piece]) -> usize {
+    let (mut blocks, mut deepest) = (0_usize, 0);
+    for piece in pieces {
+        let Piece::Action(action) = piece else {
+            continue;
+        };
+        match action.tokens.first() {
+            Some(Token::Word(word)) if matches!(word.as_str(), "if" | "range" | "with") => {
+                blocks += 1;
+            }
+            // `else if` and `else with` are read as a block in the block.
+            Some(Token::Word(word)) if word == "else" && action.tokens.len() > 1 => blocks += 1,
+            Some(Token::Word(word)) if word == "end" => blocks = blocks.saturating_sub(1),
+            _ => {}
+        }
+        let mut open = 0_usize;
+        deepest = deepest.max(blocks);
+        for token in &action.tokens {
+            match token {
+                Token::Open => open += 1,
+                Token::Close => open = open.saturating_sub(1),
+                _ => {}
+            }
+            deepest = deepest.max(blocks + open);
+        }
+    }
+    deepest
 }
 
 fn fail<T>(text: impl Into<String>) -> Result<T, TemplateError> {

@@ -12,6 +12,7 @@ mod answer;
 mod entry;
 mod forward;
 mod members;
+mod responder;
 pub(crate) mod sockets;
 mod tcp;
 mod udp;
@@ -32,6 +33,7 @@ use socket2::Socket;
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+pub use self::responder::Responder;
 use crate::desired::{Change, Desired};
 use forward::ForwarderPool;
 use sockets::{Failure, Kind, NetnsIdentity};

@@ -225,6 +225,19 @@ impl Reader {
     }
 }
 
+/// The lines of a file as it is now, all or the last ones, for whoever has no engine.
+pub fn lines_of(path: &Path, tail: Option<usize>) -> std::io::Result<Vec<LogLine>> {
+    let mut reader = Reader::new(path.to_owned());
+    let mut lines = Vec::new();
+    loop {
+        let more = reader.more(tail)?;
+        if more.is_empty() {
+            return Ok(lines);
+        }
+        lines.extend(more);
+    }
+}
+
 /// Where the last `count` lines begin. Parts of a long line count as one with its end.
 fn tail_start(file: &mut File, count: usize) -> std::io::Result<u64> {
     const BLOCK: u64 = 64 << 10;

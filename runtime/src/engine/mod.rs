@@ -50,6 +50,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use self::{container::Table, events::EventLog, exec::Exec};
 pub use self::{
     events::{Event, EventKind},
+    logs::lines_of,
     spec::*,
     streams::*,
     view::*,

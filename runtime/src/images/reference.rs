@@ -150,11 +150,6 @@ impl FromStr for Reference {
         if bare_id || !is_registry(registry) || !repository.split('/').all(is_component) {
             return Err(invalid(text));
         }
-        if name.len() > 255 {
-            return Err(Refusal::invalid(
-                "invalid reference format: repository name must not be more than 255 characters",
-            ));
-        }
         let registry = if registry == "index.docker.io" {
             HUB
         } else {
@@ -165,6 +160,12 @@ impl FromStr for Reference {
         } else {
             repository.into()
         };
+        // Of the name in full, as it is kept and read again.
+        if registry.len() + 1 + repository.len() > MOST {
+            return Err(Refusal::invalid(format!(
+                "invalid reference format: repository name must not be more than {MOST} characters"
+            )));
+        }
         Ok(Self {
             registry: registry.into(),
             repository,
@@ -173,6 +174,9 @@ impl FromStr for Reference {
         })
     }
 }
+
+/// Of a name without tag and digest.
+const MOST: usize = 255;
 
 fn invalid(text: &str) -> Refusal {
     Refusal::invalid(format!("invalid reference format: {text:?}"))

@@ -14,7 +14,7 @@ use futures_util::StreamExt;
 use model::Refusal;
 use runtime::engine::PathStat;
 
-use super::super::{Answer, AppState, Asked, nodes::empty};
+use super::super::{Answer, AppState, Asked, access::Caller, nodes::empty};
 
 pub(super) fn routes() -> Router<AppState> {
     Router::new()
@@ -32,9 +32,11 @@ fn path_asked(query: &api::Query) -> Result<&str, Refusal> {
 
 async fn stat(
     State(state): State<AppState>,
+    caller: Caller,
     Path(id): Path<String>,
     Asked(query): Asked,
 ) -> Answer {
+    let id = caller.may_enter(&state, &id)?;
     let found = state.engine.path_stat(&id, path_asked(&query)?).await?;
     let mut response = Response::default();
     response
@@ -45,9 +47,11 @@ async fn stat(
 
 async fn read(
     State(state): State<AppState>,
+    caller: Caller,
     Path(id): Path<String>,
     Asked(query): Asked,
 ) -> Answer {
+    let id = caller.may_enter(&state, &id)?;
     let (found, tar) = state.engine.archive_get(&id, path_asked(&query)?).await?;
     let mut response = Response::new(Body::from_stream(tar));
     let headers = response.headers_mut();
@@ -61,10 +65,12 @@ async fn read(
 
 async fn write(
     State(state): State<AppState>,
+    caller: Caller,
     Path(id): Path<String>,
     Asked(query): Asked,
     request: Request,
 ) -> Answer {
+    let id = caller.may_enter(&state, &id)?;
     let path = path_asked(&query)?.to_owned();
     let tar = request
         .into_body()
@@ -74,7 +80,8 @@ async fn write(
     Ok(empty())
 }
 
-async fn export(State(state): State<AppState>, Path(id): Path<String>) -> Answer {
+async fn export(State(state): State<AppState>, caller: Caller, Path(id): Path<String>) -> Answer {
+    let id = caller.may_enter(&state, &id)?;
     let tar = state.engine.export(&id).await?;
     let mut response = Response::new(Body::from_stream(tar));
     response.headers_mut().insert(

@@ -18,11 +18,12 @@ use axum::{
     response::Response,
     routing::{get, post},
 };
-use model::Refusal;
+use model::{ContainerId, Refusal};
 use runtime::engine::{ContainerSpec, ListOptions, MountKind, RemoveOptions, StopOptions};
 
 use super::{
-    Answer, AppState, Asked, Raw, Spoken, answer::done_or_unchanged, done, json, json_with,
+    Answer, AppState, Asked, Raw, Spoken, access::Caller, answer::done_or_unchanged, done, json,
+    json_with,
 };
 use crate::clock;
 
@@ -85,7 +86,12 @@ pub(super) async fn summaries(
     Ok(summaries)
 }
 
-async fn make(State(state): State<AppState>, Asked(query): Asked, Raw(body): Raw) -> Answer {
+async fn make(
+    State(state): State<AppState>,
+    caller: Caller,
+    Asked(query): Asked,
+    Raw(body): Raw,
+) -> Answer {
     let name = query
         .text("name")
         .map(|name| name.trim_start_matches('/').to_owned());
@@ -101,6 +107,7 @@ async fn make(State(state): State<AppState>, Asked(query): Asked, Raw(body): Raw
         );
     }
     let (spec, mut warnings) = read_request(&state, name, &body)?;
+    caller.may_make(&state, &spec)?;
     let created = state.engine.create(spec).await?;
     warnings.extend(created.warnings);
     let body = serde_json::json!({ "Id": created.id, "Warnings": warnings });
@@ -112,14 +119,9 @@ fn read_request(
     name: Option<String>,
     body: &[u8],
 ) -> Result<(ContainerSpec, Vec<String>), Refusal> {
-    let given: ContainerCreateBody = api::read(body)?;
-    let leftover: create::Leftover = api::read(body)?;
     let (runtime, _, _) = state.engine.runtime_version();
-    let lookup = create::Lookup {
-        container: &|name| state.engine.inspect(name).map(|view| view.id),
-        runtimes: &[&runtime, "runc", "io.containerd.runc.v2"],
-    };
-    let (mut spec, warnings) = create::read(name, given, &leftover, &lookup)?;
+    let known = |name: &str| state.engine.inspect(name).map(|view| view.id);
+    let (mut spec, warnings) = wish_of(name, body, &runtime, &known)?;
     let socket = state.settings.api_socket().here();
     for mount in &mut spec.host.mounts {
         if let MountKind::Bind { source, .. } = &mut mount.kind
@@ -129,6 +131,23 @@ fn read_request(
         }
     }
     Ok((spec, warnings))
+}
+
+/// The wish that the body of a creation comes to, and what the user should be warned of; `known`
+/// finds containers that it names.
+pub fn wish_of(
+    name: Option<String>,
+    body: &[u8],
+    runtime: &str,
+    known: &dyn Fn(&str) -> Result<ContainerId, Refusal>,
+) -> Result<(ContainerSpec, Vec<String>), Refusal> {
+    let given: ContainerCreateBody = api::read(body)?;
+    let leftover: create::Leftover = api::read(body)?;
+    let lookup = create::Lookup {
+        container: known,
+        runtimes: &[runtime, "runc", "io.containerd.runc.v2"],
+    };
+    create::read(name, given, &leftover, &lookup)
 }
 
 /// `linux[/ARCHITECTURE]`, and it must be this host's; empty: any.

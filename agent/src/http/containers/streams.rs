@@ -18,7 +18,7 @@ use futures_util::StreamExt;
 use model::Refusal;
 use runtime::engine::{AttachOptions, Attached, LogLine, LogOptions, WaitCondition};
 
-use super::super::{Answer, AppState, Asked, Spoken, hijack};
+use super::super::{Answer, AppState, Asked, Spoken, access::Caller, hijack};
 
 pub(super) fn routes() -> Router<AppState> {
     Router::new()
@@ -30,11 +30,13 @@ pub(super) fn routes() -> Router<AppState> {
 
 async fn attach(
     State(state): State<AppState>,
+    caller: Caller,
     Path(id): Path<String>,
     Spoken(version): Spoken,
     Asked(query): Asked,
     request: Request,
 ) -> Answer {
+    let id = caller.may_enter(&state, &id)?;
     let attached = state.engine.attach(&id, attach_options(&query)).await?;
     Ok(hijack::hand_over(request, attached, version))
 }
@@ -53,11 +55,13 @@ fn attach_options(query: &Query) -> AttachOptions {
 /// The same streams as messages of a web socket, without frames.
 async fn attach_ws(
     State(state): State<AppState>,
+    caller: Caller,
     Path(id): Path<String>,
     Asked(query): Asked,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Answer {
     let upgrade = upgrade.map_err(|error| Refusal::invalid(error.to_string()))?;
+    let id = caller.may_enter(&state, &id)?;
     let attached = state.engine.attach(&id, attach_options(&query)).await?;
     Ok(upgrade.on_upgrade(|socket| carry(socket, attached)))
 }

@@ -201,7 +201,7 @@ fn is_question(path: &str) -> bool {
 }
 
 /// `localhost`, `127.0.0.1:9080`, `[::1]`.
-fn is_loopback(host: &str) -> bool {
+pub(in crate::http) fn is_loopback(host: &str) -> bool {
     let name = match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
         _ => host,

@@ -21,6 +21,7 @@ use tokio::{net::TcpListener, sync::Mutex, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use self::gate::Gate;
+pub(super) use self::gate::is_loopback;
 use super::{Answer, AppState, Optional, json};
 use crate::{
     config::{VISUALIZER_PORT, parse_listen},
