@@ -1,6 +1,6 @@
 //! `ovnd`: the agent.
 
-use std::process::ExitCode;
+use std::{path::Path, process::ExitCode};
 
 use agent::{
     config::{Command, Settings, Typed},
@@ -16,6 +16,9 @@ const BAD_SETTINGS: u8 = 78;
 
 fn main() -> ExitCode {
     let typed = Typed::parse();
+    if let Some(Command::Wireguard { device, empty }) = &typed.command {
+        return carry(device, empty);
+    }
     let settings = match Settings::load(&typed.flags) {
         Ok(settings) => settings,
         Err(error) => {
@@ -27,6 +30,29 @@ fn main() -> ExitCode {
         Ok(status) => status,
         Err(error) => {
             eprintln!("ovnd: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The process of a WireGuard device. It reads no settings: it has to run as well as the daemon
+/// that has started it, whatever has become of them since.
+fn carry(device: &str, empty: &Path) -> ExitCode {
+    let log = tracing_subscriber::registry().with(EnvFilter::new("info,boringtun=off"));
+    match Journal::of_stderr() {
+        Some(journal) => log.with(journal).init(),
+        None => {
+            let text = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+            log.with(text.with_ansi(false)).init();
+        }
+    }
+    match dataplane::wireguard::process::run(empty) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(
+                device,
+                "a WireGuard device has no process any more: {error}"
+            );
             ExitCode::FAILURE
         }
     }
@@ -58,7 +84,7 @@ fn run(command: Option<Command>, settings: Settings) -> anyhow::Result<ExitCode>
             return runtime.block_on(doctor::command(&settings, json));
         }
         // Answered above, before there was a log.
-        Some(Command::Man { .. } | Command::Settings) => {}
+        Some(Command::Man { .. } | Command::Settings | Command::Wireguard { .. }) => {}
     }
     Ok(ExitCode::SUCCESS)
 }

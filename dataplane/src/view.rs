@@ -4,18 +4,20 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     ffi::OsStr,
     fmt,
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
 };
 
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
-use crate::{balance::Balance, desired::HostPort};
+use crate::{balance::Balance, desired::HostPort, wireguard::PublicKey};
 
 const GUEST: &str = "guest-";
 /// How the name of the host end of a veth pair begins.
 pub const PORT: &str = "ovtp";
+/// How the name of a WireGuard device begins.
+pub const TUNNEL: &str = "ovtw";
 
 /// A hardware address; written `02:42:0a:00:00:02`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -58,6 +60,47 @@ pub struct View {
     pub ports: BTreeSet<HostPort>,
     #[serde(default)]
     pub passages: Passages,
+    /// WireGuard devices by name.
+    #[serde(default)]
+    pub tunnels: BTreeMap<String, Tunnel>,
+    #[serde(default)]
+    pub ways: Ways,
+}
+
+/// A WireGuard device, in the kernel or with a process.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tunnel {
+    pub mtu: u32,
+    pub up: bool,
+    /// Absent: it has none, or its process has gone.
+    pub public_key: Option<PublicKey>,
+    pub port: u16,
+    /// Where each is; nobody else's packets come from there.
+    pub peers: BTreeMap<PublicKey, SocketAddr>,
+}
+
+/// How packets of encrypted networks are led to the WireGuard devices, by family.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ways {
+    pub ipv4: Way,
+    pub ipv6: Way,
+}
+
+impl Ways {
+    pub fn of(&self, ipv6: bool) -> &Way {
+        if ipv6 { &self.ipv6 } else { &self.ipv4 }
+    }
+}
+
+/// Our routing table of one family.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Way {
+    /// The UDP port whose packets a rule sends to the table.
+    pub rule: Option<u16>,
+    /// Whoever has no route there cannot be reached.
+    pub closed: bool,
+    /// Hosts and the devices that lead to them.
+    pub routes: BTreeMap<IpAddr, String>,
 }
 
 /// The ways through Docker's firewall, where the host has one.
@@ -236,6 +279,11 @@ pub fn guest_name(id: &str) -> String {
 pub fn is_guest(path: &Path) -> bool {
     let name = path.file_name().and_then(OsStr::to_str);
     name.is_some_and(|name| name.starts_with(GUEST))
+}
+
+/// The WireGuard device of a generation of keys: two of them can be side by side.
+pub fn tunnel_name(generation: u64) -> String {
+    format!("{TUNNEL}{}", generation % 2)
 }
 
 /// The host's own interface on an ingress network.
