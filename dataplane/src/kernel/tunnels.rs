@@ -5,7 +5,7 @@ use std::{
     collections::BTreeMap,
     fs::{self, DirBuilder, File},
     io::{self, Read as _, Write as _},
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     os::{
         fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
         unix::{
@@ -29,13 +29,15 @@ use socket2::{Domain, Socket, Type};
 
 use super::{
     deeds::{allow_absent, gone_is_fine, index, is_gone},
-    links::{delete_link, set_link},
+    links::{NEW_ADDRESS, delete_link, set_link},
     linux::Linux,
     place::set,
     sight::Sight,
     wireguard::{self, Kernel},
 };
 use crate::{
+    netlink::{CREATE, Message, REPLACE},
+    rules::octets,
     view::{TUNNEL, Tunnel},
     wireguard::{
         PrivateKey,
@@ -54,6 +56,8 @@ const BUFFER: usize = 4 << 20;
 const QUEUE: u32 = 2000;
 /// IFLA_TXQLEN of linux/if_link.h.
 const QUEUE_LENGTH: u16 = 13;
+/// The IPv4 dummy address (RFC 7600).
+const DUMMY: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 0, 8));
 /// The program, whatever has become of its file since it was started.
 const SELF: &str = "/proc/self/exe";
 
@@ -115,9 +119,9 @@ impl Tunnels {
 
     /// All devices of ours.
     pub fn look(&mut self, sight: &Sight) -> BTreeMap<String, Tunnel> {
-        let links = sight.links.values();
-        let ours = links.filter(|link| link.name.starts_with(TUNNEL));
-        ours.map(|link| {
+        let links = sight.links.iter();
+        let ours = links.filter(|(_, link)| link.name.starts_with(TUNNEL));
+        ours.map(|(index, link)| {
             let read = if link.kind == "wireguard" {
                 match &mut self.kernel {
                     Some(kernel) => kernel.read(&link.name),
@@ -132,7 +136,9 @@ impl Tunnels {
                 Tunnel::default()
             });
             tunnel.mtu = link.mtu;
-            tunnel.up = link.up;
+            let addresses = sight.addresses.get(index);
+            let dummy = addresses.is_some_and(|all| all.iter().any(|net| net.ip() == DUMMY));
+            tunnel.up = link.up && dummy;
             (link.name.clone(), tunnel)
         })
         .collect()
@@ -261,7 +267,7 @@ impl Linux {
             self.set_in_process(device, wanted, (local, key))?;
         }
         // The way back to a sender does not lead by this device, and the kernel takes it for false
-        // otherwise; 2 wins over the 1 that a host may have for all.
+        // otherwise; 2 wins over the 1 that a host may have for all, on devices with an address.
         set(&format!("net/ipv4/conf/{device}/rp_filter"), "2")?;
         allow_absent(set(&format!("net/ipv6/conf/{device}/addr_gen_mode"), "1"))?;
         let route = &mut self.host.route;
@@ -270,7 +276,8 @@ impl Linux {
         if !in_kernel {
             link.number(QUEUE_LENGTH, QUEUE);
         }
-        route.request(link)
+        route.request(link)?;
+        route.request(dummy_address(index))
     }
 
     /// The kind of the link of that name.
@@ -373,6 +380,17 @@ impl Tunnels {
         );
         Ok(())
     }
+}
+
+/// Of the host alone, so that nobody takes it for a source.
+fn dummy_address(index: u32) -> Message {
+    const SCOPE_HOST: u8 = 254;
+    let mut header = [2, 32, 0, SCOPE_HOST, 0, 0, 0, 0];
+    header[4..].copy_from_slice(&index.to_ne_bytes());
+    let mut message = Message::new(NEW_ADDRESS, CREATE | REPLACE, &header);
+    let bytes = octets(&DUMMY);
+    message.attribute(2, &bytes).attribute(1, &bytes);
+    message
 }
 
 fn has_ended(pidfd: &OwnedFd) -> bool {
