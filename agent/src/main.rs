@@ -13,6 +13,8 @@ use tracing_subscriber::{EnvFilter, layer::SubscriberExt, util::SubscriberInitEx
 
 /// EX_CONFIG of sysexits.h; the service manager does not start again what cannot work.
 const BAD_SETTINGS: u8 = 78;
+/// The library tells of every handshake that is not answered.
+const LOG_OF_PROCESS: &str = "info,boringtun=off";
 
 fn main() -> ExitCode {
     let typed = Typed::parse();
@@ -38,14 +40,7 @@ fn main() -> ExitCode {
 /// The process of a WireGuard device. It reads no settings: it has to run as well as the daemon
 /// that has started it, whatever has become of them since.
 fn carry(device: &str, empty: &Path) -> ExitCode {
-    let log = tracing_subscriber::registry().with(EnvFilter::new("info,boringtun=off"));
-    match Journal::of_stderr() {
-        Some(journal) => log.with(journal).init(),
-        None => {
-            let text = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
-            log.with(text.with_ansi(false)).init();
-        }
-    }
+    start_log(EnvFilter::new(LOG_OF_PROCESS), false);
     match dataplane::wireguard::process::run(empty) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -71,7 +66,7 @@ fn run(command: Option<Command>, settings: Settings) -> anyhow::Result<ExitCode>
         }
         _ => {}
     }
-    start_log(&settings)?;
+    start_log(EnvFilter::try_new(&settings.log)?, settings.log_json);
     // Refused only when a provider is installed already, which is as good.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -89,15 +84,14 @@ fn run(command: Option<Command>, settings: Settings) -> anyhow::Result<ExitCode>
     Ok(ExitCode::SUCCESS)
 }
 
-fn start_log(settings: &Settings) -> anyhow::Result<()> {
-    let log = tracing_subscriber::registry().with(EnvFilter::try_new(&settings.log)?);
+fn start_log(filter: EnvFilter, json: bool) {
+    let log = tracing_subscriber::registry().with(filter);
     let text = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
-    if settings.log_json {
+    if json {
         log.with(text.json()).init();
     } else if let Some(journal) = Journal::of_stderr() {
         log.with(journal).init();
     } else {
         log.with(text.with_ansi(false)).init();
     }
-    Ok(())
 }

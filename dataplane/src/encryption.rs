@@ -10,7 +10,7 @@ use std::{
 };
 
 use crate::{
-    desired::{Desired, NetworkKind, PeerFacts, Tunnels, Underlay},
+    desired::{Desired, Network, NetworkKind, PeerFacts, Tunnels, Underlay},
     view::{Facts, Tunnel, Way, Ways, tunnel_name},
     want,
 };
@@ -30,7 +30,8 @@ pub fn port(underlay: &Underlay) -> u16 {
 
 /// Whether this host has an encrypted network.
 pub fn is_on(desired: &Desired) -> bool {
-    desired.underlay.is_some() && desired.networks.values().any(|one| one.is_encrypted())
+    let mut networks = desired.networks.values();
+    desired.underlay.is_some() && networks.any(Network::is_encrypted)
 }
 
 /// Of the encrypted networks, as they stand in a packet.
@@ -101,7 +102,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        desired::{Network, OwnKey, PeerKey},
+        desired::{OwnKey, PeerKey},
         wireguard::PublicKey,
     };
 
@@ -194,8 +195,8 @@ mod tests {
 
     #[test]
     fn a_key_is_sent_with_when_both_have_it_and_it_is_asked_for() {
-        let cases: [(&[u64], u64, &[u64], Option<&str>); 7] = [
-            (&[0, 1], 0, &[0, 1], Some("ovtw0")),
+        for (own, sending, peer, expected) in [
+            (&[0, 1][..], 0, &[0, 1][..], Some("ovtw0")),
             (&[0, 1], 1, &[0, 1], Some("ovtw1")),
             (&[0, 1], 1, &[0], Some("ovtw0")),
             (&[1], 1, &[0, 1], Some("ovtw1")),
@@ -203,8 +204,7 @@ mod tests {
             (&[0, 1], 0, &[1], Some("ovtw1")),
             (&[1], 1, &[0], None),
             (&[1, 2], 2, &[2], Some("ovtw0")),
-        ];
-        for (own, sending, peer, expected) in cases {
+        ] {
             let found = routes(&desired(own, sending, &[peer], true));
             let by = found.first().map(|(_, by)| by.as_str());
             assert_eq!(by, expected, "{own:?} {sending} {peer:?}");

@@ -154,9 +154,9 @@ pub fn read_route(body: &[u8]) -> Option<(bool, Option<(IpAddr, u32)>)> {
     if table != TABLE {
         return None;
     }
-    match body.get(7)? {
-        &UNREACHABLE if to.is_none() => Some((ipv6, None)),
-        &UNICAST => Some((ipv6, Some((to?, device)))),
+    match *body.get(7)? {
+        UNREACHABLE if to.is_none() => Some((ipv6, None)),
+        UNICAST => Some((ipv6, Some((to?, device)))),
         _ => None,
     }
 }

@@ -128,9 +128,9 @@ fn from_host(
     for _ in 0..TURN {
         match nix::unistd::read(&sockets.tun, buffer) {
             Ok(length) => device.outgoing(&buffer[..length], now, sockets),
-            Err(Errno::EAGAIN | Errno::EINTR) => break,
-            // Its link is down, or somebody has removed it.
-            Err(Errno::EIO) => break,
+            // The last: its link is down.
+            Err(Errno::EAGAIN | Errno::EINTR | Errno::EIO) => break,
+            // Somebody has removed it.
             Err(Errno::EBADFD | Errno::ENODEV) => return Ok(false),
             Err(error) => return Err(error.into()),
         }
