@@ -104,6 +104,11 @@ fn shown(view: &Value) -> String {
         number("LastIndex"),
         number("AppliedIndex"),
     );
+    let keys = &view["NetworkKeys"];
+    if keys["Newest"] != keys["Oldest"] {
+        out.truncate(out.len() - 1);
+        out.push_str("Keys of encrypted networks: being rotated\n\n");
+    }
     let mut table = "HOSTNAME\tSTATUS\tMANAGER STATUS\tADDRESS\tLAG\tCERTIFICATE\n".to_owned();
     for member in members {
         let manager = &member["Manager"];
