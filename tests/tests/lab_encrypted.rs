@@ -316,7 +316,7 @@ fn inject(lab: &Lab, network: &str, vni: u32, port: u16) {
 
 fn vni_of(host: &Host, network: &str) -> u32 {
     let id = host
-        .ctl(["network", "inspect", "--format", "{{.ID}}", network])
+        .ctl(["network", "inspect", "--format", "{{.Id}}", network])
         .ok();
     let sight = host.api("GET", "/overnet/dataplane", b"").unwrap().json();
     let kind = &sight["desired"]["networks"][&id]["kind"];
@@ -356,23 +356,37 @@ fn nothing_in_clear_comes_in(lab: &Lab) {
 }
 
 /// A steady flow beside the containers, without any daemon.
-fn flow(lab: &Lab, seconds: u32) -> Child {
-    let (one, two) = (lab.host("worker01"), lab.host("worker02"));
-    let pid = pid_of(&two, "asker-secret");
-    let format = "{{.NetworkSettings.Networks.secret.IPAddress}}";
-    let server = one
-        .ctl(["inspect", "--format", format, "server-secret"])
-        .ok();
-    let mut command = Command::new("nsenter");
-    command
-        .args(["-t", &pid, "-n", "--"])
-        .arg(env!("CARGO_BIN_EXE_echo"))
-        .args(["probe", &format!("{server}:8080")])
-        .args([seconds.to_string(), RATE.to_string()])
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    two.spawn(command).unwrap()
+struct Flow {
+    pid: String,
+    server: String,
+    host: Host,
+}
+
+impl Flow {
+    fn between(lab: &Lab) -> Self {
+        let (one, two) = (lab.host("worker01"), lab.host("worker02"));
+        let format = "{{.NetworkSettings.Networks.secret.IPAddress}}";
+        Self {
+            pid: pid_of(&two, "asker-secret"),
+            server: one
+                .ctl(["inspect", "--format", format, "server-secret"])
+                .ok(),
+            host: two,
+        }
+    }
+
+    fn begin(&self, seconds: u32) -> Child {
+        let mut command = Command::new("nsenter");
+        command
+            .args(["-t", &self.pid, "-n", "--"])
+            .arg(env!("CARGO_BIN_EXE_echo"))
+            .args(["probe", &format!("{}:8080", self.server)])
+            .args([seconds.to_string(), RATE.to_string()])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        self.host.spawn(command).unwrap()
+    }
 }
 
 #[track_caller]
@@ -399,11 +413,12 @@ fn processes(host: &Host) -> Vec<String> {
 }
 
 fn a_killed_daemon_loses_nothing(lab: &Lab) {
+    let flow = Flow::between(lab);
     for name in ["worker01", "worker02"] {
         let host = lab.host(name);
         let before = processes(&host);
         assert_eq!(before.len(), 1, "{name}");
-        let stream = flow(lab, 4);
+        let stream = flow.begin(4);
         host.kill().unwrap();
         host.start().unwrap();
         nothing_lost(stream, 4);
@@ -413,10 +428,11 @@ fn a_killed_daemon_loses_nothing(lab: &Lab) {
 
 fn a_killed_process_is_replaced(lab: &Lab) {
     let (one, two) = (lab.host("worker01"), lab.host("worker02"));
+    let flow = Flow::between(lab);
     let capture = Capture::of(&one);
     for host in [&one, &two] {
         let before = processes(host);
-        let stream = flow(lab, 3);
+        let stream = flow.begin(3);
         host.exec(["kill", "-9", &before[0]]).ok();
         wait::until("there is another process", LIMIT, || {
             let now = processes(host);
@@ -431,7 +447,7 @@ fn a_killed_process_is_replaced(lab: &Lab) {
     two.kill().unwrap();
     let capture = Capture::of(&one);
     two.exec(["kill", "-9", &processes(&two)[0]]).ok();
-    let stream = flow(lab, 1);
+    let stream = flow.begin(1);
     let output = stream.wait_with_output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(said.contains(" answered 0 "), "{said}");
@@ -499,7 +515,7 @@ fn keys_are_rotated_without_loss(lab: &Lab) {
     let (manager, two) = (lab.host("manager01"), lab.host("worker02"));
     let hosts = [lab.host("worker01"), two.clone()];
     let capture = Capture::of(&two);
-    let stream = flow(lab, 20);
+    let stream = Flow::between(lab).begin(20);
     manager.ctl(["cluster", "rotate-keys"]).ok();
     let again = manager.ctl(["cluster", "rotate-keys"]).failed();
     assert!(again.contains("being rotated already"), "{again}");

@@ -81,8 +81,9 @@ impl Networks {
         if inner.adopted {
             inner.paths = self.path_wish(&inner);
             let wish = self.whole_wish(&inner);
-            report("full set", &self.dataplane.replace(wish).await);
-            self.reached_keys(&inner.assignments);
+            let laid = self.dataplane.replace(wish).await;
+            report("full set", &laid);
+            self.reached_keys(&inner.assignments, &laid);
             self.paths.follow(paths::targets(inner.paths.as_ref()));
         }
         self.untidy.notify_one();
@@ -120,10 +121,11 @@ impl Networks {
                 self.hosts_changed.notify_one();
             }
             if !steps.is_empty() {
-                report("increment", &self.dataplane.change(steps).await);
-            }
-            if hosts_changed {
-                self.reached_keys(&inner.assignments);
+                let laid = self.dataplane.change(steps).await;
+                report("increment", &laid);
+                if hosts_changed {
+                    self.reached_keys(&inner.assignments, &laid);
+                }
             }
         }
         self.reach(inner, increment.generation)
@@ -162,8 +164,12 @@ impl Networks {
         }
     }
 
-    /// Tells the cluster which generations of keys the kernel has by now.
-    fn reached_keys(&self, assignments: &Assignments) {
+    /// Tells the cluster which generations of keys the kernel has by now. A host whose kernel does
+    /// not follow says nothing, and the cluster goes on with the keys that it has.
+    fn reached_keys(&self, assignments: &Assignments, laid: &dataplane::Report) {
+        if laid.of("host").next().is_some() {
+            return;
+        }
         let node = self.node();
         let own = assignments.peers.get(&node);
         let Some(phase) = own.and_then(|own| own.phase) else {
@@ -221,8 +227,9 @@ impl Networks {
             self.follow_keys(&inner.assignments);
             inner.paths = self.path_wish(&inner);
             let wish = self.whole_wish(&inner);
-            report("start", &self.dataplane.replace(wish).await);
-            self.reached_keys(&inner.assignments);
+            let laid = self.dataplane.replace(wish).await;
+            report("start", &laid);
+            self.reached_keys(&inner.assignments, &laid);
             self.paths.follow(paths::targets(inner.paths.as_ref()));
             let differs = |request: &&ConnectRequest| {
                 let record = inner.sandboxes.get(&request.container);

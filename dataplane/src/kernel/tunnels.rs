@@ -185,7 +185,6 @@ impl Tunnels {
                 "its process ended at once; the daemon's log says why",
             ));
         }
-        self.started.insert(device.to_owned(), now);
         let empty = self.folder.join("empty");
         for folder in [&self.folder, &empty] {
             DirBuilder::new()
@@ -238,6 +237,7 @@ impl Tunnels {
                 pidfd: open_process(pid)?,
             },
         );
+        self.started.insert(device.to_owned(), now);
         tracing::info!(device, pid, "the process of a WireGuard device is started");
         Ok(())
     }
@@ -315,7 +315,14 @@ impl Linux {
         let mut found = found.ok().filter(|state| state.listen_port == wanted.port);
         if found.is_none() {
             self.tunnels.end(device)?;
-            self.tunnels.start(device, local, wanted.port)?;
+            match self.tunnels.start(device, local, wanted.port) {
+                // Its process lives and cannot be spoken to; with the device it ends.
+                Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {
+                    self.host.route.request(delete_link(device))?;
+                    self.tunnels.start(device, local, wanted.port)?;
+                }
+                started => started?,
+            }
             found = Some(self.tunnels.ask(device, "get=1\n\n")?);
         }
         let state = found.unwrap_or_default();

@@ -1,12 +1,12 @@
 //! Which hosts may have encrypted networks.
 
 use model::{
-    NodeId, Refusal,
+    Network, NodeId, Refusal,
     encryption::Encryptor,
     node::{NodeDescription, NodeState},
 };
 
-use crate::store::Tables;
+use crate::store::{StoreChange, Tables, Transaction};
 
 /// The option has no value, or one that says yes.
 pub(super) fn check_value(value: &str) -> Result<(), Refusal> {
@@ -45,6 +45,19 @@ pub(super) fn check_hosts(tables: &Tables, network: &str) -> Result<(), Refusal>
     )))
 }
 
+/// From the first encrypted network on keys grow old.
+pub(super) fn begin_to_use(tx: &mut Transaction) {
+    let tables = tx.tables();
+    if tables.networks().any(Network::is_encrypted) {
+        return;
+    }
+    if let Some(record) = tables.cluster() {
+        let mut record = record.clone();
+        record.public.network_keys.since = tx.now();
+        tx.push(StoreChange::SetCluster(Box::new(record)));
+    }
+}
+
 /// Whether a container of that host may come onto the network.
 pub(super) fn check_host(tables: &Tables, network: &str, node: &NodeId) -> Result<(), Refusal> {
     let Some(node) = tables.node(node) else {
@@ -71,7 +84,7 @@ pub(crate) fn check_newcomer(
     if description.encryption.is_some() {
         return Ok(());
     }
-    match tables.networks().find(|network| network.is_encrypted()) {
+    match tables.networks().find(|one| one.is_encrypted()) {
         None => Ok(()),
         Some(network) => Err(Refusal::conflict(format!(
             "the cluster has encrypted networks ({}), and ovnd {} on {} cannot encrypt; upgrade it",

@@ -35,6 +35,9 @@ pub fn network_create(tx: &mut Transaction, spec: NetworkSpec) -> Result<Network
         subnets: ipam::resolve_subnets(tx.tables(), &cluster, &spec)?,
         spec,
     };
+    if network.is_encrypted() {
+        encryption::begin_to_use(tx);
+    }
     tx.set_network(network.clone());
     Ok(network)
 }
