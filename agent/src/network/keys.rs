@@ -17,7 +17,10 @@ use dataplane::{
     kernel::WireguardBy,
     wireguard::{PrivateKey, PublicKey},
 };
-use model::encryption::{Encryptor, HostEncryption, KeyPhase, TunnelKey};
+use model::{
+    Refusal,
+    encryption::{Encryptor, HostEncryption, KeyPhase, TunnelKey},
+};
 
 const PREFIX: &str = "key-";
 
@@ -132,6 +135,16 @@ impl HostKeys {
         news
     }
 
+    /// Refused on a host that cannot encrypt: its container would reach nobody.
+    pub fn check(&self, network: &str) -> Result<(), Refusal> {
+        match &self.by {
+            Encryptor::Nothing(why) => Err(Refusal::conflict(format!(
+                "network {network} is encrypted, and this host cannot encrypt: {why}"
+            ))),
+            Encryptor::Kernel | Encryptor::Process => Ok(()),
+        }
+    }
+
     /// For the dataplane.
     pub fn tunnels(&self) -> Tunnels {
         let inner = self.lock();
@@ -230,6 +243,11 @@ mod tests {
         assert_eq!(private.public(), key.public);
         let shown = serde_json::to_string(&tunnels).unwrap();
         assert!(!shown.contains(private.to_text().trim()), "{shown}");
+        assert!(keys.check("secret").is_ok());
+        let other = tempfile::tempdir().unwrap();
+        let none = HostKeys::open(other.path(), 51820, Err("no module tun".into())).unwrap();
+        let refused = none.check("secret").unwrap_err();
+        assert!(refused.message.contains("no module tun"), "{refused}");
         assert!(keys.reached(0, 1));
         assert!(!keys.reached(0, 1));
     }

@@ -11,8 +11,8 @@ use super::*;
 use crate::{
     allocator,
     example::{
-        SECOND, apply, network, node, publish, service, set_network, set_node, set_service,
-        set_task, tables, task,
+        SECOND, apply, cluster_record, network, node, publish, service, set_network, set_node,
+        set_service, set_task, tables, task,
     },
     store::{StoreChange, Tables, Transaction},
 };
@@ -198,7 +198,7 @@ fn changes(tables: &Tables, what: &Happening) -> Vec<StoreChange> {
             },
         }),
         Happening::Turn(newest) => {
-            let mut record = tables.cluster().cloned().unwrap();
+            let mut record = tables.cluster().cloned().unwrap_or_else(cluster_record);
             record.public.network_keys.newest = *newest;
             tx.push(StoreChange::SetCluster(Box::new(record)));
         }
