@@ -198,7 +198,7 @@ fn changes(tables: &Tables, what: &Happening) -> Vec<StoreChange> {
             },
         }),
         Happening::Turn(newest) => {
-            let mut record = tables.cluster().cloned().unwrap_or_else(cluster_record);
+            let mut record = tables.cluster().cloned().unwrap();
             record.public.network_keys.newest = *newest;
             tx.push(StoreChange::SetCluster(Box::new(record)));
         }
@@ -215,6 +215,7 @@ fn start() -> Tables {
         all.push(set_network(network(name, &[&subnet])));
     }
     all.extend((0..3).map(|which| set_service(shaped(which, which + 1))));
+    all.push(StoreChange::SetCluster(Box::new(cluster_record())));
     tables(all)
 }
 
