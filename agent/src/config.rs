@@ -118,6 +118,10 @@ pub struct Flags {
     /// Address and port of `/metrics` and `/health` for others [default: on the API's socket only]
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub metrics: Option<SocketAddr>,
+    /// UDP port of WireGuard for encrypted networks; the next one is needed too while keys are
+    /// rotated [default: 51820]
+    #[arg(long, value_name = "PORT")]
+    pub wireguard_port: Option<u16>,
     /// Log filter, for example `info` or `agent=debug,dataplane=trace` [default: info,openraft=off]
     #[arg(long, value_name = "FILTER", env = "OVND_LOG")]
     pub log: Option<String>,
@@ -148,6 +152,16 @@ pub enum Command {
         /// Print JSON
         #[arg(long)]
         json: bool,
+    },
+    /// Carry the packets of one WireGuard device; started by the daemon alone
+    #[command(hide = true)]
+    Wireguard {
+        /// Its name
+        #[arg(long, value_name = "NAME")]
+        device: String,
+        /// A folder with nothing in it
+        #[arg(long, value_name = "FOLDER")]
+        empty: PathBuf,
     },
     /// Write the manual pages into a folder
     #[command(hide = true)]
@@ -201,6 +215,7 @@ pub struct Settings {
     pub labels: Vec<(String, String)>,
     pub generic_resources: Vec<GenericResource>,
     pub metrics: Option<SocketAddr>,
+    pub wireguard_port: u16,
     pub log: String,
     pub log_json: bool,
 }
@@ -302,6 +317,7 @@ impl Settings {
         if let Some(metrics) = self.metrics {
             put("metrics", metrics.to_string().into());
         }
+        put("wireguard-port", i64::from(self.wireguard_port).into());
         put("log", self.log.clone().into());
         put("log-json", self.log_json.into());
         table.to_string()
@@ -407,6 +423,10 @@ impl Settings {
             labels,
             generic_resources,
             metrics: flags.metrics.or(file.metrics),
+            wireguard_port: flags
+                .wireguard_port
+                .or(file.wireguard_port)
+                .unwrap_or(WIREGUARD_PORT),
             log: flags
                 .log
                 .or(file.log)
@@ -450,6 +470,7 @@ impl Flags {
             "label" => !self.label.is_empty(),
             "node-generic-resource" => !self.node_generic_resource.is_empty(),
             "metrics" => self.metrics.is_some(),
+            "wireguard-port" => self.wireguard_port.is_some(),
             "log" => self.log.is_some(),
             "log-json" => self.log_json,
             _ => false,
@@ -466,6 +487,9 @@ fn is_registry(text: &str) -> bool {
 fn first_filled<T>(first: Vec<T>, second: Vec<T>) -> Vec<T> {
     if first.is_empty() { second } else { first }
 }
+
+/// WireGuard's own.
+const WIREGUARD_PORT: u16 = 51820;
 
 /// The visualizer's port where none is named.
 pub const VISUALIZER_PORT: u16 = 9080;

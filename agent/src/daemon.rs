@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::Context;
 use dataplane::{Dataplane, dns::DnsConfig};
-use model::ContainerId;
+use model::{ContainerId, node::NodeDescription};
 use runtime::{
     engine::{Engine, EngineConfig},
     images::{self, ImageStore},
@@ -22,7 +22,7 @@ use crate::{
     config::{Remote, Settings},
     docker_plugin, host,
     http::{self, AppState},
-    network::{self, Networks},
+    network::{self, HostKeys, Networks},
     notify::{self, Notifier},
     worker::{self, Worker},
 };
@@ -56,11 +56,22 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         ..images::Config::new(settings.root.join("images"))
     })?;
     let declared = settings.declared();
+    let by = dataplane::kernel::wireguard_here();
+    if let Err(why) = &by {
+        tracing::warn!("this host cannot have encrypted networks: {why}");
+    }
+    let keys = HostKeys::open(&settings.run, settings.wireguard_port, by)
+        .context("the keys for encrypted networks cannot be kept")?;
+    let keys = Arc::new(keys);
+    let own = Arc::clone(&keys);
     let cluster = ClusterNode::start(cluster::Config {
         root: settings.root.clone(),
         hostname: host::describe(&declared).hostname,
         heartbeat: settings.heartbeat.unwrap_or(HEARTBEAT),
-        describe: Arc::new(move || host::describe(&declared)),
+        describe: Arc::new(move || NodeDescription {
+            encryption: Some(own.described()),
+            ..host::describe(&declared)
+        }),
     })
     .await?;
     let networks = Networks::start(
@@ -68,6 +79,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
             root: settings.root.clone(),
             run_dir: settings.run.clone(),
             resolv_conf: settings.resolv_conf.clone(),
+            keys,
         },
         dataplane,
         Arc::clone(&cluster),

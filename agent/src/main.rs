@@ -1,6 +1,6 @@
 //! `ovnd`: the agent.
 
-use std::process::ExitCode;
+use std::{path::Path, process::ExitCode};
 
 use agent::{
     config::{Command, Settings, Typed},
@@ -13,9 +13,14 @@ use tracing_subscriber::{EnvFilter, layer::SubscriberExt, util::SubscriberInitEx
 
 /// EX_CONFIG of sysexits.h; the service manager does not start again what cannot work.
 const BAD_SETTINGS: u8 = 78;
+/// The library tells of every handshake that is not answered.
+const LOG_OF_PROCESS: &str = "info,boringtun=off";
 
 fn main() -> ExitCode {
     let typed = Typed::parse();
+    if let Some(Command::Wireguard { device, empty }) = &typed.command {
+        return carry(device, empty);
+    }
     let settings = match Settings::load(&typed.flags) {
         Ok(settings) => settings,
         Err(error) => {
@@ -27,6 +32,22 @@ fn main() -> ExitCode {
         Ok(status) => status,
         Err(error) => {
             eprintln!("ovnd: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The process of a WireGuard device. It reads no settings: it has to run as well as the daemon
+/// that has started it, whatever has become of them since.
+fn carry(device: &str, empty: &Path) -> ExitCode {
+    start_log(EnvFilter::new(LOG_OF_PROCESS), false);
+    match dataplane::wireguard::process::run(empty) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(
+                device,
+                "a WireGuard device has no process any more: {error}"
+            );
             ExitCode::FAILURE
         }
     }
@@ -45,7 +66,7 @@ fn run(command: Option<Command>, settings: Settings) -> anyhow::Result<ExitCode>
         }
         _ => {}
     }
-    start_log(&settings)?;
+    start_log(EnvFilter::try_new(&settings.log)?, settings.log_json);
     // Refused only when a provider is installed already, which is as good.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -58,20 +79,19 @@ fn run(command: Option<Command>, settings: Settings) -> anyhow::Result<ExitCode>
             return runtime.block_on(doctor::command(&settings, json));
         }
         // Answered above, before there was a log.
-        Some(Command::Man { .. } | Command::Settings) => {}
+        Some(Command::Man { .. } | Command::Settings | Command::Wireguard { .. }) => {}
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn start_log(settings: &Settings) -> anyhow::Result<()> {
-    let log = tracing_subscriber::registry().with(EnvFilter::try_new(&settings.log)?);
+fn start_log(filter: EnvFilter, json: bool) {
+    let log = tracing_subscriber::registry().with(filter);
     let text = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
-    if settings.log_json {
+    if json {
         log.with(text.json()).init();
     } else if let Some(journal) = Journal::of_stderr() {
         log.with(journal).init();
     } else {
         log.with(text.with_ansi(false)).init();
     }
-    Ok(())
 }

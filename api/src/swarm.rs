@@ -409,6 +409,7 @@ mod tests {
             root_ca_pem: "PEM".into(),
             rotation: None,
             join_tokens: model::cluster::JoinTokens::default(),
+            network_keys: model::encryption::KeyPhase::default(),
         }
     }
 

@@ -10,7 +10,10 @@ use std::{
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
-use crate::view::{bridge_name, tag};
+use crate::{
+    view::{bridge_name, tag},
+    wireguard::PublicKey,
+};
 
 /// The whole wish of one host.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,6 +42,35 @@ pub struct Underlay {
     pub port: u16,
     /// VTEPs of the other members of the cluster: VXLAN from anybody else is dropped.
     pub peers: BTreeMap<IpAddr, PeerFacts>,
+    /// For the networks that are encrypted.
+    #[serde(default)]
+    pub tunnels: Tunnels,
+}
+
+/// This host's keys, each a device of its own, by their generation: while keys are rotated there
+/// are two of them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tunnels {
+    pub keys: BTreeMap<u64, OwnKey>,
+    /// The generation that is sent with where the other side has it; every one is received with.
+    pub sending: u64,
+}
+
+/// A key of this host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OwnKey {
+    pub public: PublicKey,
+    /// Where the private key is read when a device needs it.
+    pub file: PathBuf,
+    /// UDP port of WireGuard.
+    pub port: u16,
+}
+
+/// A key of another host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerKey {
+    pub public: PublicKey,
+    pub port: u16,
 }
 
 /// What the dataplane needs to know of another host.
@@ -50,6 +82,9 @@ pub struct PeerFacts {
     /// The cluster has lost it: what is sent to its containers is answered in their place.
     #[serde(default)]
     pub down: bool,
+    /// By generation, see [`Tunnels`].
+    #[serde(default)]
+    pub keys: BTreeMap<u64, PeerKey>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,7 +109,12 @@ pub struct Subnet {
 #[serde(rename_all = "lowercase")]
 pub enum NetworkKind {
     /// A bridge and a VXLAN device in a network namespace of their own.
-    Overlay { vni: u32 },
+    Overlay {
+        vni: u32,
+        /// What leaves the host goes by WireGuard, or not at all.
+        #[serde(default)]
+        encrypted: bool,
+    },
     /// A bridge in the host's namespace that owns the gateway addresses.
     Bridge {
         /// Translate what leaves the host to the host's address.
@@ -91,6 +131,16 @@ pub enum NetworkKind {
 }
 
 impl Network {
+    pub fn is_encrypted(&self) -> bool {
+        matches!(
+            self.kind,
+            NetworkKind::Overlay {
+                encrypted: true,
+                ..
+            }
+        )
+    }
+
     /// The name of its bridge, `id` being the network's.
     pub fn bridge(&self, id: &str) -> String {
         match &self.kind {

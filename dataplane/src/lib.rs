@@ -4,6 +4,7 @@ pub mod balance;
 pub mod conntrack;
 pub mod desired;
 pub mod dns;
+pub mod encryption;
 pub mod firewall;
 pub mod guests;
 mod handle;
@@ -20,6 +21,7 @@ pub mod rules;
 pub mod traffic;
 pub mod view;
 pub mod want;
+pub mod wireguard;
 mod worker;
 
 pub use desired::{Change, Desired};

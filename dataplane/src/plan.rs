@@ -8,6 +8,7 @@ mod sandbox;
 mod segment;
 mod step;
 mod table;
+mod tunnel;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     desired::{Desired, NetworkKind},
-    dns,
+    dns, encryption,
     view::{Table, tag},
 };
 
@@ -115,6 +115,10 @@ pub enum Part {
     /// Output device is one of ours (`ovtb*`).
     OutOurs,
     InOurs,
+    /// Input device is a WireGuard device of ours (`ovtw*`).
+    InTunnel,
+    NotInTunnel,
+    NotOutTunnel,
     Established,
     Count,
     Accept,
@@ -245,6 +249,9 @@ impl Part {
             Self::NotOut(device) => format!("oifname != {device}"),
             Self::InOurs => "iifname ovtb*".into(),
             Self::OutOurs => "oifname ovtb*".into(),
+            Self::InTunnel => "iifname ovtw*".into(),
+            Self::NotInTunnel => "iifname != ovtw*".into(),
+            Self::NotOutTunnel => "oifname != ovtw*".into(),
             Self::Established => "ct state established,related".into(),
             Self::Count => "counter".into(),
             Self::Accept => "accept".into(),
@@ -314,14 +321,17 @@ impl Part {
 pub fn host(desired: &Desired) -> Option<Ruleset> {
     let mut rules = Ruleset::default();
     let (mut input, mut raw_in, mut raw_out) = (Vec::new(), Vec::new(), Vec::new());
-    let (mut forward, mut nat) = (Vec::new(), Vec::new());
+    let (mut forward, mut nat, mut guard) = (Vec::new(), Vec::new(), Vec::new());
     if let Some(underlay) = &desired.underlay {
         let vnis = desired
             .networks
             .values()
             .filter_map(|network| match network.kind {
-                NetworkKind::Overlay { vni } => Some(vni.to_be_bytes()[1..].to_vec()),
-                NetworkKind::Bridge { .. } => None,
+                NetworkKind::Overlay {
+                    vni,
+                    encrypted: false,
+                } => Some(vni.to_be_bytes()[1..].to_vec()),
+                NetworkKind::Overlay { .. } | NetworkKind::Bridge { .. } => None,
             });
         let peers = |ipv6: bool| -> BTreeSet<Vec<u8>> {
             let known = underlay
@@ -355,6 +365,26 @@ pub fn host(desired: &Desired) -> Option<Ruleset> {
         }
         raw_in.push(vec![Part::UdpTo(port), Part::Notrack]);
         raw_out.push(vec![Part::UdpTo(port), Part::Notrack]);
+        if encryption::is_on(desired) {
+            let secret = encryption::vnis(desired);
+            rules.sets.insert("secret".into(), set(4, 3, secret));
+            let port = encryption::port(underlay);
+            let ours = || [Part::UdpTo(port), Part::VniIn("secret".into())];
+            let drop = || [Part::Count, Part::Drop];
+            // In clear from whomever it comes; and in clear it does not leave, whatever the routes say.
+            input.push([&ours()[..], &[Part::NotInTunnel], &drop()].concat());
+            guard.push([&ours()[..], &[Part::NotOutTunnel], &drop()].concat());
+            // Out of a tunnel comes what it is for, and nothing else past the host's firewall.
+            raw_in.push(vec![
+                Part::InTunnel,
+                Part::UdpTo(port),
+                Part::ToHost,
+                Part::Notrack,
+                Part::Accept,
+            ]);
+            raw_in.push([&[Part::InTunnel][..], &drop()].concat());
+            raw_out.push(vec![Part::UdpTo(port), Part::Notrack]);
+        }
     }
     // Our devices, by the beginning of their name, and those whose name a user chose.
     let (mut arrivals, mut departures) = (vec![Part::InOurs], vec![Part::OutOurs]);
@@ -434,6 +464,7 @@ pub fn host(desired: &Desired) -> Option<Ruleset> {
         chain("untracked-out", "filter", 3, -300, raw_out),
         chain("forward", "filter", 2, 0, forward),
         chain("egress", "nat", 4, 100, nat),
+        chain("guard", "filter", 4, 0, guard),
     ]
     .into_iter()
     .flatten()

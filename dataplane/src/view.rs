@@ -4,14 +4,14 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     ffi::OsStr,
     fmt,
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
 };
 
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
-use crate::{balance::Balance, desired::HostPort};
+use crate::{balance::Balance, desired::HostPort, wireguard::PublicKey};
 
 const GUEST: &str = "guest-";
 const HANDED: &str = "guest-handed-";
@@ -19,6 +19,8 @@ const HANDED: &str = "guest-handed-";
 pub const PORT: &str = "ovtp";
 /// How the name of an interface begins that its owner has not taken yet.
 pub const HANDED_DEVICE: &str = "ovtd";
+/// How the name of a WireGuard device begins.
+pub const TUNNEL: &str = "ovtw";
 
 /// A hardware address; written `02:42:0a:00:00:02`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -61,6 +63,47 @@ pub struct View {
     pub ports: BTreeSet<HostPort>,
     #[serde(default)]
     pub passages: Passages,
+    /// WireGuard devices by name.
+    #[serde(default)]
+    pub tunnels: BTreeMap<String, Tunnel>,
+    #[serde(default)]
+    pub ways: Ways,
+}
+
+/// A WireGuard device, in the kernel or with a process.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tunnel {
+    pub mtu: u32,
+    pub up: bool,
+    /// Absent: it has none, or its process has gone.
+    pub public_key: Option<PublicKey>,
+    pub port: u16,
+    /// Where each is; nobody else's packets come from there.
+    pub peers: BTreeMap<PublicKey, SocketAddr>,
+}
+
+/// How packets of encrypted networks are led to the WireGuard devices, by family.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ways {
+    pub ipv4: Way,
+    pub ipv6: Way,
+}
+
+impl Ways {
+    pub fn of(&self, ipv6: bool) -> &Way {
+        if ipv6 { &self.ipv6 } else { &self.ipv4 }
+    }
+}
+
+/// Our routing table of one family.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Way {
+    /// The UDP port whose packets a rule sends to the table.
+    pub rule: Option<u16>,
+    /// Whoever has no route there cannot be reached.
+    pub closed: bool,
+    /// Hosts and the devices that lead to them.
+    pub routes: BTreeMap<IpAddr, String>,
 }
 
 /// The ways through Docker's firewall, where the host has one.
@@ -255,6 +298,11 @@ pub fn is_handed(path: &Path) -> bool {
 /// What an interface is called until its owner takes it.
 pub fn handed_device(endpoint: &str) -> String {
     format!("{HANDED_DEVICE}{}", tag(endpoint))
+}
+
+/// The WireGuard device of a generation of keys: two of them can be side by side.
+pub fn tunnel_name(generation: u64) -> String {
+    format!("{TUNNEL}{}", generation % 2)
 }
 
 /// The host's own interface on an ingress network.

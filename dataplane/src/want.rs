@@ -10,7 +10,7 @@ use ipnetwork::IpNetwork;
 use crate::{
     balance,
     desired::{self, Desired, NetworkKind},
-    ingress, rules,
+    encryption, ingress, rules,
     view::{
         Bridge, Facts, Forwarding, Interface, Mac, Port, PortFlags, Sandbox, Segment, View, Vxlan,
         bridge_mac, port_name, tag,
@@ -86,7 +86,10 @@ pub fn want(desired: &Desired, facts: &Facts) -> View {
 
 /// What is the host's own.
 pub fn want_host(desired: &Desired, facts: &Facts) -> View {
+    let (tunnels, ways) = encryption::wanted(desired, facts);
     View {
+        tunnels,
+        ways,
         forwarding: forwarding(desired),
         table: rules::host(desired).map(|rules| rules.table()),
         gateways: ingress::gateways(desired, facts),
@@ -182,13 +185,15 @@ pub fn mtu(desired: &Desired, facts: &Facts, network: &desired::Network) -> u32 
         return fixed;
     }
     let underlay = desired.underlay.as_ref();
-    let below = underlay
-        .and_then(|underlay| facts.addresses.get(&underlay.address).copied())
-        .or(facts.default_mtu)
-        .unwrap_or(FALLBACK_MTU);
+    let below = underlay_mtu(desired, facts);
     match network.kind {
-        NetworkKind::Overlay { .. } => {
+        NetworkKind::Overlay { encrypted, .. } => {
             let ipv6 = underlay.is_some_and(|underlay| underlay.address.is_ipv6());
+            let below = if encrypted {
+                below.saturating_sub(encryption::overhead(ipv6))
+            } else {
+                below
+            };
             below
                 .saturating_sub(if ipv6 { OVERHEAD_IPV6 } else { OVERHEAD_IPV4 })
                 .max(576)
@@ -196,6 +201,14 @@ pub fn mtu(desired: &Desired, facts: &Facts, network: &desired::Network) -> u32 
         // The loopback device carries an address in some test set-ups: 65536 is no MTU of a veth.
         NetworkKind::Bridge { .. } => below.clamp(LEAST_MTU, 65_535),
     }
+}
+
+/// Of the device that has this host's address on the underlay.
+pub fn underlay_mtu(desired: &Desired, facts: &Facts) -> u32 {
+    let own = desired.underlay.as_ref();
+    own.and_then(|underlay| facts.addresses.get(&underlay.address).copied())
+        .or(facts.default_mtu)
+        .unwrap_or(FALLBACK_MTU)
 }
 
 fn bare_segment(
@@ -210,12 +223,16 @@ fn bare_segment(
     let mut addresses = BTreeSet::new();
     let mut device = None;
     match &network.kind {
-        NetworkKind::Overlay { vni } => {
+        NetworkKind::Overlay { vni, encrypted } => {
             let underlay = desired.underlay.as_ref()?;
             segment.own_namespace = true;
             segment.vxlan = Some(Vxlan {
                 id: *vni,
-                udp_port: underlay.port,
+                udp_port: if *encrypted {
+                    encryption::port(underlay)
+                } else {
+                    underlay.port
+                },
                 local: underlay.address,
                 learning: false,
                 port: Port {

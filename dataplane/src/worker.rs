@@ -143,6 +143,9 @@ impl Worker {
 
     fn hear(&mut self) {
         let lost = self.kernel.hear(&mut self.pending);
+        if self.kernel.reap() {
+            self.pending.insert(Place::Host);
+        }
         self.lost |= lost;
         if lost || !self.pending.is_empty() {
             self.look_at.get_or_insert(Instant::now() + DEBOUNCE);

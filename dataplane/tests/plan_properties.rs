@@ -12,13 +12,14 @@ use std::{
 use dataplane::{
     Desired, Observed, Step,
     desired::{
-        Dns, Interface, Network, NetworkKind, PeerFacts, Protocol, Published, Remote, Sandbox,
-        Subnet, Underlay, Vip,
+        Dns, Interface, Network, NetworkKind, OwnKey, PeerFacts, PeerKey, Protocol, Published,
+        Remote, Sandbox, Subnet, Tunnels, Underlay, Vip,
     },
     plan,
     rules::TableName,
-    view::{Facts, Mac, Passage, Place, Segment, Table, View},
+    view::{Facts, Mac, Passage, Place, Segment, Table, View, Way, Ways},
     want::want,
+    wireguard::PublicKey,
 };
 use ipnetwork::IpNetwork;
 use proptest::{collection::vec, prelude::*, sample::Index};
@@ -142,6 +143,41 @@ impl Fake {
                 view.forwarding.ipv4 |= forwarding.ipv4;
                 view.forwarding.ipv6 |= forwarding.ipv6;
             }
+            Step::SetTunnel { device, tunnel, .. } => {
+                view.tunnels.insert(device, tunnel);
+            }
+            Step::DropTunnel { device } => {
+                view.tunnels.remove(&device).expect("a device");
+                for way in [&mut view.ways.ipv4, &mut view.ways.ipv6] {
+                    way.routes.retain(|_, by| *by != device);
+                }
+            }
+            Step::SetWay {
+                ipv6,
+                set,
+                gone,
+                old,
+            } => {
+                for device in set.routes.values() {
+                    assert!(view.tunnels.contains_key(device), "a way by no device");
+                }
+                let way = way(view, ipv6);
+                way.closed |= set.closed;
+                assert!(way.closed, "a way that leads out");
+                way.rule = set.rule.or(way.rule.filter(|port| Some(*port) != old));
+                way.routes.retain(|to, _| !gone.contains(to));
+                way.routes.extend(set.routes);
+            }
+            Step::DropWay { ipv6, .. } => {
+                let port = way(view, ipv6).rule;
+                let mut segments = view.segments.values();
+                let led = segments.any(|one| {
+                    let vxlan = one.vxlan.as_ref();
+                    vxlan.is_some_and(|vxlan| Some(vxlan.udp_port) == port)
+                });
+                assert!(!led, "a network loses its way");
+                *way(view, ipv6) = Way::default();
+            }
             other => obey_segment(view, other),
         }
     }
@@ -254,6 +290,14 @@ fn obey_segment(view: &mut View, step: Step) {
     }
 }
 
+fn way(view: &mut View, ipv6: bool) -> &mut Way {
+    if ipv6 {
+        &mut view.ways.ipv6
+    } else {
+        &mut view.ways.ipv4
+    }
+}
+
 fn segment_of<'a>(view: &'a mut View, tag: &str) -> &'a mut Segment {
     view.segments.get_mut(tag).expect("a segment")
 }
@@ -330,7 +374,9 @@ fn network(number: u8) -> impl Strategy<Value = (String, Network)> {
     let vni = 4096 + u32::from(number);
     let kind = match number {
         3 => any::<(bool, bool, bool)>().prop_map(bridge).boxed(),
-        _ => Just(NetworkKind::Overlay { vni }).boxed(),
+        _ => any::<bool>()
+            .prop_map(move |encrypted| NetworkKind::Overlay { vni, encrypted })
+            .boxed(),
     };
     let mtu = prop_oneof![Just(None), Just(Some(1400))];
     (kind, mtu, any::<bool>()).prop_map(move |(kind, mtu, dual)| {
@@ -466,6 +512,7 @@ fn some<T: std::fmt::Debug + 'static, S: Strategy<Value = T> + 'static>(
 fn wish() -> impl Strategy<Value = Desired> {
     let underlay =
         proptest::option::weighted(0.8, (1..3u8, proptest::collection::btree_set(3..9u8, 0..4)));
+    let underlay = (underlay, 0..3u64, 0..3u64);
     (
         underlay,
         some(4, network),
@@ -475,7 +522,7 @@ fn wish() -> impl Strategy<Value = Desired> {
         some(4, published),
     )
         .prop_map(
-            |(underlay, networks, sandboxes, remotes, vips, ports)| Desired {
+            |((underlay, oldest, sending), networks, sandboxes, remotes, vips, ports)| Desired {
                 underlay: underlay.map(|(own, peers)| Underlay {
                     address: [192, 0, 2, own].into(),
                     port: 4789,
@@ -484,11 +531,33 @@ fn wish() -> impl Strategy<Value = Desired> {
                         .map(|last| {
                             let facts = PeerFacts {
                                 down: last == 3,
+                                keys: (oldest..oldest + u64::from(last % 3))
+                                    .map(|generation| {
+                                        let key = PeerKey {
+                                            public: PublicKey([last; 32]),
+                                            port: 51820,
+                                        };
+                                        (generation, key)
+                                    })
+                                    .collect(),
                                 ..PeerFacts::default()
                             };
                             ([192, 0, 2, last].into(), facts)
                         })
                         .collect(),
+                    tunnels: Tunnels {
+                        keys: (oldest..=oldest + sending % 2)
+                            .map(|generation| {
+                                let key = OwnKey {
+                                    public: PublicKey([own; 32]),
+                                    file: "key".into(),
+                                    port: 51820 + (generation % 2) as u16,
+                                };
+                                (generation, key)
+                            })
+                            .collect(),
+                        sending,
+                    },
                 }),
                 networks: networks.into_iter().collect(),
                 sandboxes: sandboxes.into_iter().collect(),
@@ -513,6 +582,19 @@ fn pick<K: Clone, V>(map: &mut BTreeMap<K, V>, at: Index) -> Option<(K, &mut V)>
 fn damage(view: &mut View, (what, first, second): &Damage) {
     if *what == 0 {
         view.table = None;
+        view.ways = Ways::default();
+    }
+    if *what == 2
+        && let Some((_, tunnel)) = pick(&mut view.tunnels, *first)
+    {
+        tunnel.public_key = None;
+        tunnel.peers.clear();
+    }
+    if *what == 3
+        && let Some((device, _)) = pick(&mut view.tunnels, *first)
+    {
+        view.tunnels.remove(&device);
+        view.ways.ipv4.routes.retain(|_, by| *by != device);
     }
     if *what == 1
         && let Some(table) = &mut view.table

@@ -142,7 +142,10 @@ fn desired(netns: &Netns, upstreams: &[SocketAddr]) -> Desired {
     let subnet = "10.0.1.0/24".parse().unwrap();
     let network = Network {
         name: "ch03".into(),
-        kind: NetworkKind::Overlay { vni: 4097 },
+        kind: NetworkKind::Overlay {
+            vni: 4097,
+            encrypted: false,
+        },
         subnets: vec![Subnet {
             subnet,
             gateway: subnet.ip(),

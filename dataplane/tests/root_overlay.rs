@@ -135,6 +135,7 @@ impl Host {
                 address: self.address(),
                 port: PORT,
                 peers: [(other.address(), PeerFacts::default())].into(),
+                tunnels: dataplane::desired::Tunnels::default(),
             }),
             ..Desired::default()
         };
@@ -142,7 +143,10 @@ impl Host {
             OVERLAY.into(),
             network(
                 "web",
-                NetworkKind::Overlay { vni: VNI },
+                NetworkKind::Overlay {
+                    vni: VNI,
+                    encrypted: false,
+                },
                 [("10.7.0.0/24", "10.7.0.1"), ("fd07::/64", "fd07::1")],
             ),
         );
@@ -725,7 +729,7 @@ fn any_change(random: &mut rand::rngs::StdRng, whole: &Desired, one: &Host, two:
             let mut network = whole.networks[if at < 2 { OVERLAY } else { LOCAL }].clone();
             network.mtu = (n == 1).then_some(1300);
             match &mut network.kind {
-                NetworkKind::Overlay { vni } => *vni = 100 + 2 * at as u32 + u32::from(n / 3),
+                NetworkKind::Overlay { vni, .. } => *vni = 100 + 2 * at as u32 + u32::from(n / 3),
                 NetworkKind::Bridge {
                     masquerade,
                     isolated,

@@ -66,6 +66,7 @@ impl Host {
             address: "192.168.77.1".parse().unwrap(),
             port: 4789,
             peers: BTreeMap::new(),
+            tunnels: dataplane::desired::Tunnels::default(),
         });
         let subnet = |subnet: &str, gateway: &str| Subnet {
             subnet: subnet.parse().unwrap(),
@@ -75,7 +76,10 @@ impl Host {
             NETWORK.into(),
             Network {
                 name: "web".into(),
-                kind: NetworkKind::Overlay { vni: 4242 },
+                kind: NetworkKind::Overlay {
+                    vni: 4242,
+                    encrypted: false,
+                },
                 subnets: vec![
                     subnet("10.7.0.0/16", "10.7.0.1"),
                     subnet("fd07::/64", "fd07::1"),

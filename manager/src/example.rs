@@ -55,6 +55,7 @@ pub fn cluster_record() -> ClusterRecord {
             root_ca_pem: String::new(),
             rotation: None,
             join_tokens: JoinTokens::default(),
+            network_keys: model::encryption::KeyPhase::default(),
         },
         ca_key_pem: String::new(),
         next_ca_key_pem: None,

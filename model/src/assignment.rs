@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Endpoint, EndpointId, Network, NetworkId, NodeId, Payload, SecretId, ServiceId, Task, TaskId,
+    encryption::{KeyPhase, TunnelKey},
     service::ServiceEndpoint,
 };
 
@@ -76,6 +77,11 @@ pub struct Peer {
     /// Its heartbeats are missed.
     #[serde(default)]
     pub down: bool,
+    #[serde(default)]
+    pub keys: Vec<TunnelKey>,
+    /// Of the host that is told, in its own entry.
+    #[serde(default)]
+    pub phase: Option<KeyPhase>,
 }
 
 /// A step from one generation to the next.

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use ipnetwork::{IpNetwork, Ipv6Network};
 use serde::{Deserialize, Serialize};
 
-use crate::{ClusterId, Meta};
+use crate::{ClusterId, Meta, encryption::KeyPhase};
 
 /// UDP port of VXLAN (RFC 7348) unless the cluster was made with another.
 pub const DEFAULT_DATA_PATH_PORT: u16 = 4789;
@@ -32,6 +32,9 @@ pub struct Cluster {
     #[serde(default)]
     pub rotation: Option<RootRotation>,
     pub join_tokens: JoinTokens,
+    /// Of the hosts' keys for encrypted networks.
+    #[serde(default)]
+    pub network_keys: KeyPhase,
 }
 
 impl Cluster {

@@ -320,6 +320,9 @@ pub struct TokenRotation {
     pub worker: bool,
     pub manager: bool,
     pub unlock_key: bool,
+    /// The hosts' keys for encrypted networks.
+    #[serde(default)]
+    pub network_keys: bool,
 }
 
 /// A root certificate with its key, both PEM.

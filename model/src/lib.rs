@@ -6,6 +6,7 @@
 pub mod assignment;
 pub mod cluster;
 pub mod control;
+pub mod encryption;
 pub mod endpoint;
 pub mod id;
 pub mod interface;

@@ -11,6 +11,8 @@ use crate::{Meta, NetworkId};
 pub const OPTION_MTU: &str = "com.docker.network.driver.mtu";
 /// Driver option: the VNIs to use, comma separated, one per IPv4 subnet.
 pub const OPTION_VNI_LIST: &str = "com.docker.network.driver.overlay.vxlanid_list";
+/// Driver option: what leaves a host is encrypted.
+pub const OPTION_ENCRYPTED: &str = "encrypted";
 /// The lowest VNI given automatically.
 pub const VNI_FIRST: u32 = 4096;
 /// The highest VNI there is (RFC 7348: 24 bits).
@@ -65,6 +67,10 @@ pub struct Subnet {
 }
 
 impl Network {
+    pub fn is_encrypted(&self) -> bool {
+        self.spec.options.contains_key(OPTION_ENCRYPTED)
+    }
+
     /// The underlay MTU the user fixed, in bytes.
     pub fn underlay_mtu(&self) -> Option<u32> {
         self.spec.options.get(OPTION_MTU)?.parse().ok()

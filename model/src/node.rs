@@ -8,7 +8,7 @@ use std::{
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
-use crate::{Meta, NodeId, task::GenericResource};
+use crate::{Meta, NodeId, encryption::HostEncryption, task::GenericResource};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Node {
@@ -73,6 +73,9 @@ pub struct NodeDescription {
     /// From when to when the node's certificate is valid, in seconds since the epoch.
     #[serde(default)]
     pub certificate: Option<(i64, i64)>,
+    /// Absent: a host of a version that cannot encrypt networks.
+    #[serde(default)]
+    pub encryption: Option<HostEncryption>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]

@@ -320,6 +320,13 @@ impl ClusterNode {
         AssignmentStream::new(&self.shared.feed)
     }
 
+    /// Has the leader told at once what this host says of itself.
+    pub fn describe(&self) {
+        if let Some(member) = self.member.load_full() {
+            member.news.notify_one();
+        }
+    }
+
     /// Tells the leader that this host's kernel has reached the generation. Never blocks; the
     /// highest one is sent, again after each reconnect.
     pub fn acknowledge(&self, generation: Generation) {

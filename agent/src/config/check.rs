@@ -52,6 +52,15 @@ pub(super) fn problems(settings: &Settings) -> Vec<Problem> {
             say(key, format!("{} must be an absolute path", path.display()));
         }
     }
+    if !(1..u16::MAX).contains(&settings.wireguard_port) {
+        say(
+            "wireguard-port",
+            format!(
+                "{} is not possible, since the next port is needed too; write 51820 for example",
+                settings.wireguard_port
+            ),
+        );
+    }
     if settings.root.starts_with(&settings.run) {
         say(
             "root",

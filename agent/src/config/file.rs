@@ -40,12 +40,13 @@ pub(super) struct File {
     pub label: Vec<String>,
     pub node_generic_resource: Vec<String>,
     pub metrics: Option<SocketAddr>,
+    pub wireguard_port: Option<u16>,
     pub log: Option<String>,
     pub log_json: Option<bool>,
 }
 
 /// Every key, with a line as it may be written.
-const KEYS: [(&str, &str); 24] = [
+const KEYS: [(&str, &str); 25] = [
     ("root", "root = \"/var/lib/overnet\""),
     ("run", "run = \"/run/overnet\""),
     ("socket", "socket = [\"/run/overnet/ovnd.sock\"]"),
@@ -76,6 +77,7 @@ const KEYS: [(&str, &str); 24] = [
         "docker-plugin",
         "docker-plugin = \"/run/docker/plugins/overnet.sock\"",
     ),
+    ("wireguard-port", "wireguard-port = 51820"),
     ("visualizer", "visualizer = \"127.0.0.1:9080\""),
     ("label", "label = [\"disk=ssd\"]"),
     (

@@ -1,6 +1,6 @@
 //! Checks of one host, over what [`super::look`] has seen.
 
-use dataplane::firewall::foreign::Dropping;
+use dataplane::{firewall::foreign::Dropping, kernel::WireguardBy};
 
 use super::Finding;
 
@@ -24,6 +24,8 @@ pub struct HostSight {
     /// The device that tunnels leave by, and its MTU.
     pub underlay: Option<(String, u32)>,
     pub dropping: Vec<Dropping>,
+    /// What encrypts, or why nothing does.
+    pub encryption: Result<WireguardBy, String>,
     /// A program, not the kernel, listens on the VXLAN port.
     pub tunnel_port_taken: bool,
     /// A program listens on the managers' port and this host is no manager.
@@ -88,6 +90,7 @@ pub fn examine(sight: &HostSight) -> Vec<Finding> {
         forwarding(sight.ip_forward),
         limits(sight),
         clock(sight.clock_synchronised),
+        encryption(&sight.encryption),
     ];
     findings.extend(sight.programs.iter().map(program));
     findings.extend(sight.underlay.as_ref().map(mtu));
@@ -104,6 +107,22 @@ pub fn examine(sight: &HostSight) -> Vec<Finding> {
         )
     }));
     findings
+}
+
+fn encryption(by: &Result<WireguardBy, String>) -> Finding {
+    match by {
+        Ok(WireguardBy::Kernel) => Finding::fine("encryption", "the kernel's WireGuard is there"),
+        Ok(WireguardBy::Process) => Finding::fine(
+            "encryption",
+            "by a process of ovnd's, as the kernel has no WireGuard (modprobe wireguard is faster)",
+        ),
+        Err(why) => Finding::warning(
+            "encryption",
+            why.clone(),
+            "No container of this host can be on an encrypted network.",
+            "modprobe wireguard, or modprobe tun",
+        ),
+    }
 }
 
 fn kernel(sight: &HostSight) -> Finding {

@@ -17,6 +17,7 @@ fn healthy() -> HostSight {
             needed: true,
             version: Some("conmon version 2.1.6".to_owned()),
         }],
+        encryption: Ok(WireguardBy::Kernel),
         ip_forward: Some(true),
         inotify_instances: Some(1024),
         neighbours: Some(32768),

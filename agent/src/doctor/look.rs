@@ -9,7 +9,10 @@ use std::{
     time::Duration,
 };
 
-use dataplane::{firewall::foreign, kernel::trial};
+use dataplane::{
+    firewall::foreign,
+    kernel::{trial, wireguard_here},
+};
 use tokio::{net::TcpStream, process::Command, time::timeout};
 
 use super::host::{Cgroups, Disk, Feature, HostSight, Program};
@@ -27,10 +30,14 @@ const PATIENCE: Duration = Duration::from_secs(3);
 pub async fn host(settings: &Settings, data_path: Option<IpAddr>) -> HostSight {
     let root = settings.root.clone();
     // Namespaces and netlink block.
-    let (features, dropping) =
-        tokio::task::spawn_blocking(|| (features(), foreign::dropping().unwrap_or_default()))
-            .await
-            .unwrap_or_else(|error| (Err(error.to_string()), Vec::new()));
+    let looked = tokio::task::spawn_blocking(|| {
+        let dropping = foreign::dropping().unwrap_or_default();
+        (features(), dropping, wireguard_here())
+    });
+    let (features, dropping, encryption) = looked.await.unwrap_or_else(|error| {
+        let error = error.to_string();
+        (Err(error.clone()), Vec::new(), Err(error))
+    });
     let mut registries = Vec::new();
     for name in &settings.insecure_registries {
         registries.push((name.clone(), unreachable(name).await));
@@ -53,6 +60,7 @@ pub async fn host(settings: &Settings, data_path: Option<IpAddr>) -> HostSight {
         cgroups: cgroups(),
         underlay: underlay(data_path),
         dropping,
+        encryption,
         tunnel_port_taken: taken(["udp", "udp6"], OPEN, TUNNEL_PORT),
         manager_port_taken: taken(["tcp", "tcp6"], LISTENS, MANAGER_PORT),
         clock_synchronised: synchronised(),

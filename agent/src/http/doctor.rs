@@ -7,6 +7,7 @@ use manager::ca;
 use model::{
     Node, Refusal,
     control::{Answer as Reply, ManagerList, Verb},
+    encryption::Encryptor,
     node::Role,
 };
 use serde::Serialize;
@@ -108,8 +109,18 @@ struct StatusView {
     voting: u64,
     reachable: u64,
     needed: u64,
+    /// Generations of the keys of encrypted networks.
+    network_keys: KeysView,
     members: Vec<MemberView>,
     findings: Vec<Finding>,
+}
+
+#[derive(Debug, Default, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct KeysView {
+    newest: u64,
+    sending: u64,
+    oldest: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -124,6 +135,8 @@ struct MemberView {
     manager: Option<ManagerView>,
     /// RFC 3339; empty where the node has not said.
     certificate_not_after: String,
+    /// What encrypts networks on it: `kernel`, `process`, or why nothing does.
+    encryption: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -155,9 +168,21 @@ async fn status(State(state): State<AppState>) -> Answer {
         voting: count(|manager| manager.votes),
         reachable: count(|manager| manager.votes && manager.reachable),
         needed: managers.needed,
+        network_keys: network_keys(&state).await,
         members,
         findings,
     }))
+}
+
+async fn network_keys(state: &AppState) -> KeysView {
+    match state.call(Verb::ClusterInspect).await {
+        Ok(Reply::Cluster(cluster)) => KeysView {
+            newest: cluster.network_keys.newest,
+            sending: cluster.network_keys.sending,
+            oldest: cluster.network_keys.oldest,
+        },
+        _ => KeysView::default(),
+    }
 }
 
 fn member(node: &Node, managers: &ManagerList) -> MemberView {
@@ -177,6 +202,12 @@ fn member(node: &Node, managers: &ManagerList) -> MemberView {
             reachable: position.reachable,
             lag: position.lag,
         }),
+        encryption: match node.description.encryption.as_ref().map(|own| &own.by) {
+            Some(Encryptor::Kernel) => "kernel".to_owned(),
+            Some(Encryptor::Process) => "process".to_owned(),
+            Some(Encryptor::Nothing(why)) => why.clone(),
+            None => "its ovnd cannot encrypt".to_owned(),
+        },
         certificate_not_after: ends
             .map(|seconds| timestamp::rfc3339(seconds.saturating_mul(1_000_000_000)))
             .unwrap_or_default(),

@@ -162,6 +162,7 @@ async fn update(
         worker: query.flag("rotateWorkerToken"),
         manager: query.flag("rotateManagerToken"),
         unlock_key: query.flag("rotateManagerUnlockKey"),
+        network_keys: query.flag("rotateNetworkKeys"),
     };
     let current = find(&state).await?;
     let root = spec.given_root()?.map(Box::new);

@@ -186,6 +186,11 @@ impl Networks {
         wishes: &[NetworkWish],
         attached: &[Option<Attached>],
     ) -> Result<SandboxRecord, Refusal> {
+        for attached in attached.iter().flatten() {
+            if attached.network.is_encrypted() {
+                self.config.keys.check(&attached.network.spec.name)?;
+            }
+        }
         // All are there before the first address is given.
         let networks: Result<Vec<_>, _> = wishes
             .iter()

@@ -14,6 +14,7 @@ mod custom;
 mod endpoints;
 mod flows;
 pub mod guests;
+mod keys;
 pub mod local;
 mod names;
 mod pace;
@@ -44,6 +45,7 @@ use runtime::network::{
 };
 use tokio::sync::{Mutex, Notify, watch};
 
+pub use self::keys::HostKeys;
 pub use self::port_sights::host_port;
 pub use self::record::{Survives, write_atomically};
 use self::{
@@ -62,6 +64,7 @@ pub struct Config {
     pub root: PathBuf,
     pub run_dir: PathBuf,
     pub resolv_conf: PathBuf,
+    pub keys: Arc<HostKeys>,
 }
 
 /// The networks of this host's containers.

@@ -70,7 +70,10 @@ pub fn wish(assignments: &Assignments, node: &NodeId, run_dir: &Path) -> Option<
     Some(PathWish {
         network: desired::Network {
             name: "of the hosts' paths".to_owned(),
-            kind: NetworkKind::Overlay { vni: VNI },
+            kind: NetworkKind::Overlay {
+                vni: VNI,
+                encrypted: false,
+            },
             subnets: vec![desired::Subnet {
                 subnet: IpNetwork::V4(range),
                 gateway: IpAddr::V4(RANGE),
@@ -159,6 +162,8 @@ mod tests {
             number,
             data_path: IpAddr::from([192, 0, 2, u8::try_from(number % 250).unwrap()]),
             down: false,
+            keys: Vec::new(),
+            phase: None,
         }
     }
 

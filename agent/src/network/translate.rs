@@ -2,7 +2,11 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
-use dataplane::desired::{self, Desired, NetworkKind, PeerFacts, Remote, Underlay};
+use dataplane::{
+    desired::{self, Desired, NetworkKind, PeerFacts, PeerKey, Remote, Tunnels, Underlay},
+    encryption,
+    wireguard::PublicKey,
+};
 use model::{
     Assignments, Change, Endpoint, EndpointState, Network, NodeId, assignment::Peer,
     network::Subnet,
@@ -13,8 +17,8 @@ const OVERHEAD_IPV4: u32 = 50;
 const OVERHEAD_IPV6: u32 = 70;
 
 /// The cluster's part of the wish.
-pub fn cluster_wish(assignments: &Assignments, node: &NodeId) -> Desired {
-    let underlay = underlay(assignments, node);
+pub fn cluster_wish(assignments: &Assignments, node: &NodeId, tunnels: &Tunnels) -> Desired {
+    let underlay = underlay(assignments, node, tunnels);
     let vtep = underlay.as_ref().map(|underlay| underlay.address);
     Desired {
         networks: assignments
@@ -40,11 +44,12 @@ pub fn cluster_change(
     change: &Change,
     assignments: &Assignments,
     node: &NodeId,
+    tunnels: &Tunnels,
 ) -> Vec<desired::Change> {
     use desired::Change as Step;
     match change {
         Change::SetPeer(id, _) => {
-            let mut steps = vec![Step::SetUnderlay(underlay(assignments, node))];
+            let mut steps = vec![Step::SetUnderlay(underlay(assignments, node, tunnels))];
             // A peer that moved to another address takes its endpoints along.
             steps.extend(
                 assignments
@@ -58,7 +63,9 @@ pub fn cluster_change(
             );
             steps
         }
-        Change::RemovePeer(_) => vec![Step::SetUnderlay(underlay(assignments, node))],
+        Change::RemovePeer(_) => {
+            vec![Step::SetUnderlay(underlay(assignments, node, tunnels))]
+        }
         Change::SetNetwork(network) => {
             let vtep = assignments.peers.get(node).map(|peer| peer.data_path);
             vec![Step::SetNetwork(
@@ -81,7 +88,7 @@ pub fn cluster_change(
     }
 }
 
-fn underlay(assignments: &Assignments, node: &NodeId) -> Option<Underlay> {
+fn underlay(assignments: &Assignments, node: &NodeId, tunnels: &Tunnels) -> Option<Underlay> {
     let own = assignments.peers.get(node)?;
     Some(Underlay {
         address: own.data_path,
@@ -95,22 +102,40 @@ fn underlay(assignments: &Assignments, node: &NodeId) -> Option<Underlay> {
                     number: peer.number,
                     hostname: peer.hostname.clone(),
                     down: peer.down,
+                    keys: keys(peer),
                 };
                 (peer.data_path, facts)
             })
             .collect(),
+        tunnels: tunnels.clone(),
     })
+}
+
+fn keys(peer: &Peer) -> BTreeMap<u64, PeerKey> {
+    let keys = peer.keys.iter().map(|key| {
+        let known = PeerKey {
+            public: PublicKey(key.public),
+            port: key.port,
+        };
+        (key.generation, known)
+    });
+    keys.collect()
 }
 
 /// The dataplane's view of an overlay network.
 pub fn overlay(network: &Network, vtep: Option<IpAddr>) -> desired::Network {
-    let overhead = match vtep {
-        Some(IpAddr::V6(_)) => OVERHEAD_IPV6,
-        _ => OVERHEAD_IPV4,
-    };
+    let encrypted = network.is_encrypted();
+    let ipv6 = vtep.is_some_and(|vtep| vtep.is_ipv6());
+    let mut overhead = if ipv6 { OVERHEAD_IPV6 } else { OVERHEAD_IPV4 };
+    if encrypted {
+        overhead += encryption::overhead(ipv6);
+    }
     desired::Network {
         name: network.spec.name.clone(),
-        kind: NetworkKind::Overlay { vni: network.vni },
+        kind: NetworkKind::Overlay {
+            vni: network.vni,
+            encrypted,
+        },
         subnets: network.subnets.iter().map(subnet).collect(),
         mtu: network
             .underlay_mtu()
@@ -178,6 +203,8 @@ mod tests {
             number: 1,
             data_path: address.parse().unwrap(),
             down: false,
+            keys: Vec::new(),
+            phase: None,
         }
     }
 
@@ -219,7 +246,7 @@ mod tests {
 
     #[test]
     fn the_wish_has_other_hosts_endpoints_and_names_of_active_ones() {
-        let wish = cluster_wish(&assignments(), &"a".into());
+        let wish = cluster_wish(&assignments(), &"a".into(), &Tunnels::default());
         assert_eq!(wish.remotes.keys().collect::<Vec<_>>(), ["e2", "e3"]);
         assert_eq!(wish.remotes["e2"].names, ["api"]);
         assert!(wish.remotes["e3"].names.is_empty());
@@ -244,13 +271,14 @@ mod tests {
         };
         let mut reached = empty.clone();
         reached.apply(&increment);
-        let mut wish = cluster_wish(&empty, &node);
+        let tunnels = Tunnels::default();
+        let mut wish = cluster_wish(&empty, &node, &tunnels);
         for change in &increment.changes {
-            for step in cluster_change(change, &reached, &node) {
+            for step in cluster_change(change, &reached, &node, &tunnels) {
                 wish.apply(step);
             }
         }
-        assert_eq!(wish, cluster_wish(&target, &node));
+        assert_eq!(wish, cluster_wish(&target, &node, &tunnels));
     }
 
     #[test]
@@ -260,11 +288,13 @@ mod tests {
             .spec
             .options
             .insert(model::network::OPTION_MTU.into(), "9000".into());
-        for (vtep, mtu) in [("192.0.2.1", 8950), ("2001:db8::1", 8930)] {
-            assert_eq!(
-                overlay(&network, Some(vtep.parse().unwrap())).mtu,
-                Some(mtu)
-            );
-        }
+        let mtu = |network: &Network, vtep: &str| overlay(network, vtep.parse().ok()).mtu;
+        assert_eq!(mtu(&network, "192.0.2.1"), Some(8950));
+        assert_eq!(mtu(&network, "2001:db8::1"), Some(8930));
+        let encrypted = (model::network::OPTION_ENCRYPTED.into(), String::new());
+        network.spec.options.extend([encrypted]);
+        assert_eq!(mtu(&network, "192.0.2.1"), Some(8890));
+        assert_eq!(mtu(&network, "2001:db8::1"), Some(8850));
+        assert!(overlay(&network, None).is_encrypted());
     }
 }

@@ -77,10 +77,13 @@ impl Networks {
         let mut inner = self.inner.lock().await;
         inner.assignments = (**assignments).clone();
         inner.backends = Backends::of(&inner.assignments);
+        self.follow_keys(&inner.assignments);
         if inner.adopted {
             inner.paths = self.path_wish(&inner);
             let wish = self.whole_wish(&inner);
-            report("full set", &self.dataplane.replace(wish).await);
+            let laid = self.dataplane.replace(wish).await;
+            report("full set", &laid);
+            self.reached_keys(&inner.assignments, &laid);
             self.paths.follow(paths::targets(inner.paths.as_ref()));
         }
         self.untidy.notify_one();
@@ -96,24 +99,33 @@ impl Networks {
         let vips = inner
             .backends
             .follow(&increment.changes, &gone, &inner.assignments, &node);
+        let hosts = |change: &model::Change| {
+            matches!(
+                change,
+                model::Change::SetPeer(..) | model::Change::RemovePeer(_)
+            )
+        };
+        let hosts_changed = increment.changes.iter().any(hosts);
+        if hosts_changed {
+            self.follow_keys(&inner.assignments);
+        }
         if inner.adopted {
             let changes = increment.changes.iter();
-            let mut steps: Vec<Step> = changes
-                .flat_map(|change| translate::cluster_change(change, &inner.assignments, &node))
-                .collect();
+            let tunnels = self.config.keys.tunnels();
+            let of =
+                |change| translate::cluster_change(change, &inner.assignments, &node, &tunnels);
+            let mut steps: Vec<Step> = changes.flat_map(of).collect();
             steps.extend(vips);
             steps.extend(self.touched_sandboxes(inner, &increment.changes));
-            let hosts = |change: &model::Change| {
-                matches!(
-                    change,
-                    model::Change::SetPeer(..) | model::Change::RemovePeer(_)
-                )
-            };
-            if increment.changes.iter().any(hosts) {
+            if hosts_changed {
                 self.hosts_changed.notify_one();
             }
             if !steps.is_empty() {
-                report("increment", &self.dataplane.change(steps).await);
+                let laid = self.dataplane.change(steps).await;
+                report("increment", &laid);
+                if hosts_changed {
+                    self.reached_keys(&inner.assignments, &laid);
+                }
             }
         }
         self.reach(inner, increment.generation)
@@ -139,6 +151,37 @@ impl Networks {
             }
             let inner = self.inner.lock().await;
             self.paths.follow(paths::targets(inner.paths.as_ref()));
+        }
+    }
+
+    /// Has the keys that the cluster asks for, and tells it of new ones.
+    fn follow_keys(&self, assignments: &Assignments) {
+        let own = assignments.peers.get(&self.node());
+        if let Some(phase) = own.and_then(|own| own.phase.as_ref())
+            && self.config.keys.follow(phase)
+        {
+            self.cluster.describe();
+        }
+    }
+
+    /// Tells the cluster which generations of keys the kernel has by now. A host whose kernel does
+    /// not follow says nothing, and the cluster goes on with the keys that it has.
+    fn reached_keys(&self, assignments: &Assignments, laid: &dataplane::Report) {
+        if laid.of("host").next().is_some() {
+            return;
+        }
+        let node = self.node();
+        let own = assignments.peers.get(&node);
+        let Some(phase) = own.and_then(|own| own.phase) else {
+            return;
+        };
+        let mut others = assignments.peers.iter().filter(|(id, _)| **id != node);
+        let told = others.all(|(_, peer)| {
+            peer.down || peer.keys.iter().any(|key| key.generation == phase.newest)
+        });
+        let receives = if told { phase.newest } else { phase.sending };
+        if self.config.keys.reached(receives, phase.sending) {
+            self.cluster.describe();
         }
     }
 
@@ -180,9 +223,12 @@ impl Networks {
         }
         {
             let mut inner = self.inner.lock().await;
+            self.follow_keys(&inner.assignments);
             inner.paths = self.path_wish(&inner);
             let wish = self.whole_wish(&inner);
-            report("start", &self.dataplane.replace(wish).await);
+            let laid = self.dataplane.replace(wish).await;
+            report("start", &laid);
+            self.reached_keys(&inner.assignments, &laid);
             self.paths.follow(paths::targets(inner.paths.as_ref()));
             let differs = |request: &&ConnectRequest| {
                 let record = inner.sandboxes.get(&request.container);
@@ -287,7 +333,8 @@ impl Networks {
     }
 
     pub(super) fn whole_wish(&self, inner: &Inner) -> Desired {
-        let mut wish = translate::cluster_wish(&inner.assignments, &self.node());
+        let tunnels = self.config.keys.tunnels();
+        let mut wish = translate::cluster_wish(&inner.assignments, &self.node(), &tunnels);
         wish.vips = inner.backends.all(&inner.assignments);
         wish.published = published::all(&inner.assignments, &inner.backends, &self.node());
         for network in &self.local.borrow().custom {

@@ -17,8 +17,17 @@ pub enum ClusterCommand {
     Backup(BackupArgs),
     Rejoin(RejoinArgs),
     Restore(RestoreArgs),
+    RotateKeys(RotateKeysArgs),
     Status(StatusArgs),
 }
+
+/// Give all hosts new keys for encrypted networks; no packet is lost by it
+#[derive(Args, Debug)]
+#[command(
+    after_help = "The cluster does so by itself every twelve hours. It takes some seconds;                   `ovnctl cluster status` shows how far it is.\n\n\
+                  Examples:\n  ovnctl cluster rotate-keys"
+)]
+pub struct RotateKeysArgs {}
 
 /// Show the managers, who leads, how far their logs are, and what is wrong
 #[derive(Args, Debug)]
@@ -38,8 +47,23 @@ pub async fn run(session: &Session, command: ClusterCommand) -> Result<(), Failu
         ClusterCommand::Backup(args) => cluster_backup::backup(session, args).await,
         ClusterCommand::Rejoin(args) => cluster_backup::rejoin(session, args).await,
         ClusterCommand::Restore(args) => cluster_backup::restore(session, args).await,
+        ClusterCommand::RotateKeys(RotateKeysArgs {}) => rotate_keys(session).await,
         ClusterCommand::Status(args) => status(session, args).await,
     }
+}
+
+async fn rotate_keys(session: &Session) -> Result<(), Failure> {
+    let client = session.client().await?;
+    let swarm = client.get("/swarm").value().await?;
+    let version = swarm.pointer("/Version/Index").and_then(Value::as_u64);
+    client
+        .post("/swarm/update")
+        .query("version", version.unwrap_or_default())
+        .query("rotateNetworkKeys", true)
+        .json(&swarm["Spec"])
+        .done()
+        .await?;
+    session.line("The keys of encrypted networks are being rotated.")
 }
 
 async fn status(session: &Session, args: StatusArgs) -> Result<(), Failure> {
@@ -80,6 +104,11 @@ fn shown(view: &Value) -> String {
         number("LastIndex"),
         number("AppliedIndex"),
     );
+    let keys = &view["NetworkKeys"];
+    if keys["Newest"] != keys["Oldest"] {
+        out.truncate(out.len() - 1);
+        out.push_str("Keys of encrypted networks: being rotated\n\n");
+    }
     let mut table = "HOSTNAME\tSTATUS\tMANAGER STATUS\tADDRESS\tLAG\tCERTIFICATE\n".to_owned();
     for member in members {
         let manager = &member["Manager"];

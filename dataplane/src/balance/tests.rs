@@ -65,8 +65,20 @@ fn networks() -> Desired {
         device: None,
     };
     for (id, kind) in [
-        ("n0", NetworkKind::Overlay { vni: 1 }),
-        ("n1", NetworkKind::Overlay { vni: 2 }),
+        (
+            "n0",
+            NetworkKind::Overlay {
+                vni: 1,
+                encrypted: false,
+            },
+        ),
+        (
+            "n1",
+            NetworkKind::Overlay {
+                vni: 2,
+                encrypted: false,
+            },
+        ),
         ("local", local),
     ] {
         let network = Network {

@@ -3,6 +3,7 @@
 use crate::{
     netlink::Message,
     rules::{Part, bound, octets, published, vips},
+    view::TUNNEL,
 };
 
 pub const DNAT: u32 = 1;
@@ -197,6 +198,9 @@ pub fn write(list: &mut Message, chain: &str, part: &Part) {
         Part::NotOut(name) => device(list, 7, name, true, false),
         Part::InOurs => device(list, 6, "ovtb", false, true),
         Part::OutOurs => device(list, 7, "ovtb", false, true),
+        Part::InTunnel => device(list, 6, TUNNEL, false, true),
+        Part::NotInTunnel => device(list, 6, TUNNEL, false, false),
+        Part::NotOutTunnel => device(list, 7, TUNNEL, false, false),
         Part::Established => {
             connection(list, 0);
             // The state is a number of the host's byte order: established 2, related 4.

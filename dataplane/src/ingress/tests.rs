@@ -12,6 +12,7 @@ fn example() -> Desired {
             address: "192.168.77.1".parse().unwrap(),
             port: 4789,
             peers: [("192.168.77.2".parse().unwrap(), PeerFacts::default())].into(),
+            tunnels: crate::desired::Tunnels::default(),
         }),
         ..Desired::default()
     };
@@ -28,7 +29,10 @@ fn example() -> Desired {
         mtu: None,
     };
     let both = [("10.7.0.0/16", "10.7.0.1"), ("fd07::/64", "fd07::1")];
-    let overlay = NetworkKind::Overlay { vni: 7 };
+    let overlay = NetworkKind::Overlay {
+        vni: 7,
+        encrypted: false,
+    };
     desired
         .networks
         .insert("ingress".into(), network(overlay.clone(), &both));

@@ -7,7 +7,7 @@ use super::{
     linux::Linux,
     place::{set, unbind},
     sentences::{path, reason, scope, what},
-    sight,
+    sight, ways,
 };
 use crate::{
     balance, conntrack, firewall,
@@ -120,6 +120,10 @@ impl Linux {
             | Step::MakeGateway { .. }
             | Step::SetGateway { .. }
             | Step::CutPublished { .. }
+            | Step::SetTunnel { .. }
+            | Step::DropTunnel { .. }
+            | Step::SetWay { .. }
+            | Step::DropWay { .. }
             | Step::SetPorts(_)
             | Step::HoldPort(..)
             | Step::FreePort(..) => Place::Host,
@@ -281,6 +285,20 @@ impl Linux {
                 name,
                 port,
             } => self.set_port(place, segment, name, port),
+            Step::SetTunnel {
+                device,
+                tunnel,
+                local,
+                key,
+            } => self.set_tunnel(device, tunnel, (*local, key)),
+            Step::DropTunnel { device } => self.drop_tunnel(device),
+            Step::SetWay {
+                ipv6,
+                set,
+                gone,
+                old,
+            } => ways::set(&mut self.host.route, *ipv6, (set, gone, *old)),
+            Step::DropWay { ipv6, way } => ways::remove(&mut self.host.route, *ipv6, way),
             Step::MakePair(pair) => self.make_pair(pair),
             Step::SetInterface {
                 sandbox,

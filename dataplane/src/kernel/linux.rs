@@ -13,6 +13,8 @@ use super::{
     ports::HeldPorts,
     sight,
     tables::{HostTables, Tables},
+    tunnels::Tunnels,
+    ways,
 };
 use ipnetwork::IpNetwork;
 
@@ -37,6 +39,7 @@ pub struct Linux {
     /// Sandboxes that are bound outside our folder; they are not found again by a scan.
     foreign: BTreeSet<PathBuf>,
     pub(super) ports: HeldPorts,
+    pub(super) tunnels: Tunnels,
 }
 
 /// A namespace that is open.
@@ -85,6 +88,7 @@ impl Linux {
             sandboxes: BTreeMap::new(),
             foreign: BTreeSet::new(),
             ports: HeldPorts::new(),
+            tunnels: Tunnels::open(run_dir),
         })
     }
 
@@ -180,6 +184,9 @@ impl Linux {
             .filter_map(|(name, end)| Some((name.strip_prefix("ovtg")?.to_owned(), end)))
             .collect();
         view.ports = self.ports.published();
+        view.tunnels = self.tunnels.look(&sight);
+        let link = |index| sight.links.get(&index);
+        view.ways = ways::read(&mut self.host.route, &sight.ways, link)?;
         let on = |name: &str| {
             fs::read_to_string(Path::new("/proc/sys/net").join(name))
                 .is_ok_and(|text| text.trim() != "0")
@@ -248,6 +255,7 @@ impl Linux {
             .chain(overlays)
             .flat_map(|sockets| &sockets.events)
             .map(|events| events.socket.as_fd())
+            .chain(self.tunnels.ends())
     }
 
     /// Takes all events that wait and adds the places they are about; answers whether some were
@@ -265,6 +273,11 @@ impl Linux {
             }
         }
         lost
+    }
+
+    /// Forgets processes that have ended; answers whether there were any.
+    pub fn reap(&mut self) -> bool {
+        self.tunnels.reap()
     }
 
     /// What this host cannot do, as sentences.

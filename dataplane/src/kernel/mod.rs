@@ -12,6 +12,10 @@ mod sentences;
 pub mod sight;
 mod tables;
 mod trial;
+mod tunnels;
+pub mod ways;
+pub mod wireguard;
 
 pub use linux::Linux;
 pub use trial::{Trial, trial};
+pub use tunnels::{WireguardBy, wireguard_here};

@@ -53,6 +53,10 @@ pub(super) fn scope(step: &Step) -> String {
         | Step::SetElements { .. }
         | Step::CutPublished { .. }
         | Step::SetPorts(_)
+        | Step::SetTunnel { .. }
+        | Step::DropTunnel { .. }
+        | Step::SetWay { .. }
+        | Step::DropWay { .. }
         | Step::HoldPort(..)
         | Step::FreePort(..) => "host".to_owned(),
     }
@@ -70,6 +74,15 @@ pub(super) fn what(step: &Step) -> String {
         Step::SetPorts(_) => "change the table of published ports".into(),
         Step::HoldPort(port) => format!("publish port {port}"),
         Step::FreePort(port) => format!("free port {port}"),
+        Step::SetTunnel { device, tunnel, .. } => {
+            format!(
+                "set up the WireGuard device {device} (UDP port {})",
+                tunnel.port
+            )
+        }
+        Step::DropTunnel { device } => format!("remove the WireGuard device {device}"),
+        Step::SetWay { .. } => "set the routes of encrypted networks".into(),
+        Step::DropWay { .. } => "remove the routes of encrypted networks".into(),
         Step::SetElements { set, .. } => format!("change the nftables set {set}"),
         Step::DropSandbox(sandbox) => format!("unbind {}", at(sandbox)),
         Step::MakeSandbox { sandbox, .. } => format!("make the namespace {}", at(sandbox)),

@@ -8,7 +8,7 @@ use std::{
 
 use ipnetwork::IpNetwork;
 
-use super::links;
+use super::{links, ways};
 use crate::{
     netlink::{Netlink, attributes, text_of, u16_at, u32_at},
     view::{Bridge, Interface, Mac, PORT, Port, PortFlags, Sandbox, Segment, Vxlan},
@@ -21,6 +21,8 @@ pub struct Sight {
     pub addresses: BTreeMap<u32, BTreeSet<IpNetwork>>,
     /// Default routes: next hop and device.
     pub routes: Vec<(IpAddr, u32)>,
+    /// Of the table of encrypted networks, see [`ways::read_route`].
+    pub ways: Vec<(bool, Option<(IpAddr, u32)>)>,
     /// Device, MAC, tunnel endpoint (or none: the bridge's table), static.
     pub forwards: Vec<(u32, Mac, Option<IpAddr>, bool)>,
     pub neighbours: Vec<(u32, IpAddr, Mac)>,
@@ -77,6 +79,7 @@ pub fn look(socket: &mut Netlink, with_tables: bool, with_routes: bool) -> io::R
     })?;
     if with_routes {
         socket.dump(links::dump_routes(), |_, body| {
+            sight.ways.extend(ways::read_route(body));
             let main_default = body.get(1) == Some(&0) && body.get(4) == Some(&254);
             let (mut via, mut device) = (None, 0);
             for (kind, value) in attributes(body.get(12..).unwrap_or_default()) {
@@ -350,7 +353,7 @@ fn neighbour(body: &[u8]) -> (Option<Mac>, Option<IpAddr>) {
     (mac, address)
 }
 
-fn ip(value: &[u8]) -> Option<IpAddr> {
+pub(super) fn ip(value: &[u8]) -> Option<IpAddr> {
     if let Ok(four) = <[u8; 4]>::try_from(value) {
         return Some(IpAddr::from(four));
     }

@@ -14,7 +14,7 @@ use crate::{
     desired::HostPort,
     ingress,
     rules::{Ruleset, TableName},
-    view::{Bridge, Forwarding, Interface, Mac, Place, Port, Vxlan},
+    view::{Bridge, Forwarding, Interface, Mac, Place, Port, Tunnel, Vxlan, Way},
 };
 
 /// One deed; [`Step::rank`] is its place in the order of carrying out.
@@ -148,6 +148,31 @@ pub enum Step {
         sandbox: PathBuf,
         change: Box<balance::Change>,
     },
+    /// Makes a WireGuard device, or brings the one that is there, with its process, to this.
+    SetTunnel {
+        device: String,
+        tunnel: Tunnel,
+        /// Where its datagrams leave from.
+        local: IpAddr,
+        /// Of the private key.
+        key: PathBuf,
+    },
+    DropTunnel {
+        device: String,
+    },
+    /// Routes that come or change, routes that go, and the rule.
+    SetWay {
+        ipv6: bool,
+        set: Way,
+        gone: BTreeSet<IpAddr>,
+        /// A rule for another port that stands in its place.
+        old: Option<u16>,
+    },
+    /// All of it.
+    DropWay {
+        ipv6: bool,
+        way: Way,
+    },
     /// Elements of one set of the host's table.
     SetElements {
         set: String,
@@ -198,6 +223,11 @@ impl Step {
             Self::DropVxlan { .. } => 7,
             Self::DropBridge { .. } => 8,
             Self::DropNamespace { .. } => 9,
+            // After the last network that is led by it, and before the first.
+            Self::DropWay { .. } => 10,
+            Self::SetTunnel { .. } => 12,
+            Self::SetWay { .. } => 13,
+            Self::DropTunnel { .. } => 14,
             // A port that another program has leads nowhere.
             Self::HoldPort(..) => 19,
             // The filter stands before the first tunnel.

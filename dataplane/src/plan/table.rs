@@ -1,6 +1,6 @@
 //! Forwarding and the nftables tables.
 
-use super::{Plan, Step, difference};
+use super::{Plan, Step, difference, tunnel::diff_tunnels};
 use crate::{
     desired::Desired,
     ingress,
@@ -10,6 +10,7 @@ use crate::{
 
 pub fn diff_host(plan: &mut Plan, desired: &Desired, wanted: &View, observed: &Observed) {
     diff_ingress(plan, desired, wanted, observed);
+    diff_tunnels(plan, desired, wanted, &observed.view);
     let seen = &observed.view;
     let missing = Forwarding {
         ipv4: wanted.forwarding.ipv4 && !seen.forwarding.ipv4,

@@ -194,12 +194,16 @@ impl Host {
                 address: address(self.number),
                 port: 4789,
                 peers: [(address(other), PeerFacts::default())].into(),
+                tunnels: dataplane::desired::Tunnels::default(),
             }),
             networks: [
                 (
                     INGRESS.to_owned(),
                     network(
-                        NetworkKind::Overlay { vni: 4242 },
+                        NetworkKind::Overlay {
+                            vni: 4242,
+                            encrypted: false,
+                        },
                         [("10.7.0.0/16", "10.7.0.1"), ("fd07::/64", "fd07::1")],
                     ),
                 ),

@@ -8,7 +8,7 @@ use model::{
     control::AttachRequest, endpoint::MacAddress, name::check_container_name, network::Subnet,
 };
 
-use super::{find_network, new_id};
+use super::{encryption, find_network, new_id};
 use crate::{
     ipam::{self, Choice},
     store::{Rest, StoreChange, Transaction},
@@ -45,6 +45,9 @@ pub fn attach(
             "network {} is not attachable; create it with --attachable to run containers on it",
             network.spec.name
         )));
+    }
+    if network.is_encrypted() {
+        encryption::check_host(tx.tables(), &network.spec.name, &request.node)?;
     }
     let mut addresses = Vec::new();
     for (subnet, wanted) in wishes(&network, &request.addresses)? {

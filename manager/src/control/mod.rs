@@ -3,6 +3,7 @@
 
 mod attach;
 mod check;
+mod encryption;
 mod network;
 mod node;
 mod payload;
@@ -14,6 +15,7 @@ mod task;
 mod tests;
 
 pub use attach::{Attempt, attach, detach, endpoint_advance, endpoint_name};
+pub(crate) use encryption::check_newcomer;
 pub use network::{find_network, is_emptying, network_create, network_remove};
 pub(crate) use node::newcomer;
 pub use node::{admit, cluster_update, find_node, node_remove, node_update};

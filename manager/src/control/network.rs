@@ -3,11 +3,12 @@
 use model::{
     EndpointOwner, Meta, Network, NetworkSpec, Refusal, Service,
     name::check_network_name,
-    network::{OPTION_MTU, OPTION_VNI_LIST},
+    network::{OPTION_ENCRYPTED, OPTION_MTU, OPTION_VNI_LIST},
     service::{PortConfig, PublishMode},
     task::network_targets,
 };
 
+use super::encryption;
 use crate::{
     ipam,
     store::{Tables, Transaction},
@@ -34,6 +35,9 @@ pub fn network_create(tx: &mut Transaction, spec: NetworkSpec) -> Result<Network
         subnets: ipam::resolve_subnets(tx.tables(), &cluster, &spec)?,
         spec,
     };
+    if network.is_encrypted() {
+        encryption::begin_to_use(tx);
+    }
     tx.set_network(network.clone());
     Ok(network)
 }
@@ -78,6 +82,9 @@ fn check(tables: &Tables, spec: &NetworkSpec) -> Result<(), Refusal> {
     for (key, value) in &spec.options {
         check_option(key, value)?;
     }
+    if spec.options.contains_key(OPTION_ENCRYPTED) {
+        encryption::check_hosts(tables, &spec.name)?;
+    }
     Ok(())
 }
 
@@ -92,11 +99,9 @@ fn check_option(key: &str, value: &str) -> Result<(), Refusal> {
             ))),
         },
         OPTION_VNI_LIST => Ok(()),
-        "encrypted" => Err(Refusal::not_implemented(
-            "option encrypted: encrypted overlay networks are not there yet; leave it out",
-        )),
+        OPTION_ENCRYPTED => encryption::check_value(value),
         _ => Err(Refusal::invalid(format!(
-            "option {key} is not known to driver overlay; known: {OPTION_MTU}, {OPTION_VNI_LIST}"
+            "option {key} is not known to driver overlay; known: {OPTION_ENCRYPTED}, {OPTION_MTU}, {OPTION_VNI_LIST}"
         ))),
     }
 }

@@ -11,6 +11,7 @@ use model::{
 use time::OffsetDateTime;
 
 use super::in_sequence;
+use crate::leader::begin_rotation;
 use crate::{
     ca,
     store::{Tables, Transaction},
@@ -189,6 +190,15 @@ pub fn cluster_update(
         .map_err(|error| Refusal::internal(error.to_string()))?;
     if rotate.worker {
         record.public.join_tokens.worker = token();
+    }
+    if rotate.network_keys {
+        let phase = record.public.network_keys;
+        if phase.is_rotating() {
+            return Err(Refusal::conflict(
+                "the keys of encrypted networks are being rotated already; try again when that is over",
+            ));
+        }
+        record.public.network_keys = begin_rotation(&phase, tx.now());
     }
     if rotate.manager {
         record.public.join_tokens.manager = token();

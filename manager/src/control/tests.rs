@@ -3,6 +3,7 @@
 use model::{
     PayloadKind, PayloadSpec, RefusalKind, ServiceSpec,
     control::Credentials,
+    encryption::{Encryptor, HostEncryption},
     payload::Content,
     service::{
         EndpointMode, EndpointSpec, FailureAction, PortConfig, Protocol, PublishMode, ServiceMode,
@@ -534,4 +535,96 @@ fn secrets_and_configs_have_limits_and_stay() {
             .message
             .contains("only updates to Labels")
     );
+}
+
+fn encrypted(value: &str) -> model::NetworkSpec {
+    model::NetworkSpec {
+        name: "secret".into(),
+        driver: "overlay".into(),
+        attachable: true,
+        ipam: vec![model::network::IpamConfig {
+            subnet: "10.77.0.0/24".parse().ok(),
+            ..model::network::IpamConfig::default()
+        }],
+        options: [("encrypted".to_owned(), value.to_owned())].into(),
+        ..model::NetworkSpec::default()
+    }
+}
+
+fn node_with(name: &str, by: Option<Encryptor>) -> StoreChange {
+    let mut node = example::node(name);
+    node.description.encryption = by.map(|by| HostEncryption {
+        by,
+        keys: Vec::new(),
+        receives: 0,
+        sends: 0,
+    });
+    node.description.engine_version = "0.0.9".into();
+    StoreChange::SetNode(Box::new(node))
+}
+
+fn create(tables: &Tables, value: &str) -> Result<model::Network, Refusal> {
+    let mut tx = Transaction::on(tables, 0);
+    network_create(&mut tx, encrypted(value))
+}
+
+#[test]
+fn only_hosts_that_encrypt_have_encrypted_networks() {
+    let record = StoreChange::SetCluster(Box::new(example::cluster_record()));
+    let new = |name| node_with(name, Some(Encryptor::Process));
+    let mut tables = example::tables(vec![record, new("n1"), node_with("n2", None)]);
+    let refused = create(&tables, "").unwrap_err();
+    assert_eq!(refused.kind, RefusalKind::Conflict);
+    assert!(refused.message.contains("n2 (ovnd 0.0.9)"), "{refused}");
+    // One that is lost is not asked, and has no session when it is back.
+    let mut lost = example::node("n2");
+    lost.status.state = model::node::NodeState::Down;
+    example::apply(&mut tables, 50, vec![StoreChange::SetNode(Box::new(lost))]);
+    for value in ["", "true", "1"] {
+        assert!(create(&tables, value).unwrap().is_encrypted());
+    }
+    for value in ["false", "no", "2"] {
+        let refused = create(&tables, value).unwrap_err();
+        assert_eq!(refused.kind, RefusalKind::Invalid);
+        assert!(refused.message.contains("leave it out"), "{refused}");
+    }
+    let old = example::node("n2").description;
+    assert!(check_newcomer(&tables, &old).is_ok());
+    let network = create(&tables, "").unwrap();
+    example::apply(
+        &mut tables,
+        51,
+        vec![
+            StoreChange::SetNetwork(Box::new(network)),
+            node_with("n3", Some(Encryptor::Nothing("no module".into()))),
+        ],
+    );
+    let refused = check_newcomer(&tables, &old).unwrap_err();
+    assert!(
+        refused.message.contains("encrypted networks (secret)"),
+        "{refused}"
+    );
+    for (node, why) in [("n2", "upgrade it"), ("n3", "no module"), ("n1", "")] {
+        let request = model::control::AttachRequest {
+            node: node.into(),
+            container: model::ContainerId::new(format!("c-{node}")),
+            container_name: node.into(),
+            network: "secret".into(),
+            aliases: Vec::new(),
+            addresses: Vec::new(),
+            patience: std::time::Duration::ZERO,
+        };
+        let mut tx = Transaction::on(&tables, 0);
+        let done = attach(&mut tx, &request, &|_| true);
+        match done {
+            Ok(_) => assert_eq!(why, "", "{node}"),
+            Err(refused) => {
+                assert!(
+                    refused.message.contains(why) && !why.is_empty(),
+                    "{refused}"
+                );
+                assert!(refused.message.contains(node), "{refused}");
+            }
+        }
+    }
 }

@@ -68,19 +68,24 @@ fn peers<'a>(
     hosts
         .into_iter()
         .filter_map(|id| {
-            let peer = peer(tables.node(&id)?)?;
+            let peer = peer(tables, &id, node)?;
             Some((id, peer))
         })
         .collect()
 }
 
-/// The node as others need it; nothing before it has said where its tunnels end.
-pub(super) fn peer(node: &Node) -> Option<Peer> {
+/// The node as the other one, `told`, needs it; nothing before it has said where its tunnels end.
+pub(super) fn peer(tables: &Tables, id: &NodeId, told: &NodeId) -> Option<Peer> {
+    let node = tables.node(id)?;
+    let encryption = node.description.encryption.as_ref();
+    let phase = || tables.cluster().map(|record| record.public.network_keys);
     Some(Peer {
         hostname: node.description.hostname.clone(),
         number: node.number,
         data_path: node.description.data_path?,
         down: node.status.state == NodeState::Down,
+        keys: encryption.map_or_else(Vec::new, |own| own.keys.clone()),
+        phase: (id == told).then(phase).flatten(),
     })
 }
 

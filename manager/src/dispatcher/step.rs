@@ -101,9 +101,13 @@ impl Step<'_> {
             }
             StoreChange::SetNetwork(_)
             | StoreChange::RemoveNetwork(_)
-            | StoreChange::SetCluster(_)
             | StoreChange::SetCursor { .. }
             | StoreChange::EndRest { .. } => Ok(()),
+            // It says which generations of keys there are.
+            StoreChange::SetCluster(_) => {
+                self.peer_changed(self.node);
+                Ok(())
+            }
             StoreChange::SetNode(node) => self.node_changed(&node.id),
             StoreChange::RemoveNode(id) => self.node_changed(id),
             StoreChange::SetService(service) => {
@@ -160,7 +164,7 @@ impl Step<'_> {
             return Err(Everything);
         }
         if !self.sent.peers.contains_key(&stored.node)
-            && let Some(peer) = self.tables.node(&stored.node).and_then(peer)
+            && let Some(peer) = peer(self.tables, &stored.node, self.node)
         {
             self.say(Change::SetPeer(stored.node.clone(), peer));
         }
@@ -193,17 +197,24 @@ impl Step<'_> {
         if id == self.node {
             self.own_ports_changed();
         }
-        let node = self.tables.node(id).filter(|_| self.is_neighbour(id));
-        let (now, told) = (node.and_then(peer), self.sent.peers.get(id));
-        if now.as_ref() == told {
-            return Ok(());
+        self.peer_changed(id);
+        Ok(())
+    }
+
+    fn peer_changed(&mut self, id: &NodeId) {
+        let now = if self.is_neighbour(id) {
+            peer(self.tables, id, self.node)
+        } else {
+            None
+        };
+        if now.as_ref() == self.sent.peers.get(id) {
+            return;
         }
         let change = match now {
             Some(peer) => Change::SetPeer(id.clone(), peer),
             None => Change::RemovePeer(id.clone()),
         };
         self.say(change);
-        Ok(())
     }
 
     /// The node is another than before: ports that name nodes may open or close on it.

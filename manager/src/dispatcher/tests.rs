@@ -1,6 +1,9 @@
 use model::{
     Endpoint, EndpointState, Node, Payload, PayloadKind, PayloadSpec, Service, Task, TaskState,
-    node::NodeState, service::PublishMode, task::PayloadReference,
+    encryption::{Encryptor, HostEncryption, TunnelKey},
+    node::NodeState,
+    service::PublishMode,
+    task::PayloadReference,
 };
 use proptest::prelude::*;
 
@@ -8,8 +11,8 @@ use super::*;
 use crate::{
     allocator,
     example::{
-        SECOND, apply, network, node, publish, service, set_network, set_node, set_service,
-        set_task, tables, task,
+        SECOND, apply, cluster_record, network, node, publish, service, set_network, set_node,
+        set_service, set_task, tables, task,
     },
     store::{StoreChange, Tables, Transaction},
 };
@@ -32,6 +35,8 @@ enum Happening {
     SetPayload(usize),
     RemovePayload(usize),
     Lost(usize),
+    /// Of the keys of encrypted networks.
+    Turn(u64),
 }
 
 fn happening() -> impl Strategy<Value = Happening> {
@@ -51,6 +56,7 @@ fn happening() -> impl Strategy<Value = Happening> {
         1 => n.clone().prop_map(H::SetPayload),
         1 => n.clone().prop_map(H::RemovePayload),
         1 => n.prop_map(H::Lost),
+        1 => (0..3u64).prop_map(H::Turn),
     ]
 }
 
@@ -162,6 +168,16 @@ fn changes(tables: &Tables, what: &Happening) -> Vec<StoreChange> {
                 new.spec.labels.insert("edge".into(), "true".into());
             }
             new.description.data_path = new.description.data_path.filter(|_| *tunnel);
+            new.description.encryption = edge.then(|| HostEncryption {
+                by: Encryptor::Process,
+                keys: vec![TunnelKey {
+                    generation: 0,
+                    public: [*which as u8; 32],
+                    port: 51820,
+                }],
+                receives: 0,
+                sends: 0,
+            });
             tx.set_node(new);
         }
         Happening::RemoveNode(which) => {
@@ -181,6 +197,11 @@ fn changes(tables: &Tables, what: &Happening) -> Vec<StoreChange> {
                 ..PayloadSpec::default()
             },
         }),
+        Happening::Turn(newest) => {
+            let mut record = tables.cluster().cloned().unwrap();
+            record.public.network_keys.newest = *newest;
+            tx.push(StoreChange::SetCluster(Box::new(record)));
+        }
         Happening::RemovePayload(which) => tx.remove_payload(&["p0", "p1"][which % 2].into()),
         Happening::Lost(which) => lost(&mut tx, &NODES[which % NODES.len()].into()),
     }
@@ -194,6 +215,7 @@ fn start() -> Tables {
         all.push(set_network(network(name, &[&subnet])));
     }
     all.extend((0..3).map(|which| set_service(shaped(which, which + 1))));
+    all.push(StoreChange::SetCluster(Box::new(cluster_record())));
     tables(all)
 }
 

@@ -184,6 +184,7 @@ fn record(
                 worker: token(),
                 manager: token(),
             },
+            network_keys: model::encryption::KeyPhase::default(),
         },
         ca_key_pem: authority.key_pem().to_owned(),
         next_ca_key_pem: None,

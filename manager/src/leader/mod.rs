@@ -6,6 +6,7 @@ mod forward;
 mod liveness;
 pub(crate) mod loops;
 mod managers;
+mod network_keys;
 mod restore;
 mod roles;
 mod rosters;
@@ -14,6 +15,8 @@ mod sealing;
 mod term;
 mod verbs;
 mod work;
+
+pub(crate) use network_keys::begin as begin_rotation;
 
 use std::{
     net::SocketAddr,

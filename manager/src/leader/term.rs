@@ -9,7 +9,9 @@ use std::{
 use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use super::{Manager, Place, liveness, loops, roles, rotation::RotationLoop};
+use super::{
+    Manager, Place, liveness, loops, network_keys::NetworkKeysLoop, roles, rotation::RotationLoop,
+};
 use crate::{
     allocator::AllocatorLoop,
     dispatcher::OrphansLoop,
@@ -74,6 +76,7 @@ async fn reign(manager: &Arc<Manager>, lead: &mut watch::Receiver<Lead>, term: u
     begin(manager, &mut tasks, &until, OrphansLoop);
     begin(manager, &mut tasks, &until, HandoverLoop::default());
     begin(manager, &mut tasks, &until, RotationLoop);
+    begin(manager, &mut tasks, &until, NetworkKeysLoop);
     tracing::info!(term, "this manager leads the cluster");
     manager.place.send_replace(Place::Leading(until.clone()));
     tokio::select! {

@@ -57,6 +57,8 @@ impl Service for Members {
             return Ok(Response::new(Box::pin(only)));
         };
         let from = address_of(&request).map(|address| address.ip());
+        control::check_newcomer(&self.0.store().view(), &register.description)
+            .map_err(|refusal| Status::failed_precondition(refusal.message))?;
         self.set_description(
             &member.node,
             register.description,

@@ -99,7 +99,10 @@ fn desired(netns: PathBuf) -> anyhow::Result<Desired> {
     let subnet = "10.0.0.0/16".parse()?;
     let network = Network {
         name: "ch03".into(),
-        kind: NetworkKind::Overlay { vni: 4097 },
+        kind: NetworkKind::Overlay {
+            vni: 4097,
+            encrypted: false,
+        },
         subnets: vec![Subnet {
             subnet,
             gateway: "10.0.0.1".parse()?,

@@ -83,12 +83,16 @@ fn empty() -> Result<Desired> {
             address: "192.0.2.1".parse()?,
             port: 4789,
             peers: [("192.0.2.2".parse()?, PeerFacts::default())].into(),
+            tunnels: dataplane::desired::Tunnels::default(),
         }),
         ..Desired::default()
     };
     let network = Network {
         name: "bench".into(),
-        kind: NetworkKind::Overlay { vni: 4096 },
+        kind: NetworkKind::Overlay {
+            vni: 4096,
+            encrypted: false,
+        },
         subnets: vec![Subnet {
             subnet: "10.0.0.0/8".parse()?,
             gateway: "10.0.0.1".parse()?,

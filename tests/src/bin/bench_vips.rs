@@ -118,6 +118,7 @@ impl Bench {
                 address: "192.0.2.1".parse()?,
                 port: 4789,
                 peers: [].into(),
+                tunnels: dataplane::desired::Tunnels::default(),
             }),
             ..Desired::default()
         };
@@ -126,6 +127,7 @@ impl Bench {
                 name: net.to_string(),
                 kind: NetworkKind::Overlay {
                     vni: 4096 + u32::from(net),
+                    encrypted: false,
                 },
                 subnets: vec![Subnet {
                     subnet: format!("10.{net}.0.0/16").parse()?,

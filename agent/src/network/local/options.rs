@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
-use model::{Refusal, network::OPTION_MTU};
+use model::{
+    Refusal,
+    network::{OPTION_ENCRYPTED, OPTION_MTU},
+};
 
 /// Containers of the network reach each other.
 pub const ICC: &str = "com.docker.network.bridge.enable_icc";
@@ -83,6 +86,12 @@ impl BridgeOptions {
                     let address = address.map_err(|_| wrong("write an IPv4 address"))?;
                     read.binding = Some(address.into()).filter(|ip: &IpAddr| !ip.is_unspecified());
                 }
+                OPTION_ENCRYPTED => {
+                    return Err(Refusal::invalid(format!(
+                        "network {network}: option encrypted is for networks that leave the host; \
+                         make it with --driver overlay, or leave the option out"
+                    )));
+                }
                 mode if MODES.contains(&mode) && value == "nat" => {}
                 other if other.starts_with(KNOWN) => {
                     return Err(Refusal::not_implemented(format!(
@@ -145,6 +154,7 @@ mod tests {
         assert_eq!(read.unwrap(), wanted);
         for (key, value, status) in [
             (ICC, "maybe", 400),
+            (OPTION_ENCRYPTED, "", 400),
             (OPTION_MTU, "10", 400),
             (OPTION_MTU, "big", 400),
             (DEVICE, "", 400),

@@ -12,7 +12,10 @@ fn network(name: &str, subnet: &str) -> Network {
     let subnet: IpNetwork = subnet.parse().unwrap();
     Network {
         name: name.into(),
-        kind: NetworkKind::Overlay { vni: 4097 },
+        kind: NetworkKind::Overlay {
+            vni: 4097,
+            encrypted: false,
+        },
         subnets: vec![Subnet {
             subnet,
             gateway: subnet.ip(),
