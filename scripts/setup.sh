@@ -40,9 +40,9 @@ need_commands() {
   [ -n "$own_policy" ] && rm -f $policy
   [ -n "$done" ] || fail "apt-get could not install ${missing[*]}"
   local service
-  for service in docker-registry nginx haproxy prometheus; do
+  for service in docker-registry nginx haproxy prometheus etcd; do
     case " ${missing[*]} " in
-      *" $service "*) command -v systemctl >/dev/null && systemctl disable -q "$service" 2>/dev/null ;;
+      *" $service "* | *" $service-server "*) command -v systemctl >/dev/null && systemctl disable -q "$service" 2>/dev/null ;;
     esac
   done
   return 0
@@ -68,7 +68,9 @@ need_lab() {
   need_commands conmon:conmon crun:crun runc:runc nft:nftables ip:iproute2 docker-registry:docker-registry \
     busybox:busybox-static conntrack:conntrack dig:bind9-dnsutils iperf3:iperf3 curl:curl wget:wget ps:procps \
     ldd:libc-bin openssl:openssl tini-static:tini faketime:faketime nginx:nginx haproxy:haproxy jq:jq \
-    promtool:prometheus podman:podman iptables:iptables /usr/lib/cni/loopback:containernetworking-plugins
+    promtool:prometheus podman:podman iptables:iptables ansible-playbook:ansible \
+    /usr/lib/cni/loopback:containernetworking-plugins
+  [ -d /usr/lib/python3/dist-packages/docker ] || need_commands no-docker-sdk:python3-docker
 }
 
 # What drives the visualizer's page in its tests.

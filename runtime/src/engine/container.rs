@@ -107,12 +107,20 @@ impl Container {
         let mut record = self.record();
         let result = change(&mut record);
         let phase = record.life.phase;
+        let last = Exit {
+            code: record.life.exit_code,
+            error: (!record.error.is_empty()).then(|| record.error.clone()),
+        };
         // Under the lock, so that the file is never older than memory.
         let written = write_json(&self.directory.join("record.json"), &*record, durable);
         drop(record);
         self.signal.send_if_modified(|signal| {
             let changed = signal.phase != phase;
             signal.phase = phase;
+            // Who waits for the end of a run wakes up now, and asks how it ended.
+            if changed && !matches!(phase, Phase::Running | Phase::Paused) {
+                signal.last = last;
+            }
             changed
         });
         written.map(|()| result)

@@ -28,6 +28,17 @@ async fn codes_output_environment_and_user() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_waits_for_a_short_run_is_told_how_it_ended() {
+    let host = Host::new().await;
+    for _ in 0..40 {
+        let id = host.create(sh("exit 3")).await;
+        host.engine().start_container(&id).await.unwrap();
+        let wait = host.engine().wait(&id, WaitCondition::NotRunning).unwrap();
+        assert_eq!(limit(wait).await.code, 3);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn confinement() {
     let host = Host::new().await;
     let caps = "grep -E 'CapEff|CapBnd|NoNewPrivs|Seccomp:' /proc/self/status";

@@ -100,6 +100,7 @@ const TABLE: &[(How, &str, Role)] = &[
     (How::Delete, "/images/**", Operator),
     (How::Post, "/volumes/create", Operator),
     (How::Post, "/volumes/prune", Operator),
+    (How::Put, "/volumes/*", Operator),
     (How::Delete, "/volumes/*", Operator),
     (How::Post, "/networks/create", Operator),
     (How::Post, "/networks/prune", Operator),
