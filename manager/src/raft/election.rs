@@ -6,9 +6,9 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use openraft::{LogId, Raft, ServerState, storage::RaftLogStorage as _};
 use rand::Rng as _;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -119,7 +119,7 @@ pub(super) async fn tend(
 }
 
 /// Whether a majority would vote for this manager.
-async fn ask_others(raft: &Raft<TypeConfig>, pulse: &Pulse, log: &mut LogStore) -> bool {
+async fn ask_others(raft: &Raft<TypeConfig>, pulse: &Arc<Pulse>, log: &mut LogStore) -> bool {
     let Ok(own) = log.get_log_state().await.map(|state| state.last_log_id) else {
         return false;
     };
@@ -128,23 +128,33 @@ async fn ask_others(raft: &Raft<TypeConfig>, pulse: &Pulse, log: &mut LogStore) 
         let state = metrics.borrow();
         (state.id, state.membership_config.membership().clone())
     };
-    let mut asking: FuturesUnordered<_> = membership
-        .voter_ids()
-        .filter(|voter| *voter != id)
-        .filter_map(|voter| Some((voter, membership.get_node(&voter)?)))
-        .map(|(voter, peer)| async move {
-            let said = pulse.ask(voter, peer, RaftAsk::WouldVote(own), ASK).await;
-            (voter, matches!(said, Ok(RaftSaid::WouldVote(true))))
-        })
-        .collect();
-    let mut granted = BTreeSet::from([id]);
-    // All are asked to the end: who answers counts as reachable, whatever it says.
-    while let Some((voter, yes)) = asking.next().await {
-        if yes {
-            granted.insert(voter);
-        }
+    let (tell, mut told) = mpsc::unbounded_channel();
+    for voter in membership.voter_ids().filter(|voter| *voter != id) {
+        let Some(peer) = membership.get_node(&voter).cloned() else {
+            continue;
+        };
+        let (pulse, tell) = (Arc::clone(pulse), tell.clone());
+        // By itself and to its end: who answers counts as reachable, whatever it says. The leader that
+        // is missed has all the time to be silent.
+        tokio::spawn(async move {
+            let said = pulse.ask(voter, &peer, RaftAsk::WouldVote(own), ASK).await;
+            if matches!(said, Ok(RaftSaid::WouldVote(true))) {
+                // Who asked may know enough already.
+                let _ = tell.send(voter);
+            }
+        });
     }
-    is_majority(membership.get_joint_config(), &granted)
+    drop(tell);
+    let mut granted = BTreeSet::from([id]);
+    loop {
+        if is_majority(membership.get_joint_config(), &granted) {
+            return true;
+        }
+        let Some(voter) = told.recv().await else {
+            return false;
+        };
+        granted.insert(voter);
+    }
 }
 
 #[cfg(test)]
