@@ -90,30 +90,41 @@ fn losses(
     Ok(())
 }
 
-/// The leader, once all three are there.
+/// The leader, once all three follow it: who asked each of them was answered by it. One that has just
+/// been started counts as reachable before.
 fn until_whole(lab: &Lab) -> Result<String> {
     let begun = Instant::now();
     loop {
-        let nodes = lab.host(MANAGERS[0]).api("GET", "/nodes", &[]);
-        let nodes = nodes.map(|answer| answer.json()).unwrap_or_default();
-        let nodes = nodes.as_array().cloned().unwrap_or_default();
-        let whole = nodes.len() == 3
-            && nodes
-                .iter()
-                .all(|node| node["ManagerStatus"]["Reachability"] == "reachable");
-        let leader = nodes
-            .iter()
-            .find(|node| node["ManagerStatus"]["Leader"] == true);
-        if let Some(leader) = leader.filter(|_| whole) {
-            let name = leader["Description"]["Hostname"].as_str();
-            return Ok(name.context("a node has no name")?.to_owned());
+        let leaders: Vec<Option<String>> = MANAGERS.map(|name| leader_by(&lab.host(name))).into();
+        if let Some(leader) = &leaders[0]
+            && leaders.iter().all(|other| other.as_ref() == Some(leader))
+        {
+            return Ok(leader.clone());
         }
         ensure!(
             begun.elapsed() < LIMIT,
-            "not all managers are there: {nodes:?}"
+            "not all managers are there: {leaders:?}"
         );
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// The leader as this manager shows it, if all are reachable and it is not what it knew last.
+fn leader_by(host: &Host) -> Option<String> {
+    let answer = host.api("GET", "/nodes", &[]).ok()?;
+    if answer.status != 200 || answer.header("warning").is_some() {
+        return None;
+    }
+    let nodes = answer.json();
+    let nodes = nodes.as_array().filter(|nodes| nodes.len() == 3)?;
+    let whole = nodes
+        .iter()
+        .all(|node| node["ManagerStatus"]["Reachability"] == "reachable");
+    let leader = nodes
+        .iter()
+        .find(|node| node["ManagerStatus"]["Leader"] == true)?;
+    let name = leader["Description"]["Hostname"].as_str()?;
+    whole.then(|| name.to_owned())
 }
 
 fn config(name: &str) -> String {
