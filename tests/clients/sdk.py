@@ -84,9 +84,10 @@ def containers():
     one.reload()
     assert one.status == "running" and one.ports["8080/tcp"], one.attrs["NetworkSettings"]
     assert [c.name for c in client.containers.list(filters={"label": "kind=sdk"})] == ["one"]
-    # This client loses what comes in one piece with the answer's head; Docker is never so fast.
-    status, said = one.exec_run(["sh", "-c", "sleep 0.3; echo $COLOUR; echo bad >&2; exit 7"], demux=True)
+    status, said = one.exec_run(["sh", "-c", "echo $COLOUR; echo bad >&2; exit 7"], demux=True)
     assert (status, said) == (7, (b"red\n", b"bad\n")), (status, said)
+    status, said = one.exec_run(["nothing-here"])
+    assert status == 127 and b"executable file not found" in said, (status, said)
     socket = api.exec_start(api.exec_create(one.id, ["cat"], stdin=True)["Id"], socket=True)
     socket._sock.sendall(b"through\n")
     assert b"through" in socket.read(16)

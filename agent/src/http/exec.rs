@@ -102,8 +102,14 @@ async fn start(
         return Ok(super::nodes::empty());
     }
     let size = console_size(asked.console_size.as_deref());
-    let attached = state.engine.exec_start(&id, size).await?;
     let request = Request::from_parts(parts, axum::body::Body::empty());
+    if hijack::wants_upgrade(request.headers()) {
+        let tty = state.engine.exec_check(&id)?;
+        let engine = std::sync::Arc::clone(&state.engine);
+        let attached = async move { engine.exec_start(&id, size).await };
+        return Ok(hijack::switch(request, tty, version, attached));
+    }
+    let attached = state.engine.exec_start(&id, size).await?;
     Ok(hijack::hand_over(request, attached, version))
 }
 

@@ -11,6 +11,7 @@ use axum::{
 };
 use futures_util::StreamExt;
 use hyper_util::rt::TokioIo;
+use model::Refusal;
 use runtime::engine::{Attached, Output, Stream};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf},
@@ -62,38 +63,68 @@ pub fn framed(stream: Stream, parts: &[&[u8]]) -> Bytes {
 
 /// Hands the streams to the client: over the connection itself when it asked for that (101),
 /// else as the body of a 200, with the request's body as input.
-pub fn hand_over(mut request: Request, attached: Attached, version: ApiVersion) -> Response {
-    let kind = HeaderValue::from_static(content_type(attached.tty, version));
-    let mut response = if wants_upgrade(request.headers()) {
-        let upgrade = hyper::upgrade::on(&mut request);
-        tokio::spawn(async move {
-            match upgrade.await {
-                Ok(connection) => pump(TokioIo::new(connection), attached).await,
-                Err(error) => tracing::debug!(%error, "the client went before the upgrade"),
-            }
-        });
-        let mut response = Response::new(Body::empty());
-        *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-        let headers = response.headers_mut();
-        headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
-        headers.insert(header::UPGRADE, HeaderValue::from_static("tcp"));
-        response
-    } else {
-        let Attached {
-            tty,
-            mut output,
-            input,
-        } = attached;
-        tokio::spawn(feed_body(request.into_body(), input));
-        let stream = async_stream::stream! {
-            while let Some(chunk) = output.recv().await {
-                yield Ok::<_, Infallible>(encode(chunk, tty));
+pub fn hand_over(request: Request, attached: Attached, version: ApiVersion) -> Response {
+    let tty = attached.tty;
+    if wants_upgrade(request.headers()) {
+        return switch(request, tty, version, std::future::ready(Ok(attached)));
+    }
+    let Attached {
+        mut output, input, ..
+    } = attached;
+    tokio::spawn(feed_body(request.into_body(), input));
+    let stream = async_stream::stream! {
+        while let Some(chunk) = output.recv().await {
+            yield Ok::<_, Infallible>(encode(chunk, tty));
+        }
+    };
+    typed(Response::new(Body::from_stream(stream)), tty, version)
+}
+
+/// Answers 101, and asks for the streams when that has been sent, as Docker does: some clients lose what
+/// comes in one piece with the answer's head. A refusal is told in the stream.
+pub fn switch(
+    mut request: Request,
+    tty: bool,
+    version: ApiVersion,
+    attached: impl Future<Output = Result<Attached, Refusal>> + Send + 'static,
+) -> Response {
+    let upgrade = hyper::upgrade::on(&mut request);
+    tokio::spawn(async move {
+        let connection = match upgrade.await {
+            Ok(connection) => TokioIo::new(connection),
+            Err(error) => {
+                tracing::debug!(%error, "the client went before the upgrade");
+                return;
             }
         };
-        Response::new(Body::from_stream(stream))
-    };
+        match attached.await {
+            Ok(attached) => pump(connection, attached).await,
+            Err(refusal) => tell(connection, &refusal, tty).await,
+        }
+    });
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let headers = response.headers_mut();
+    headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(header::UPGRADE, HeaderValue::from_static("tcp"));
+    typed(response, tty, version)
+}
+
+fn typed(mut response: Response, tty: bool, version: ApiVersion) -> Response {
+    let kind = HeaderValue::from_static(content_type(tty, version));
     response.headers_mut().insert(header::CONTENT_TYPE, kind);
     response
+}
+
+async fn tell<C: tokio::io::AsyncWrite + Unpin>(mut connection: C, refusal: &Refusal, tty: bool) {
+    let output = Output {
+        stream: Stream::Stderr,
+        bytes: format!("{refusal}\r\n").into(),
+    };
+    // A client that is gone does not care.
+    if connection.write_all(&encode(output, tty)).await.is_ok() {
+        let _ = connection.shutdown().await;
+    }
 }
 
 async fn feed_body(body: Body, input: Option<mpsc::Sender<Bytes>>) {

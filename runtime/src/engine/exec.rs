@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::{
     Attached, Engine, ExecSpec, ExecView, Output, Stream, container::Container, random_id,
+    run::exit_code_of,
 };
 use crate::oci::{
     LaunchExec, OciError, PreparedExec,
@@ -130,6 +131,16 @@ impl Engine {
         Ok(Attached { tty, output, input })
     }
 
+    /// Whether it can be started, as far as that is known before; answers whether it has a terminal.
+    pub fn exec_check(&self, exec: &str) -> Result<bool, Refusal> {
+        let exec = self.exec(exec)?;
+        self.find(exec.container.as_str())?.must_run()?;
+        if exec.state.borrow().begun {
+            return Err(has_run(&exec));
+        }
+        Ok(exec.spec.tty)
+    }
+
     /// Runs it without streams (`Detach: true`).
     pub async fn exec_start_detached(&self, exec: &str) -> Result<(), Refusal> {
         let exec = self.exec(exec)?;
@@ -218,11 +229,25 @@ impl Engine {
             first
         });
         if !again {
-            return Err(Refusal::conflict(format!(
-                "Error: Exec command {} has already run",
-                exec.id
-            )));
+            return Err(has_run(exec));
         }
+        let connection = self.exec_run_once(exec, container).await;
+        if let Err(refusal) = &connection {
+            // Clients that have the streams already ask for it.
+            let code = match exit_code_of(&refusal.message) {
+                127 => 127,
+                _ => 126,
+            };
+            exec.state.send_modify(|state| state.exit_code = Some(code));
+        }
+        connection
+    }
+
+    async fn exec_run_once(
+        &self,
+        exec: &Arc<Exec>,
+        container: Arc<Container>,
+    ) -> Result<Connection, Refusal> {
         let text = exec.spec.command.join(" ");
         self.tell(
             &container.record(),
@@ -245,20 +270,7 @@ impl Engine {
         let begun = tokio::task::spawn_blocking(move || prepared.run().map(|pid| (pid, prepared)))
             .await
             .map_err(|error| Refusal::internal(format!("the exec died: {error}")))?;
-        let (pid, prepared) = match begun {
-            Ok(begun) => begun,
-            Err(error) => {
-                let refusal = refused(exec, &error);
-                exec.state.send_modify(|state| {
-                    state.exit_code = Some(if refusal.message.contains("permission denied") {
-                        126
-                    } else {
-                        127
-                    });
-                });
-                return Err(refusal);
-            }
-        };
+        let (pid, prepared) = begun.map_err(|error| refused(exec, &error))?;
         exec.state.send_modify(|state| {
             state.running = true;
             state.pid = pid;
@@ -370,6 +382,10 @@ fn prepare(
 }
 
 /// In the words that Docker's clients look for.
+fn has_run(exec: &Exec) -> Refusal {
+    Refusal::conflict(format!("Error: Exec command {} has already run", exec.id))
+}
+
 fn refused(exec: &Exec, error: &OciError) -> Refusal {
     let text = error.to_string();
     let lower = text.to_lowercase();

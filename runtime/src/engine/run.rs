@@ -444,7 +444,7 @@ pub(super) fn flatten<T>(
 }
 
 /// Docker's exit codes for what could not be started.
-fn exit_code_of(message: &str) -> i64 {
+pub(super) fn exit_code_of(message: &str) -> i64 {
     if message.contains("executable file not found")
         || message.contains("no such file or directory")
     {

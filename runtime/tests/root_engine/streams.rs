@@ -149,6 +149,9 @@ async fn terminals_exec_and_detach_keys() {
         refusal.message.contains("executable file not found"),
         "{refusal}"
     );
+    let view = engine.exec_inspect(&exec_id).unwrap();
+    assert_eq!((view.running, view.exit_code), (false, Some(127)));
+    assert!(engine.exec_check(&exec_id).is_err(), "it is started once");
 }
 
 async fn read_until(attached: &mut Attached, text: &mut String, wanted: &str) {
