@@ -71,8 +71,9 @@ pub(super) async fn answer(
     tell(&connection, &verb).await;
 }
 
-async fn tell(connection: &Connection, verb: &Verb) {
+/// Answers a manager's question; whoever asked waits no longer than a moment anyway.
+pub(super) async fn tell(connection: &Connection, verb: &Verb) {
     if let Err(error) = connection.call(verb).await {
-        tracing::debug!(%error, "the word about ports did not reach the manager");
+        tracing::debug!(%error, "an answer did not reach the manager");
     }
 }

@@ -6,7 +6,7 @@ use futures_util::future::BoxFuture;
 use manager::{client::Connection, wire::TrafficQuestion};
 use model::{HostTraffic, NodeId, control::Verb};
 
-use super::ClusterNode;
+use super::{ClusterNode, ports::tell};
 
 /// Whoever counts what goes through this host's tunnels.
 pub trait TrafficSource: Send + Sync + 'static {
@@ -34,7 +34,5 @@ pub(super) async fn answer(
         order: question.order,
         traffic: Box::new(source.traffic().await),
     };
-    if let Err(error) = connection.call(&verb).await {
-        tracing::debug!(%error, "the tunnels' traffic did not reach the manager");
-    }
+    tell(&connection, &verb).await;
 }

@@ -1,51 +1,18 @@
 //! There and back: what a compose file becomes is written as a compose file that becomes the same.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::io;
-use std::path::Path;
+use std::collections::BTreeMap;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Value as Json, json};
 
 use super::{Cluster, Migration, migrate};
-use crate::compose::convert::{Kind, Stack, Surround, convert};
-use crate::compose::load::{Input, Request, load};
-use crate::compose::problem::Sources;
+use crate::compose::convert::{Kind, Stack, tests::run_with};
 
 const EVERYTHING: &str = include_str!("../../tests/data/migrate/everything.yml");
 
 fn converted(text: &str, files: &BTreeMap<String, Vec<u8>>) -> Stack {
-    let reader = |path: &Path| {
-        let found = path.strip_prefix("/p").ok().and_then(Path::to_str);
-        let found = found.and_then(|path| files.get(path));
-        found
-            .cloned()
-            .ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
-    };
-    let variables = BTreeMap::new();
-    let inputs = [Input {
-        name: "-".to_owned(),
-        text: Some(text.as_bytes().to_vec()),
-    }];
-    let request = Request {
-        files: &inputs,
-        directory: Path::new("/p"),
-        variables: &variables,
-        profiles: &BTreeSet::new(),
-        raw: false,
-        reader: &reader,
-    };
-    let mut sources = Sources::default();
-    let loaded = load(&request, &mut sources);
-    let loaded = loaded.unwrap_or_else(|problems| panic!("{text}\n{}", problems.render(&sources)));
-    let around = Surround {
-        stack: "s",
-        sources: &sources,
-        reader: &reader,
-        variables: &loaded.variables,
-    };
-    let stack = convert(&loaded, &around, &mut Vec::new());
-    stack.unwrap_or_else(|problems| panic!("{text}\n{}", problems.render(&sources)))
+    let (stack, _) = run_with(text, files, &BTreeMap::new());
+    stack.unwrap_or_else(|problems| panic!("{text}\n{problems}"))
 }
 
 /// As the API of a Swarm shows it where that stack runs.

@@ -13,23 +13,34 @@ use super::{Stack, Surround, convert};
 use crate::compose::load::{Input, Request, load};
 use crate::compose::problem::Sources;
 
-/// Converts text as stack `s`; problems and warnings come back as lines.
+/// [`run_with`] some files and variables.
 fn run(text: &str) -> (Result<Stack, String>, Vec<String>) {
-    let files = BTreeMap::from([
-        ("/p/a.env", "# c\nA=file\nB='quoted'\nHOME\n"),
-        ("/p/raw.env", "A=\"raw\"\n"),
-        ("/p/site.conf", "listen 80"),
-        ("/p/empty", ""),
-    ]);
+    let files = [
+        ("a.env", "# c\nA=file\nB='quoted'\nHOME\n"),
+        ("raw.env", "A=\"raw\"\n"),
+        ("site.conf", "listen 80"),
+        ("empty", ""),
+    ];
+    let files = files.map(|(name, text)| (name.to_owned(), text.as_bytes().to_vec()));
+    let variables = [("HOME", "/home/me"), ("TOKEN", "t0ken")];
+    let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    run_with(text, &files.into(), &variables.into())
+}
+
+/// Converts text as stack `s` in the folder `/p`, which has these files; problems and warnings come
+/// back as lines.
+pub(crate) fn run_with(
+    text: &str,
+    files: &BTreeMap<String, Vec<u8>>,
+    variables: &BTreeMap<String, String>,
+) -> (Result<Stack, String>, Vec<String>) {
     let reader = |path: &Path| {
-        let text = files.get(path.to_str().unwrap_or_default());
-        text.map(|t| t.as_bytes().to_vec())
+        let found = path.strip_prefix("/p").ok().and_then(Path::to_str);
+        let found = found.and_then(|path| files.get(path));
+        found
+            .cloned()
             .ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
     };
-    let variables = BTreeMap::from([
-        ("HOME".to_owned(), "/home/me".to_owned()),
-        ("TOKEN".to_owned(), "t0ken".to_owned()),
-    ]);
     let inputs = [Input {
         name: "-".to_owned(),
         text: Some(text.as_bytes().to_vec()),
@@ -37,7 +48,7 @@ fn run(text: &str) -> (Result<Stack, String>, Vec<String>) {
     let request = Request {
         files: &inputs,
         directory: Path::new("/p"),
-        variables: &variables,
+        variables,
         profiles: &BTreeSet::new(),
         raw: false,
         reader: &reader,
