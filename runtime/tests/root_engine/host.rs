@@ -206,6 +206,13 @@ impl Host {
 
 impl Drop for Host {
     fn drop(&mut self) {
+        // Else it writes into the folder that is about to be removed.
+        if let Some(engine) = self.engine.take() {
+            let ends = async {
+                let _ = tokio::time::timeout(Duration::from_secs(5), engine.shutdown()).await;
+            };
+            tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(ends));
+        }
         // Whatever the test left running dies by its own pid files.
         let bundles = self.directory.path().join("run/b");
         for entry in fs::read_dir(bundles).into_iter().flatten().flatten() {
@@ -236,6 +243,11 @@ impl Drop for Host {
                 break;
             }
             std::thread::yield_now();
+        }
+        // A program of the runtime's that is on its way out may still write there.
+        let folder = self.directory.path();
+        while folder.exists() && Instant::now() < deadline {
+            let _ = fs::remove_dir_all(folder);
         }
     }
 }
