@@ -152,7 +152,9 @@ impl Step<'_> {
             return self.endpoint_gone(id);
         };
         if stored.node.is_empty() {
-            return Ok(());
+            // One commit may take away an endpoint that the host knows and bring it back unplaced.
+            let told = self.sent.endpoints.contains_key(id);
+            return if told { Err(Everything) } else { Ok(()) };
         }
         if !self.sent.networks.contains_key(&stored.network) {
             let own = stored.node == *self.node && self.tables.network(&stored.network).is_some();

@@ -219,44 +219,64 @@ fn start() -> Tables {
     tables(all)
 }
 
+/// Several happenings make one commit, as transactions do that are committed together: those with a
+/// number wait for the next.
+fn increments_are_the_full_set(happenings: &[(Happening, u8)]) -> Result<(), TestCaseError> {
+    let mut tables = start();
+    let ids: Vec<model::NodeId> = NODES.iter().map(|name| (*name).into()).collect();
+    let mut sent: Vec<_> = ids.iter().map(|id| assignments(&tables, id)).collect();
+    let mut told = sent.clone();
+    let mut pending = Vec::new();
+    let mut ahead = tables.clone();
+    for (what, more) in happenings {
+        let new = changes(&ahead, what);
+        let index = ahead.index();
+        apply(&mut ahead, SECOND, new.clone());
+        pending.extend(new);
+        let _ = index;
+        if *more > 0 {
+            continue;
+        }
+        let commit = std::mem::take(&mut pending);
+        apply(&mut tables, SECOND, commit.clone());
+        ahead = tables.clone();
+        for (at, id) in ids.iter().enumerate() {
+            if let Some(step) = increment(&mut sent[at], &tables, &commit, id) {
+                told[at].apply(&step);
+            }
+            let mut full = assignments(&tables, id);
+            // A commit that does not concern a node is not told, its generation neither.
+            full.generation = sent[at].generation;
+            prop_assert_eq!(&sent[at], &full, "after {:?}", what);
+            prop_assert_eq!(&told[at], &full, "as told, after {:?}", what);
+        }
+    }
+    Ok(())
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
 
-    /// Several happenings make one commit, as transactions do that are committed together.
     #[test]
     fn increments_applied_are_the_full_set(
         happenings in proptest::collection::vec((happening(), 0..3u8), 1..80)
     ) {
-        let mut tables = start();
-        let ids: Vec<model::NodeId> = NODES.iter().map(|name| (*name).into()).collect();
-        let mut sent: Vec<_> = ids.iter().map(|id| assignments(&tables, id)).collect();
-        let mut told = sent.clone();
-        let mut pending = Vec::new();
-        let mut ahead = tables.clone();
-        for (what, more) in &happenings {
-            let new = changes(&ahead, what);
-            let index = ahead.index();
-            apply(&mut ahead, SECOND, new.clone());
-            pending.extend(new);
-            let _ = index;
-            if *more > 0 {
-                continue;
-            }
-            let commit = std::mem::take(&mut pending);
-            apply(&mut tables, SECOND, commit.clone());
-            ahead = tables.clone();
-            for (at, id) in ids.iter().enumerate() {
-                if let Some(step) = increment(&mut sent[at], &tables, &commit, id) {
-                    told[at].apply(&step);
-                }
-                let mut full = assignments(&tables, id);
-                // A commit that does not concern a node is not told, its generation neither.
-                full.generation = sent[at].generation;
-                prop_assert_eq!(&sent[at], &full, "after {:?}", what);
-                prop_assert_eq!(&told[at], &full, "as told, after {:?}", what);
-            }
-        }
+        increments_are_the_full_set(&happenings)?;
     }
+}
+
+/// In one commit a task's endpoint goes and comes back, for no node yet.
+#[test]
+fn what_comes_back_without_a_node_is_not_kept() {
+    let happenings = [
+        (Happening::NewTask(63, 0), 0),
+        (Happening::Allocate, 0),
+        (Happening::Assign(12, 0), 0),
+        (Happening::RemoveTask(0), 1),
+        (Happening::NewTask(33, 0), 1),
+        (Happening::Allocate, 0),
+    ];
+    increments_are_the_full_set(&happenings).unwrap();
 }
 
 /// A running task on `n1` and its neighbour on `n2`.
