@@ -23,6 +23,7 @@ pub mod payload;
 pub mod ports;
 pub mod query;
 pub mod service;
+pub mod shared;
 pub mod swarm;
 pub mod system;
 pub mod task;

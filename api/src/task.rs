@@ -1,6 +1,6 @@
 //! Tasks: `/tasks…`.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
 use ipnetwork::IpNetwork;
 use model::{Network, Task, task::TaskStatus};
@@ -10,14 +10,12 @@ use crate::{
     node::ObjectVersion,
     omit,
     service::{DriverView, GenericView, PortView, TaskTemplate},
+    shared::Shared,
     timestamp,
     word::Word,
 };
 
 /// What `GET /tasks/{x}` answers, and each entry of `GET /tasks`.
-///
-/// The parts that many tasks have in common are shared, so that a list of thousands costs
-/// little more than its text.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 pub struct TaskView {
@@ -27,7 +25,7 @@ pub struct TaskView {
     pub created_at: String,
     pub updated_at: String,
     pub labels: BTreeMap<String, String>,
-    pub spec: Arc<TaskTemplate>,
+    pub spec: Shared<TaskTemplate>,
     #[serde(rename = "ServiceID", skip_serializing_if = "omit::empty")]
     pub service_id: String,
     #[serde(skip_serializing_if = "omit::empty")]
@@ -79,7 +77,7 @@ pub struct PortStatusView {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 pub struct AttachmentView {
-    pub network: Arc<TaskNetworkView>,
+    pub network: Shared<TaskNetworkView>,
     /// With the subnet's prefix length.
     pub addresses: Vec<String>,
 }
@@ -134,7 +132,7 @@ pub struct TaskIpamConfig {
 
 impl TaskView {
     /// `spec` is the view of the task's own spec; `attachments` are in the task's order.
-    pub fn new(task: &Task, spec: Arc<TaskTemplate>, attachments: Vec<AttachmentView>) -> Self {
+    pub fn new(task: &Task, spec: Shared<TaskTemplate>, attachments: Vec<AttachmentView>) -> Self {
         Self {
             id: task.id.to_string(),
             version: ObjectVersion {
@@ -189,7 +187,7 @@ impl TaskStatusView {
 }
 
 impl AttachmentView {
-    pub fn new(network: Arc<TaskNetworkView>, addresses: &[IpNetwork]) -> Self {
+    pub fn new(network: Shared<TaskNetworkView>, addresses: &[IpNetwork]) -> Self {
         Self {
             network,
             addresses: addresses.iter().map(ToString::to_string).collect(),
@@ -257,6 +255,8 @@ impl From<&Network> for TaskNetworkView {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use model::{
         ContainerId, Meta, TaskState,
         network::{NetworkSpec, Subnet},
@@ -331,10 +331,10 @@ mod tests {
     }
 
     fn view(task: &Task) -> TaskView {
-        let network = Arc::new(TaskNetworkView::from(&network()));
+        let network = Shared::new(TaskNetworkView::from(&network()));
         TaskView::new(
             task,
-            Arc::new(TaskTemplate::from(&*task.spec)),
+            Shared::new(TaskTemplate::from(&*task.spec)),
             vec![AttachmentView::new(
                 network,
                 &["10.0.1.5/24".parse().unwrap()],

@@ -1,7 +1,7 @@
 //! The verbs of the control plane: one enum is the whole interface, so a new verb does not
 //! compile until every place that handles verbs has answered for it.
 
-use std::{net::IpAddr, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -299,7 +299,7 @@ pub struct TaskSelection {
 /// Tasks and what belongs to them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TaskSheet {
-    pub tasks: Vec<Task>,
+    pub tasks: Vec<Arc<Task>>,
     /// Those of the tasks.
     pub endpoints: Vec<Endpoint>,
     /// Those of the endpoints.

@@ -1,6 +1,6 @@
 //! `/services/{x}/logs` and `/tasks/{x}/logs`: lines from all hosts.
 
-use std::{collections::BTreeMap, convert::Infallible, fmt::Write as _};
+use std::{collections::BTreeMap, convert::Infallible, fmt::Write as _, sync::Arc};
 
 use api::{ApiVersion, Query, event::EventView, timestamp};
 use axum::{
@@ -60,7 +60,7 @@ async fn of_task(
     let form = Form::chosen(&query)?;
     let task = tasks::find(&state, &reference).await?;
     let tty = task.spec.container.tty;
-    answer(&state, form, version, tty, vec![task], None).await
+    answer(&state, form, version, tty, vec![Arc::new(task)], None).await
 }
 
 /// What is asked for, and how lines look.
@@ -100,7 +100,7 @@ async fn answer(
     form: Form,
     version: ApiVersion,
     tty: bool,
-    tasks: Vec<Task>,
+    tasks: Vec<Arc<Task>>,
     more: Option<(ServiceId, Receiver<EventView>)>,
 ) -> Answer {
     let mut writer = Writer {
@@ -205,7 +205,7 @@ struct Writer {
 }
 
 impl Writer {
-    fn know(&mut self, tasks: &[Task]) {
+    fn know(&mut self, tasks: &[Arc<Task>]) {
         for task in tasks {
             if let Some(node) = &task.node {
                 let source = (task.service.clone(), node.clone());
@@ -286,8 +286,8 @@ mod tests {
             sources: BTreeMap::new(),
         };
         writer.know(&[
-            tasks::tests::task("t1", 1, "n1"),
-            tasks::tests::task("t2", 2, ""),
+            Arc::new(tasks::tests::task("t1", 1, "n1")),
+            Arc::new(tasks::tests::task("t2", 2, "")),
         ]);
         writer
     }

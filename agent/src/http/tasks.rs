@@ -8,6 +8,7 @@ use std::{
 use api::{
     Filters,
     service::{ContainerSpecView, TaskTemplate},
+    shared::Shared,
     task::{AttachmentView, TaskNetworkView, TaskView},
     word::Word,
 };
@@ -104,10 +105,10 @@ pub(super) async fn sheet(
 /// version of a service, and each network. A brief view has of the spec its image only, and no
 /// attachments.
 fn views(sheet: &TaskSheet, brief: bool, kept: impl Fn(&Task) -> bool) -> Vec<TaskView> {
-    let networks: HashMap<&NetworkId, Arc<TaskNetworkView>> = sheet
+    let networks: HashMap<&NetworkId, Shared<TaskNetworkView>> = sheet
         .networks
         .iter()
-        .map(|network| (&network.id, Arc::new(TaskNetworkView::from(network))))
+        .map(|network| (&network.id, Shared::new(TaskNetworkView::from(network))))
         .collect();
     let endpoints: HashMap<&EndpointId, &Endpoint> = sheet
         .endpoints
@@ -130,10 +131,7 @@ fn views(sheet: &TaskSheet, brief: bool, kept: impl Fn(&Task) -> bool) -> Vec<Ta
                 .filter_map(|id| {
                     let endpoint = endpoints.get(id)?;
                     let network = networks.get(&endpoint.network)?;
-                    Some(AttachmentView::new(
-                        Arc::clone(network),
-                        &endpoint.addresses,
-                    ))
+                    Some(AttachmentView::new(network.clone(), &endpoint.addresses))
                 })
                 .collect();
             TaskView::new(task, specs.of(task), attachments)
@@ -148,18 +146,18 @@ struct Specs<'a> {
 }
 
 /// A spec and its view.
-type Made<'a> = (&'a Arc<TaskSpec>, Arc<TaskTemplate>);
+type Made<'a> = (&'a Arc<TaskSpec>, Shared<TaskTemplate>);
 
 impl<'a> Specs<'a> {
-    fn of(&mut self, task: &'a Task) -> Arc<TaskTemplate> {
+    fn of(&mut self, task: &'a Task) -> Shared<TaskTemplate> {
         let brief = self.brief;
-        let make = || Arc::new(template(&task.spec, brief));
+        let make = || Shared::new(template(&task.spec, brief));
         match self.made.entry((&task.service, task.spec_version)) {
-            Entry::Vacant(entry) => Arc::clone(&entry.insert((&task.spec, make())).1),
+            Entry::Vacant(entry) => entry.insert((&task.spec, make())).1.clone(),
             Entry::Occupied(entry) => {
                 let (spec, view) = entry.get();
                 if Arc::ptr_eq(spec, &task.spec) || **spec == task.spec {
-                    Arc::clone(view)
+                    view.clone()
                 } else {
                     make()
                 }
@@ -279,7 +277,7 @@ pub(super) mod tests {
                 vni: 4097,
                 subnets: Vec::new(),
             }],
-            tasks,
+            tasks: tasks.into_iter().map(Arc::new).collect(),
         }
     }
 
@@ -359,16 +357,12 @@ pub(super) mod tests {
             text.len(),
             begun.elapsed()
         );
+        assert!(views.iter().all(|view| view.spec.is(&views[0].spec)));
+        let network = |view: &TaskView| view.networks_attachments[0].network.clone();
         assert!(
             views
                 .iter()
-                .all(|view| Arc::ptr_eq(&view.spec, &views[0].spec))
-        );
-        let network = |view: &TaskView| Arc::clone(&view.networks_attachments[0].network);
-        assert!(
-            views
-                .iter()
-                .all(|view| Arc::ptr_eq(&network(view), &network(&views[0])))
+                .all(|view| network(view).is(&network(&views[0])))
         );
     }
 
@@ -382,7 +376,7 @@ pub(super) mod tests {
             false,
             |_| true,
         );
-        assert!(Arc::ptr_eq(&views[0].spec, &views[1].spec));
+        assert!(views[0].spec.is(&views[1].spec));
         other.spec = Arc::new(changed);
         let views = super::views(&with_endpoints(vec![one, other]), false, |_| true);
         let image = |view: &TaskView| view.spec.container_spec.as_ref().unwrap().image.clone();

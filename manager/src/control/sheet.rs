@@ -32,8 +32,9 @@ pub fn task_sheet(tables: &Tables, selection: &TaskSelection) -> TaskSheet {
     candidates.retain(|task| chosen(|| work.service(&task.service), task, selection));
     candidates.sort_unstable_by(|a, b| a.id.cmp(&b.id));
     candidates.dedup_by(|a, b| a.id == b.id);
+    let shared = |task: &Task| work.shared_task(&task.id);
     let mut sheet = TaskSheet {
-        tasks: candidates.into_iter().cloned().collect(),
+        tasks: candidates.into_iter().filter_map(shared).collect(),
         ..TaskSheet::default()
     };
     let mut networks: BTreeMap<&NetworkId, &Network> = BTreeMap::new();

@@ -78,6 +78,11 @@ impl Work {
         self.tasks.get(id).map(Arc::as_ref)
     }
 
+    /// For who keeps it, because tasks are large.
+    pub fn shared_task(&self, id: &TaskId) -> Option<Arc<Task>> {
+        self.tasks.get(id).map(Arc::clone)
+    }
+
     pub fn tasks(&self) -> impl Iterator<Item = &Task> {
         self.tasks.values().map(Arc::as_ref)
     }
