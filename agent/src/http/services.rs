@@ -115,7 +115,10 @@ async fn create(
     Given(spec): Given<SpecView>,
 ) -> Answer {
     state.manager_only().await?;
-    let spec = Box::new(asked_for(spec, &headers)?);
+    let mut spec = Box::new(asked_for(spec, &headers)?);
+    if spec.name.is_empty() {
+        spec.name = runtime::engine::random_name();
+    }
     caller.may_serve(&spec)?;
     let networks = targets(&spec);
     let known = |refusal| networks::only_here(&state, &networks, refusal);

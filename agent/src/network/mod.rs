@@ -39,7 +39,7 @@ use std::{
 
 use dataplane::{Dataplane, Desired};
 use futures_util::future::BoxFuture;
-use model::{Assignments, ContainerId, Generation, NodeId, Refusal, control::Answer};
+use model::{Assignments, ContainerId, Generation, NodeId, Refusal, RefusalKind, control::Answer};
 use runtime::network::{
     ConnectRequest, Connected, ConnectedEndpoint, Network, NetworkMode, NetworkWish,
 };
@@ -240,7 +240,12 @@ impl Network for Networks {
         Box::pin(async move {
             if let NetworkMode::Networks(wishes) = &request.mode {
                 for wish in wishes {
-                    self.check_wish(wish).await?;
+                    match self.check_wish(wish).await {
+                        // It may come before the start, which is refused otherwise. A client takes
+                        // this kind of refusal for a missing image, and fetches that.
+                        Err(refusal) if refusal.kind == RefusalKind::NotFound => {}
+                        checked => checked?,
+                    }
                 }
             }
             Ok(())

@@ -354,7 +354,8 @@ fn host_name() -> String {
         .unwrap_or_else(|| "localhost".to_owned())
 }
 
-fn random_name() -> String {
+/// A name for who was given none: two words and a number, valid for containers and services.
+pub fn random_name() -> String {
     const HOW: &[&str] = &[
         "amber", "brave", "calm", "clever", "eager", "fair", "gentle", "golden", "happy", "keen",
         "kind", "lively", "lucid", "merry", "mild", "noble", "patient", "proud", "quick", "quiet",

@@ -37,6 +37,8 @@ pub enum EventKind {
 
 /// Events kept for who asks late, as many as Docker keeps.
 const KEPT: usize = 256;
+/// Events that wait for a receiver; one that has more before it loses the oldest.
+pub const EVENTS_WAITING: usize = 1024;
 
 pub(super) struct EventLog {
     past: Mutex<VecDeque<Event>>,
@@ -47,7 +49,7 @@ impl EventLog {
     pub fn new() -> Self {
         Self {
             past: Mutex::new(VecDeque::with_capacity(KEPT)),
-            sender: broadcast::channel(1024).0,
+            sender: broadcast::channel(EVENTS_WAITING).0,
         }
     }
 
@@ -63,7 +65,7 @@ impl EventLog {
 }
 
 impl Engine {
-    /// From now on; a receiver that lags loses the oldest.
+    /// From now on; a receiver with more than [`EVENTS_WAITING`] before it loses the oldest.
     pub fn events(&self) -> broadcast::Receiver<Event> {
         self.events.sender.subscribe()
     }

@@ -46,8 +46,11 @@ impl Engine {
 
     pub async fn path_stat(&self, reference: &str, path: &str) -> Result<PathStat, Refusal> {
         let container = self.find(reference)?;
-        let path = path.to_owned();
-        self.in_root_of(&container, move || stat(&path)).await?
+        let (path, asked) = (path.to_owned(), reference.to_owned());
+        self.in_root_of(&container, move || {
+            stat(&path).ok_or_else(|| no_such_path(&path, &asked))
+        })
+        .await?
     }
 
     /// A tar of the container's own files, without what is mounted in them.
@@ -83,7 +86,7 @@ impl Engine {
             found.name.clone()
         };
         let path = clean(path);
-        let (sender, receiver) = mpsc::channel(16);
+        let (sender, receiver) = mpsc::channel(2);
         let this = self.arc();
         self.spawn(async move {
             let failures = sender.clone();
@@ -120,12 +123,12 @@ impl Engine {
                 }
             }
         });
-        let target = path.to_owned();
+        let (target, asked) = (path.to_owned(), reference.to_owned());
         let unpacked = self
             .in_root_of(&container, move || {
                 let target = Path::new("/").join(&target);
                 match fs::metadata(&target) {
-                    Err(_) => Err(no_such_path(&target.to_string_lossy())),
+                    Err(_) => Err(no_such_path(&target.to_string_lossy(), &asked)),
                     Ok(facts) if !facts.is_dir() => {
                         Err(Refusal::invalid("extraction point is not a directory"))
                     }
@@ -193,17 +196,19 @@ impl Engine {
     }
 }
 
-fn no_such_path(path: &str) -> Refusal {
-    Refusal::not_found(format!("Could not find the file {path} in container"))
+fn no_such_path(path: &str, container: &str) -> Refusal {
+    Refusal::not_found(format!(
+        "Could not find the file {path} in container {container}"
+    ))
 }
 
-fn stat(path: &str) -> Result<PathStat, Refusal> {
+fn stat(path: &str) -> Option<PathStat> {
     let clean = clean(path);
-    let facts = fs::symlink_metadata(&clean).map_err(|_| no_such_path(path))?;
+    let facts = fs::symlink_metadata(&clean).ok()?;
     let link_target = fs::read_link(&clean)
         .map(|target| target.display().to_string())
         .unwrap_or_default();
-    Ok(PathStat {
+    Some(PathStat {
         name: Path::new(&clean).file_name().map_or_else(
             || "/".to_owned(),
             |name| name.to_string_lossy().into_owned(),

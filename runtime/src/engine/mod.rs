@@ -49,7 +49,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{container::Table, events::EventLog, exec::Exec};
 pub use self::{
-    events::{Event, EventKind},
+    create::random_name,
+    events::{EVENTS_WAITING, Event, EventKind},
     logs::lines_of,
     spec::*,
     streams::*,

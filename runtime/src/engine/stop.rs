@@ -238,7 +238,11 @@ impl Engine {
                 "Renaming a container with the same name as its current name",
             ));
         }
-        self.take_name(name, &container.id)?;
+        self.take_name(name, &container.id)
+            .map_err(|refusal| Refusal {
+                message: format!("Error when allocating new name: {}", refusal.message),
+                ..refusal
+            })?;
         container.change_durably(|record| name.clone_into(&mut record.name))?;
         self.free_name(&old, &container.id);
         let request = container.connect_request();

@@ -254,7 +254,7 @@ fn attributes<R: Read>(entry: &mut Entry<'_, R>) -> io::Result<Attributes> {
     let mut attributes = Attributes {
         uid: u32::try_from(or_zero(&header.as_old().uid, header.uid())?).map_err(too_big)?,
         gid: u32::try_from(or_zero(&header.as_old().gid, header.gid())?).map_err(too_big)?,
-        mode: header.mode()? & 0o7777,
+        mode: or_zero(&header.as_old().mode, header.mode().map(u64::from))? as u32 & 0o7777,
         mtime: (
             i64::try_from(or_zero(&header.as_old().mtime, header.mtime())?).unwrap_or(0),
             0,
@@ -285,5 +285,32 @@ fn or_zero(field: &[u8], read: io::Result<u64>) -> io::Result<u64> {
         Ok(0)
     } else {
         read
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_that_are_left_empty_are_nought() {
+        for blank in [0, b' '] {
+            let mut header = tar::Header::new_ustar();
+            header.set_entry_type(EntryType::Directory);
+            header.set_path("folder").unwrap();
+            header.set_size(0);
+            let old = header.as_old_mut();
+            (old.mode, old.uid, old.gid) = ([blank; 8], [blank; 8], [blank; 8]);
+            old.mtime = [blank; 12];
+            header.set_cksum();
+            let mut builder = tar::Builder::new(Vec::new());
+            builder.append(&header, io::empty()).unwrap();
+            let bytes = builder.into_inner().unwrap();
+            let mut archive = Archive::new(&bytes[..]);
+            let mut entry = archive.entries().unwrap().next().unwrap().unwrap();
+            let found = attributes(&mut entry).unwrap();
+            assert_eq!((found.mode, found.uid, found.gid), (0, 0, 0));
+            assert_eq!(found.mtime, (0, 0));
+        }
     }
 }
