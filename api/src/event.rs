@@ -1,6 +1,6 @@
 //! Events: `/events`.
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use model::control::ClusterEvent;
 use serde::{Deserialize, Serialize};
@@ -90,17 +90,20 @@ impl EventView {
         Self::new("local", "daemon", "missed", engine_id, attributes, time)
     }
 
-    /// Fills or leaves out the fields that 1.52 dropped.
-    pub fn for_version(mut self, version: ApiVersion) -> Self {
-        let old =
-            version < ApiVersion::new(1, 52) && matches!(self.kind.as_str(), "container" | "image");
-        self.status = old.then(|| self.action.clone());
-        self.id = old.then(|| self.actor.id.clone());
-        self.from = match self.kind.as_str() {
-            "container" if old => self.actor.attributes.get("image").cloned(),
-            _ => None,
-        };
-        self
+    /// With the fields that 1.52 dropped, for those who still read them.
+    pub fn for_version(&self, version: ApiVersion) -> Cow<'_, Self> {
+        if version >= ApiVersion::new(1, 52) || !matches!(self.kind.as_str(), "container" | "image")
+        {
+            return Cow::Borrowed(self);
+        }
+        let of_container = self.kind == "container";
+        let image = self.actor.attributes.get("image");
+        Cow::Owned(Self {
+            status: Some(self.action.clone()),
+            id: Some(self.actor.id.clone()),
+            from: image.filter(|_| of_container).cloned(),
+            ..self.clone()
+        })
     }
 
     /// Whether the filters let the event pass. `event` matches the word before a colon too

@@ -1,4 +1,4 @@
-//! Many listen to events, and one of them does not read.
+//! Many listen to events, and two of them do not read.
 
 #![allow(clippy::unwrap_used)] // all of it is tests
 
@@ -10,10 +10,14 @@ use std::{
 
 use tests::{Host, Lab, Options, wait};
 
-const LISTENERS: usize = 100;
-/// More than a socket holds and more than are remembered, by far.
-const VOLUMES: usize = 2000;
-const LIMIT: Duration = Duration::from_secs(60);
+const LISTENERS: usize = 1000;
+/// Two events each: more than a socket holds and more than wait for a listener.
+const VOLUMES: usize = 1500;
+const LIMIT: Duration = Duration::from_secs(120);
+/// After which one that takes nothing is cut off, at the latest.
+const PATIENCE: Duration = Duration::from_secs(75);
+/// The last chunk of a body that was sent to its end.
+const END: &[u8] = b"\r\n0\r\n\r\n";
 /// Megabytes that the daemon may grow by.
 const GROWTH: u64 = 30;
 
@@ -61,6 +65,39 @@ fn volume(host: &Host, method: &str, path: &str, body: &str) {
     assert!((200..300).contains(&answer.status), "{}", answer.text());
 }
 
+/// Volumes are made and removed, one after the other.
+fn come_and_go(host: &Host, mut meanwhile: impl FnMut(usize)) {
+    for number in 0..VOLUMES {
+        let body = format!("{{\"Name\":\"v{number}\"}}");
+        volume(host, "POST", "/volumes/create", &body);
+        volume(host, "DELETE", &format!("/volumes/v{number}"), "");
+        meanwhile(number);
+    }
+}
+
+fn until_listening(host: &Host, wanted: usize, limit: Duration) {
+    wait::until(&format!("{wanted} listen"), limit, || {
+        let info = host.api("GET", "/info", b"").unwrap().json();
+        let count = info["NEventsListener"].as_u64().unwrap_or_default();
+        (count == wanted as u64).then_some(()).ok_or(count)
+    });
+}
+
+/// Everything up to the end of the stream, or of the connection.
+fn rest(stream: &mut UnixStream) -> Vec<u8> {
+    stream.set_read_timeout(Some(LIMIT)).unwrap();
+    let (mut heard, mut buffer) = (Vec::new(), [0; 1 << 14]);
+    while !heard.ends_with(END) {
+        match stream.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(count) => heard.extend(&buffer[..count]),
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => break,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    heard
+}
+
 #[test]
 fn who_does_not_read_is_told_and_costs_nobody_anything() {
     let lab = Lab::up(Options {
@@ -70,27 +107,22 @@ fn who_does_not_read_is_told_and_costs_nobody_anything() {
     })
     .unwrap();
     let host = lab.host("worker01");
-    let mut slow = listen(&host);
+    let mut deaf = listen(&host);
     let mut quick: Vec<(UnixStream, Vec<u8>)> = (1..LISTENERS)
         .map(|_| (listen(&host), Vec::new()))
         .collect();
     for (stream, _) in &quick {
         stream.set_nonblocking(true).unwrap();
     }
-    wait::until("all listen", LIMIT, || {
-        let info = host.api("GET", "/info", b"").unwrap().json();
-        let count = info["NEventsListener"].as_u64().unwrap_or_default();
-        (count == LISTENERS as u64).then_some(()).ok_or(count)
-    });
+    until_listening(&host, LISTENERS, LIMIT);
     let before = memory(&host);
-    for number in 0..VOLUMES {
-        let body = format!("{{\"Name\":\"v{number}\"}}");
-        volume(&host, "POST", "/volumes/create", &body);
-        volume(&host, "DELETE", &format!("/volumes/v{number}"), "");
-        for (stream, heard) in &mut quick {
-            hear(stream, heard);
+    come_and_go(&host, |number| {
+        if number % 10 == 0 {
+            for (stream, heard) in &mut quick {
+                hear(stream, heard);
+            }
         }
-    }
+    });
     volume(&host, "POST", "/volumes/create", r#"{"Name":"last-one"}"#);
     let begun = Instant::now();
     for (stream, heard) in &mut quick {
@@ -110,15 +142,20 @@ fn who_does_not_read_is_told_and_costs_nobody_anything() {
     }
     let after = memory(&host);
     assert!(after < before + GROWTH, "{before} MB, then {after} MB");
-    // What the socket held, the word that some are missing, and then the newest.
-    slow.set_read_timeout(Some(LIMIT)).unwrap();
-    let (mut heard, mut buffer) = (Vec::new(), [0; 1 << 14]);
-    while !has(&heard, "\"last-one\"") {
-        let count = slow.read(&mut buffer).unwrap();
-        assert_ne!(count, 0, "the slow one was not told the last event");
-        heard.extend(&buffer[..count]);
-    }
+    // Who takes nothing at all cannot be told.
+    until_listening(&host, LISTENERS - 1, PATIENCE);
+    let heard = rest(&mut deaf);
+    assert!(!has(&heard, "missed") && !heard.ends_with(END));
+    drop(quick);
+    until_listening(&host, 0, LIMIT);
+    // What the socket held, the word that some are missing, and the end.
+    let mut slow = listen(&host);
+    until_listening(&host, 1, LIMIT);
+    come_and_go(&host, |_| ());
+    let heard = rest(&mut slow);
     assert!(has(&heard, "missed"), "it is not told that it missed some");
-    assert!(!has(&heard, "\"v1000\""), "somebody kept them for it");
+    assert!(heard.ends_with(END), "the stream does not end");
+    let last = format!("\"v{}\"", VOLUMES - 1);
+    assert!(!has(&heard, &last), "somebody kept them for it");
     lab.down().unwrap();
 }

@@ -4,7 +4,6 @@ use std::convert::Infallible;
 
 use api::{ApiVersion, ErrorBody, Query};
 use axum::{
-    body::Body,
     extract::{FromRequest, FromRequestParts, Request},
     http::{StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
@@ -101,13 +100,24 @@ impl<S: Sync> FromRequestParts<S> for Spoken {
 /// Largest JSON body in bytes; the largest real ones are seccomp profiles and configs.
 const BODY_LIMIT: usize = 16 << 20;
 
-async fn collect(body: Body) -> Result<axum::body::Bytes, Failure> {
-    match Limited::new(body, BODY_LIMIT).collect().await {
-        Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) => Err(Failure(Refusal::invalid(format!(
-            "the request body could not be read ({error}); at most {} MiB are taken",
+async fn collect(request: Request) -> Result<axum::body::Bytes, Failure> {
+    let refused = |what: String| {
+        Failure(Refusal::invalid(format!(
+            "the request body {what}; at most {} MiB are taken",
             BODY_LIMIT >> 20
-        )))),
+        )))
+    };
+    let length = request.headers().get(header::CONTENT_LENGTH);
+    let length = length.and_then(|text| text.to_str().ok()?.parse::<usize>().ok());
+    if let Some(length) = length.filter(|length| *length > BODY_LIMIT) {
+        return Err(refused(format!("has {length} bytes")));
+    }
+    match Limited::new(request.into_body(), BODY_LIMIT)
+        .collect()
+        .await
+    {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) => Err(refused(format!("could not be read ({error})"))),
     }
 }
 
@@ -118,7 +128,7 @@ impl<S: Sync, T: DeserializeOwned> FromRequest<S> for Given<T> {
     type Rejection = Failure;
 
     async fn from_request(request: Request, _state: &S) -> Result<Self, Failure> {
-        Ok(Self(api::read(&collect(request.into_body()).await?)?))
+        Ok(Self(api::read(&collect(request).await?)?))
     }
 }
 
@@ -129,9 +139,7 @@ impl<S: Sync, T: DeserializeOwned + Default> FromRequest<S> for Optional<T> {
     type Rejection = Failure;
 
     async fn from_request(request: Request, _state: &S) -> Result<Self, Failure> {
-        Ok(Self(api::body::read_or_default(
-            &collect(request.into_body()).await?,
-        )?))
+        Ok(Self(api::body::read_or_default(&collect(request).await?)?))
     }
 }
 
@@ -142,6 +150,6 @@ impl<S: Sync> FromRequest<S> for Raw {
     type Rejection = Failure;
 
     async fn from_request(request: Request, _state: &S) -> Result<Self, Failure> {
-        Ok(Self(collect(request.into_body()).await?))
+        Ok(Self(collect(request).await?))
     }
 }

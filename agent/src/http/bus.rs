@@ -14,17 +14,20 @@ use crate::clock;
 
 /// How many events are remembered, as in Docker.
 const MEMORY: usize = 256;
+/// How many wait for a listener: whoever is dropped for less has done nothing wrong, because a stack
+/// of thousands of tasks that goes tells of all of them at once.
+pub const WAITING: usize = 4096;
 
 /// Where events are published and listened to; cheap to clone.
 #[derive(Clone)]
 pub struct EventBus {
-    past: Arc<Mutex<VecDeque<EventView>>>,
-    sender: broadcast::Sender<EventView>,
+    past: Arc<Mutex<VecDeque<Arc<EventView>>>>,
+    sender: broadcast::Sender<Arc<EventView>>,
 }
 
 impl EventBus {
     pub fn new() -> Self {
-        let (sender, _) = broadcast::channel(MEMORY);
+        let (sender, _) = broadcast::channel(WAITING);
         Self {
             past: Arc::default(),
             sender,
@@ -33,11 +36,12 @@ impl EventBus {
 
     /// Makes an event known to all listeners, now and later.
     pub fn publish(&self, event: EventView) {
+        let event = Arc::new(event);
         let mut past = self.past.lock().unwrap_or_else(PoisonError::into_inner);
         if past.len() == MEMORY {
             past.pop_front();
         }
-        past.push_back(event.clone());
+        past.push_back(Arc::clone(&event));
         // Sent under the lock, so that nobody sees an order other than the remembered one.
         // Without listeners there is nobody to tell.
         let _ = self.sender.send(event);
@@ -45,7 +49,10 @@ impl EventBus {
 
     /// What was remembered since that moment (nanoseconds since the epoch), oldest first, and
     /// everything from then on, without a gap or a repetition.
-    pub fn listen(&self, since: Option<i64>) -> (Vec<EventView>, broadcast::Receiver<EventView>) {
+    pub fn listen(
+        &self,
+        since: Option<i64>,
+    ) -> (Vec<Arc<EventView>>, broadcast::Receiver<Arc<EventView>>) {
         let past = self.past.lock().unwrap_or_else(PoisonError::into_inner);
         let remembered = match since {
             None => Vec::new(),

@@ -1,24 +1,37 @@
 //! `/events`: what happened here and in the cluster, past and future, in one stream.
 
-use std::{convert::Infallible, sync::Arc};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use api::{
-    ApiVersion,
+    ApiVersion, Filters,
     event::{self, EventView},
 };
 use axum::{
     Router,
     body::{Body, Bytes},
     extract::State,
-    http::{HeaderMap, StatusCode, header},
+    http::{HeaderMap, HeaderValue, header},
     response::Response,
     routing::get,
 };
+use futures_util::StreamExt as _;
 use runtime::engine::{Event, EventKind};
-use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{
+    broadcast::{
+        self,
+        error::{RecvError, TryRecvError},
+    },
+    mpsc,
+};
+use tokio_stream::wrappers::ReceiverStream;
 
-use super::{Answer, AppState, Asked, Spoken};
+use super::{Answer, AppState, Asked, Spoken, bus, serve::Hangup};
 use crate::clock;
+
+/// How long a listener that has missed events may go on taking nothing.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Events that are there at once are handed over together, about so many bytes.
+const PIECE: usize = 16 << 10;
 
 pub(super) fn routes() -> Router<AppState> {
     Router::new().route("/events", get(events))
@@ -27,6 +40,7 @@ pub(super) fn routes() -> Router<AppState> {
 async fn events(
     State(state): State<AppState>,
     Spoken(version): Spoken,
+    hangup: Hangup,
     headers: HeaderMap,
     Asked(query): Asked,
 ) -> Answer {
@@ -34,69 +48,144 @@ async fn events(
     // Zero is the beginning here, where elsewhere it is "not given".
     let given = query.text("since").is_some_and(|text| !text.is_empty());
     let since = query.moment("since")?.or(given.then_some(0));
-    let until = query.moment("until")?;
     let form = Form::chosen(
         version,
         headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()),
     );
-
     // Listen first and look back then, so that nothing falls between the two.
-    let mut engine = state.engine.events();
-    let (mut past, mut others) = state.events.listen(since);
+    let engine = state.engine.events();
+    let (mut past, others) = state.events.listen(since);
     let mut looked_back_to = i64::MIN;
     if let Some(since) = since {
         let remembered = state.engine.past_events(since);
         looked_back_to = remembered.last().map_or(i64::MIN, |event| event.time);
-        past.extend(remembered.iter().filter_map(of_engine));
+        past.extend(remembered.iter().filter_map(of_engine).map(Arc::new));
         past.sort_by_key(|event| event.time_nano);
     }
-    let keep = move |event: &EventView| {
-        event.passes(&filters) && until.is_none_or(|until| event.time_nano <= until)
+    let listener = Listener {
+        engine,
+        others,
+        looked_back_to,
+        filters,
+        until: query.moment("until")?,
+        version,
+        form,
+        engine_id: Arc::clone(&state.engine_id),
+        hangup,
     };
-    // A reader that was too slow is told so, and goes on with the oldest that is left.
-    let engine_id = Arc::clone(&state.engine_id);
-    let missed = move |count| EventView::missed(&engine_id, count, clock::now_nanos());
+    let (sender, pieces) = mpsc::channel(1);
     let shutdown = state.shutdown.clone();
-    let stream = async_stream::stream! {
-        for event in past {
-            if keep(&event) {
-                yield Ok::<_, Infallible>(form.line(&event.for_version(version)));
-            }
+    tokio::spawn(async move {
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            () = listener.tell(past, sender) => {}
         }
-        let ended = sleep_until(until);
-        tokio::pin!(ended);
-        loop {
-            // All arms are cancel-safe: receivers keep what was not taken.
-            let event = tokio::select! {
-                () = shutdown.cancelled() => return,
-                () = &mut ended => return,
-                event = engine.recv() => match event {
-                    Ok(event) if event.time > looked_back_to => match of_engine(&event) {
-                        Some(event) => event,
-                        None => continue,
-                    },
-                    Ok(_) => continue,
-                    Err(RecvError::Lagged(count)) => missed(count),
-                    Err(RecvError::Closed) => return,
-                },
-                event = others.recv() => match event {
-                    Ok(event) => event,
-                    Err(RecvError::Lagged(count)) => missed(count),
-                    Err(RecvError::Closed) => return,
-                },
-            };
-            if keep(&event) {
-                yield Ok(form.line(&event.for_version(version)));
-            }
-        }
-    };
-    let mut response = Response::new(Body::from_stream(stream));
-    *response.status_mut() = StatusCode::OK;
+    });
+    let pieces = ReceiverStream::new(pieces).map(Ok::<_, Infallible>);
+    let mut response = Response::new(Body::from_stream(pieces));
     response.headers_mut().insert(
         header::CONTENT_TYPE,
-        header::HeaderValue::from_static(form.content_type()),
+        HeaderValue::from_static(form.content_type()),
     );
     Ok(response)
+}
+
+/// Somebody who hears of events. Nothing is kept for one who is slow but what waits for all: once it
+/// has missed some it is told so, and the stream ends; one that takes not even that is cut off.
+struct Listener {
+    engine: broadcast::Receiver<Event>,
+    others: broadcast::Receiver<Arc<EventView>>,
+    /// Of the engine's events those until then have been told.
+    looked_back_to: i64,
+    filters: Filters,
+    until: Option<i64>,
+    version: ApiVersion,
+    form: Form,
+    engine_id: Arc<str>,
+    hangup: Hangup,
+}
+
+impl Listener {
+    async fn tell(mut self, past: Vec<Arc<EventView>>, sender: mpsc::Sender<Bytes>) {
+        let mut piece = Vec::new();
+        for event in past {
+            self.add(&mut piece, &event);
+        }
+        if !self.give(piece, &sender).await {
+            return;
+        }
+        let ended = sleep_until(self.until);
+        tokio::pin!(ended);
+        loop {
+            let mut piece = Vec::new();
+            // All arms are cancel-safe: receivers keep what was not taken.
+            let mut heard = tokio::select! {
+                () = sender.closed() => return,
+                () = &mut ended => return,
+                event = self.engine.recv() => event.map(|event| self.add_engines(&mut piece, &event)),
+                event = self.others.recv() => event.map(|event| self.add(&mut piece, &event)),
+            };
+            while heard.is_ok() && piece.len() < PIECE {
+                heard = match self.engine.try_recv() {
+                    Ok(event) => Ok(self.add_engines(&mut piece, &event)),
+                    Err(TryRecvError::Lagged(count)) => Err(RecvError::Lagged(count)),
+                    Err(_) => match self.others.try_recv() {
+                        Ok(event) => Ok(self.add(&mut piece, &event)),
+                        Err(TryRecvError::Lagged(count)) => Err(RecvError::Lagged(count)),
+                        Err(_) => break,
+                    },
+                };
+            }
+            if let Err(RecvError::Lagged(count)) = heard {
+                let missed = EventView::missed(&self.engine_id, count, clock::now_nanos());
+                self.add(&mut piece, &missed);
+            }
+            if !self.give(piece, &sender).await || heard.is_err() {
+                return;
+            }
+        }
+    }
+
+    fn add_engines(&self, piece: &mut Vec<u8>, event: &Event) {
+        if event.time > self.looked_back_to
+            && let Some(event) = of_engine(event)
+        {
+            self.add(piece, &event);
+        }
+    }
+
+    fn add(&self, piece: &mut Vec<u8>, event: &EventView) {
+        let in_time = self.until.is_none_or(|until| event.time_nano <= until);
+        if in_time && event.passes(&self.filters) {
+            self.form.write(piece, &event.for_version(self.version));
+        }
+    }
+
+    /// Whether the listener is still there, and has taken the piece.
+    async fn give(&self, piece: Vec<u8>, sender: &mpsc::Sender<Bytes>) -> bool {
+        if piece.is_empty() {
+            return true;
+        }
+        loop {
+            match tokio::time::timeout(PATIENCE, sender.reserve()).await {
+                Ok(Ok(place)) => {
+                    place.send(piece.into());
+                    return true;
+                }
+                Ok(Err(_gone)) => return false,
+                Err(_) if self.has_missed() => {
+                    tracing::info!("a listener to events that does not read is cut off");
+                    self.hangup.cut();
+                    return false;
+                }
+                Err(_) => {}
+            }
+        }
+    }
+
+    fn has_missed(&self) -> bool {
+        self.engine.len() > runtime::engine::EVENTS_WAITING || self.others.len() > bus::WAITING
+    }
 }
 
 async fn sleep_until(until: Option<i64>) {
@@ -104,7 +193,7 @@ async fn sleep_until(until: Option<i64>) {
         None => std::future::pending().await,
         Some(until) => {
             let left = u64::try_from(until - clock::now_nanos()).unwrap_or(0);
-            tokio::time::sleep(std::time::Duration::from_nanos(left)).await;
+            tokio::time::sleep(Duration::from_nanos(left)).await;
         }
     }
 }
@@ -166,16 +255,14 @@ impl Form {
         }
     }
 
-    fn line(self, event: &EventView) -> Bytes {
-        let mut bytes = Vec::with_capacity(256);
+    fn write(self, piece: &mut Vec<u8>, event: &EventView) {
         if self == Self::Sequence {
-            bytes.push(0x1e);
+            piece.push(0x1e);
         }
-        if let Err(error) = serde_json::to_writer(&mut bytes, event) {
+        if let Err(error) = serde_json::to_writer(&mut *piece, event) {
             tracing::error!(%error, "an event could not be written");
         }
-        bytes.push(b'\n');
-        bytes.into()
+        piece.push(b'\n');
     }
 }
 
@@ -207,6 +294,43 @@ mod tests {
         ] {
             assert_eq!(Form::chosen(version, accept), form, "{accept:?}");
         }
-        assert_eq!(Form::Sequence.line(&EventView::default())[0], 0x1e);
+        let mut piece = Vec::new();
+        Form::Sequence.write(&mut piece, &EventView::default());
+        assert_eq!(piece[0], 0x1e);
+    }
+
+    /// Hears the bus only; the engine's sender keeps that side open.
+    fn listener(bus: &bus::EventBus) -> (Listener, broadcast::Sender<Event>) {
+        let (engine, receiver) = broadcast::channel(1);
+        let listener = Listener {
+            engine: receiver,
+            others: bus.listen(None).1,
+            looked_back_to: i64::MIN,
+            filters: Filters::parse("", event::FILTERS).unwrap(),
+            until: None,
+            version: ApiVersion::new(1, 53),
+            form: Form::Lines,
+            engine_id: "engine".into(),
+            hangup: Hangup::default(),
+        };
+        (listener, engine)
+    }
+
+    #[tokio::test]
+    async fn who_has_missed_some_is_told_and_the_stream_ends() {
+        let bus = bus::EventBus::new();
+        let (listener, _engine) = listener(&bus);
+        for _ in 0..=bus::WAITING {
+            bus.publish(EventView::default());
+        }
+        let (sender, mut pieces) = mpsc::channel(1);
+        tokio::spawn(listener.tell(Vec::new(), sender));
+        let mut heard = Vec::new();
+        while let Some(piece) = pieces.recv().await {
+            heard.extend(piece);
+        }
+        let heard = String::from_utf8(heard).unwrap();
+        assert_eq!(heard.lines().count(), 1, "{heard}");
+        assert!(heard.contains("missed"), "{heard}");
     }
 }

@@ -101,7 +101,7 @@ async fn answer(
     version: ApiVersion,
     tty: bool,
     tasks: Vec<Arc<Task>>,
-    more: Option<(ServiceId, Receiver<EventView>)>,
+    more: Option<(ServiceId, Receiver<Arc<EventView>>)>,
 ) -> Answer {
     let mut writer = Writer {
         form,
@@ -152,13 +152,13 @@ async fn answer(
 }
 
 /// The next task of the service that has come to a node; waits for ever if none is wanted.
-async fn newcomer(more: Option<&mut (ServiceId, Receiver<EventView>)>) -> TaskId {
+async fn newcomer(more: Option<&mut (ServiceId, Receiver<Arc<EventView>>)>) -> TaskId {
     let Some((service, events)) = more else {
         return std::future::pending().await;
     };
     loop {
         match events.recv().await {
-            Ok(event) if comes(&event, service) => return event.actor.id.into(),
+            Ok(event) if comes(&event, service) => return event.actor.id.as_str().into(),
             Ok(_) | Err(RecvError::Lagged(_)) => {}
             Err(RecvError::Closed) => return std::future::pending().await,
         }

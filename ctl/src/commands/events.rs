@@ -45,11 +45,18 @@ pub async fn events(session: &Session, args: EventsArgs) -> Result<(), Failure> 
         .maybe("until", time(&args.until)?)
         .values()
         .await?;
+    let mut missed = false;
     while let Some(event) = stream.next().await? {
+        missed = event["Type"] == "daemon" && event["Action"] == "missed";
         match args.format.as_deref().filter(|f| !f.is_empty()) {
             Some(format) => session.print(&render_one(&event, format)?)?,
             None => session.line(&line(&event, zone))?,
         }
+    }
+    if missed {
+        return Err(Failure::new(
+            "events came faster than they were read here, and ovnd has let go; ask again with --since",
+        ));
     }
     Ok(())
 }

@@ -14,6 +14,7 @@ use flate2::{Compression, write::GzEncoder};
 use futures_util::TryStreamExt;
 use model::Refusal;
 use oci_spec::image::{ImageConfiguration, RootFsBuilder};
+use tokio::sync::oneshot;
 use tokio_util::io::{StreamReader, SyncIoBridge};
 
 use self::archive::{Archive, DockerImage};
@@ -49,7 +50,7 @@ impl Inner {
     ) -> Result<Vec<Loaded>, Refusal> {
         let reader = SyncIoBridge::new(StreamReader::new(stream));
         let files = Arc::clone(&self.files);
-        let archive = blocking(move || Archive::read(&files, reader))
+        let archive = received(move || Archive::read(&files, reader))
             .await
             .map_err(unreadable)?;
         let archive = Arc::new(archive);
@@ -236,7 +237,7 @@ impl Inner {
     ) -> Result<Digest, Refusal> {
         let files = Arc::clone(&self.files);
         let mut reader = SyncIoBridge::new(StreamReader::new(tar.map_err(io::Error::other)));
-        let (pointer, pin, diff_id) = blocking(move || {
+        let (pointer, pin, diff_id) = received(move || {
             let (scratch, mut file) = Scratch::file(files.temporary())?;
             io::copy(&mut reader, &mut file)?;
             drop(file);
@@ -379,6 +380,20 @@ pub(super) fn keep_bytes(
         },
         pin,
     ))
+}
+
+/// Work that reads what a client sends. It takes as long as the client likes, and therefore a thread of
+/// its own: tokio's are for short work.
+async fn received<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    let (done, result) = oneshot::channel();
+    let receiving = std::thread::Builder::new().name("receive".to_owned());
+    receiving.spawn(move || {
+        // Nobody waits any more when the client is gone.
+        let _ = done.send(work());
+    })?;
+    result.await.map_err(io::Error::other)?
 }
 
 async fn blocking<T: Send + 'static>(

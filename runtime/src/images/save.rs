@@ -25,7 +25,7 @@ use super::{
     unpack::decompress,
 };
 
-const PIECE: usize = 256 << 10;
+const PIECE: usize = 64 << 10;
 
 /// One image to be written.
 struct Saved {
@@ -62,15 +62,22 @@ impl Inner {
                 .flat_map(|l| [l.blob.clone(), l.chain.clone()]);
             layers.chain([image.id.clone()]).collect::<Vec<_>>()
         }));
-        let (sender, receiver) = mpsc::channel(8);
+        let (sender, receiver) = mpsc::channel(2);
         let files = Arc::clone(&self.files);
-        tokio::task::spawn_blocking(move || {
+        // A thread of its own: a reader may take as long as it likes, and tokio's are for short work.
+        let writing = std::thread::Builder::new().name("save".to_owned());
+        let begun = writing.spawn(move || {
             let failed = sender.clone();
             if let Err(error) = write(&files, &images, sender, pin) {
                 // Fails when the reader is gone, who then needs no error.
                 let _ = failed.blocking_send(Err(error));
             }
         });
+        begun.map_err(|error| {
+            Refusal::unavailable(format!(
+                "the images cannot be saved now: no thread could be started ({error})"
+            ))
+        })?;
         Ok(ReceiverStream::new(receiver).boxed())
     }
 }
