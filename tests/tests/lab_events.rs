@@ -10,7 +10,7 @@ use std::{
 
 use tests::{Host, Lab, Options, wait};
 
-const LISTENERS: usize = 1000;
+const LISTENERS: usize = 100;
 /// Two events each: more than a socket holds and more than wait for a listener.
 const VOLUMES: usize = 1500;
 const LIMIT: Duration = Duration::from_secs(120);
