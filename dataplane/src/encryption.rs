@@ -25,7 +25,11 @@ pub fn overhead(ipv6: bool) -> u32 {
 
 /// The UDP port of VXLAN inside the tunnels; it is seen on no wire.
 pub fn port(underlay: &Underlay) -> u16 {
-    underlay.port.saturating_add(1)
+    inner_port(underlay.port)
+}
+
+pub fn inner_port(port: u16) -> u16 {
+    port.saturating_add(1)
 }
 
 /// Whether this host has an encrypted network.
@@ -66,6 +70,7 @@ pub fn wanted(desired: &Desired, facts: &Facts) -> (BTreeMap<String, Tunnel>, Wa
             mtu,
             up: true,
             public_key: Some(key.public),
+            local: Some(underlay.address),
             port: key.port,
             peers: peers.collect(),
         };

@@ -27,5 +27,5 @@ mod worker;
 pub use desired::{Change, Desired};
 pub use handle::{Config, Dataplane};
 pub use plan::{Plan, Step, plan};
-pub use report::{Counted, Counters, Error, Failure, Report, Standing, Status};
+pub use report::{Counted, Counters, Error, Failure, Report, Standing, Status, TUNNELS};
 pub use view::Observed;

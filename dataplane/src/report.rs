@@ -10,6 +10,9 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+/// The scope of what all encrypted networks of this host stand on.
+pub const TUNNELS: &str = "tunnels";
+
 /// Why the dataplane did not start or does not answer.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -34,7 +37,7 @@ pub enum Error {
 /// One thing that could not be done.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Failure {
-    /// The object: a network's id, a sandbox's id, or `host`.
+    /// The object: a network's id, a sandbox's id, [`TUNNELS`] or `host`.
     pub scope: String,
     /// A sentence: what was tried, why it failed, and the way out where one is known.
     pub sentence: String,

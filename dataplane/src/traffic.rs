@@ -11,6 +11,7 @@ use std::{
 };
 
 use crate::{
+    encryption,
     firewall::{
         GET_ELEMENTS, NEW_SET, edge,
         expressions::{compare, expression, meta, payload},
@@ -84,7 +85,7 @@ const SETS: [Counted; 4] = [
 ];
 
 impl Traffic {
-    /// Begins to count VXLAN on that UDP port, from zero, in the calling thread's network
+    /// Begins to count VXLAN on that UDP port, and on that of encrypted networks, from zero, in the calling thread's network
     /// namespace.
     pub fn open(port: u16) -> io::Result<Self> {
         let mut socket = Netlink::open(libc::NETLINK_NETFILTER)?;
@@ -155,7 +156,10 @@ fn made(port: u16) -> Vec<Message> {
             },
         ));
     }
-    batch.extend(SETS.iter().map(|counted| rule(counted, port)));
+    // Of encrypted networks on the way into WireGuard and out of it, where peers are the same.
+    for port in [port, encryption::inner_port(port)] {
+        batch.extend(SETS.iter().map(|counted| rule(counted, port)));
+    }
     batch
 }
 

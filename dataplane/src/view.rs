@@ -77,9 +77,23 @@ pub struct Tunnel {
     pub up: bool,
     /// Absent: it has none, or its process has gone.
     pub public_key: Option<PublicKey>,
+    /// Where it sends from. Absent of the kernel's, which goes by the routes.
+    pub local: Option<IpAddr>,
     pub port: u16,
     /// Where each is; nobody else's packets come from there.
     pub peers: BTreeMap<PublicKey, SocketAddr>,
+}
+
+impl Tunnel {
+    /// Whether it is what is wanted, as far as it says what it is.
+    pub fn is_as(&self, wanted: &Self) -> bool {
+        let local = self.local.and(wanted.local);
+        let wanted = Self {
+            local,
+            ..wanted.clone()
+        };
+        *self == wanted
+    }
 }
 
 /// How packets of encrypted networks are led to the WireGuard devices, by family.

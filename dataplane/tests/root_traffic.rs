@@ -27,11 +27,12 @@ fn packets_are_counted_by_peer_while_somebody_looks() {
     assert!(counting.read().unwrap().is_empty());
     for peer in peers {
         let socket = UdpSocket::bind((peer, 0)).unwrap();
-        for _ in 0..3 {
-            socket.send_to(&[0; 100], (peer, 4789)).unwrap();
+        // Of plain networks, and of encrypted ones inside their tunnels.
+        for port in [4789, 4789, 4790] {
+            socket.send_to(&[0; 100], (peer, port)).unwrap();
         }
         // Another port is no tunnel.
-        socket.send_to(&[0; 100], (peer, 4790)).unwrap();
+        socket.send_to(&[0; 100], (peer, 4791)).unwrap();
     }
     let flows = counting.read().unwrap();
     assert_eq!(flows.keys().copied().collect::<Vec<_>>(), peers);

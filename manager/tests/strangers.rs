@@ -4,10 +4,14 @@
 
 mod members;
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use manager::{
-    ca::{self, Identity, Member},
+    ca::{self, Authority, Identity, Member},
     client::{ClientError, Connection},
     leader::Manager,
     tls::{self, LiveIdentity},
@@ -21,7 +25,7 @@ use model::{
 };
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyPair};
 
-use self::members::{description, join, new_cluster};
+use self::members::{LIMIT, description, join, new_cluster};
 
 struct Lab {
     _folder: tempfile::TempDir,
@@ -172,7 +176,7 @@ async fn a_worker_is_no_manager() {
         caller: lab.root.clone(),
         verb: Box::new(Verb::ClusterBackup),
     };
-    let limit = std::time::Duration::from_secs(5);
+    let limit = Duration::from_secs(5);
     let refused = line.forward(&ask, limit).await.unwrap_err();
     assert!(
         refused.to_string().contains("for managers of the cluster"),
@@ -204,5 +208,57 @@ async fn a_worker_is_no_manager() {
             "{refused}"
         );
     }
+    lab.manager.shutdown().await;
+}
+
+/// An open connection is worth what its certificate is worth now.
+#[tokio::test(flavor = "multi_thread")]
+async fn open_connections_end_with_what_they_stand_on() {
+    let lab = Lab::up().await;
+    let token = lab.token();
+    let live = join(lab.address(), &token, "worker01", "192.0.2.11");
+    let live = live.await.unwrap();
+    let open = || async {
+        let tls = tls::member(&live).unwrap();
+        Connection::open(lab.address(), tls).await.unwrap()
+    };
+    let (before, manager) = (open().await, lab.manager.identity());
+    before.call(&Verb::NetworkList).await.unwrap().unwrap();
+    let old = manager.current().roots_pem().to_owned();
+    let authority = Authority::create(time::OffsetDateTime::now_utc()).unwrap();
+    let trusting = |roots: &str| {
+        let next = manager.current().trusting(roots).unwrap();
+        manager.replace(next).unwrap();
+    };
+    // While both are trusted nobody is disturbed.
+    trusting(&format!("{old}{}", authority.root_pem()));
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    before.call(&Verb::NetworkList).await.unwrap().unwrap();
+    trusting(authority.root_pem());
+    let begun = Instant::now();
+    while before.call(&Verb::NetworkList).await.is_ok() {
+        assert!(begun.elapsed() < LIMIT, "it is open still");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    println!("cut after {:?}", begun.elapsed());
+    let tls = tls::member(&live).unwrap();
+    let again = Connection::open(lab.address(), tls).await;
+    let refused = match again {
+        Ok(line) => line.call(&Verb::NetworkList).await.is_err(),
+        Err(_) => true,
+    };
+    assert!(refused, "the old root is not trusted");
+    // A removed node's open connection says nothing any more, whatever is trusted.
+    trusting(&old);
+    let held = open().await;
+    held.call(&Verb::NetworkList).await.unwrap().unwrap();
+    let reference = live.current().member().node.to_string();
+    let verb = Verb::NodeRemove {
+        reference,
+        force: true,
+    };
+    lab.manager.call(&lab.root, verb).await.unwrap();
+    let error = held.call(&Verb::NetworkList).await.unwrap_err();
+    assert!(error.to_string().contains("was removed"), "{error}");
     lab.manager.shutdown().await;
 }

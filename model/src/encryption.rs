@@ -33,6 +33,9 @@ pub struct HostEncryption {
     pub receives: u64,
     /// It sends with this generation.
     pub sends: u64,
+    /// Why its encrypted networks do not work at the moment.
+    #[serde(default)]
+    pub trouble: Option<String>,
 }
 
 /// Which generations of keys there are. While keys are rotated hosts have two: first all receive

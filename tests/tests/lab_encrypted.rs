@@ -5,13 +5,16 @@
 
 use std::{
     collections::BTreeSet,
+    io::{BufRead as _, BufReader, Write as _},
+    net::UdpSocket,
+    os::unix::net::UnixStream,
     process::{Child, Command, Stdio},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
     thread::JoinHandle,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
@@ -50,6 +53,8 @@ fn what_is_encrypted_never_leaves_in_clear() {
     nothing_in_clear_comes_in(&lab);
     a_killed_daemon_loses_nothing(&lab);
     a_killed_process_is_replaced(&lab);
+    its_packets_are_counted(&lab);
+    a_tunnel_that_cannot_be_set_up_is_said(&lab);
     hosts_come_and_go(&lab);
     keys_are_rotated_without_loss(&lab);
     nothing_is_left(&lab);
@@ -454,6 +459,89 @@ fn a_killed_process_is_replaced(lab: &Lab) {
     capture.end().is_secret();
     two.start().unwrap();
     answers(&two, "secret");
+}
+
+/// What the visualizer draws counts encrypted networks' packets, too.
+fn its_packets_are_counted(lab: &Lab) {
+    let two = lab.host("worker02");
+    let mut stream = UnixStream::connect(two.socket()).unwrap();
+    stream.set_read_timeout(Some(LIMIT)).unwrap();
+    let request = "GET /overnet/traffic HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut lines = BufReader::new(stream).lines().map(Result::unwrap);
+    let mut sent = || -> u64 {
+        let line = lines.find(|line| line.starts_with('{')).unwrap();
+        let host: serde_json::Value = serde_json::from_str(&line).unwrap();
+        let peers = host["Peers"].as_array().unwrap().iter();
+        let bytes = peers.filter_map(|peer| peer["TxBytes"].as_u64());
+        bytes.sum()
+    };
+    let first = sent();
+    let words = "exec asker-secret ping -q -c 400 -i 0.01 -s 1300 server-secret";
+    two.ctl(words.split(' ')).ok();
+    let begun = Instant::now();
+    loop {
+        let more = sent() - first;
+        if more > 400 * 1300 {
+            eprintln!("{more} bytes counted after {:?}", begun.elapsed());
+            return;
+        }
+        assert!(begun.elapsed() < LIMIT, "{more} bytes counted");
+    }
+}
+
+/// Somebody else has WireGuard's ports.
+fn a_tunnel_that_cannot_be_set_up_is_said(lab: &Lab) {
+    let (manager, one, two) = (
+        lab.host("manager01"),
+        lab.host("worker01"),
+        lab.host("worker02"),
+    );
+    one.kill().unwrap();
+    for process in processes(&one) {
+        one.exec(["kill", "-9", &process]).ok();
+    }
+    let bind = || WIREGUARD.map(|port| UdpSocket::bind(("0.0.0.0", port)).unwrap());
+    let held = one.within(bind).unwrap();
+    one.start().unwrap();
+    let shows = |host: &Host, words: &[&str], wanted: &[&str]| {
+        wait::until(&format!("{words:?} says it"), LIMIT, || {
+            let output = host.ctl(words);
+            let said = |part: &&str| output.stdout.contains(part);
+            wanted.iter().all(said).then_some(()).ok_or(output)
+        });
+    };
+    let failed = "cannot set up the WireGuard device";
+    shows(
+        &one,
+        &["doctor"],
+        &["encrypted networks", failed, "wireguard-port"],
+    );
+    shows(&manager, &["doctor"], &["encryption on worker01", failed]);
+    shows(&manager, &["cluster", "status"], &[failed]);
+    let create = "service create -d --name late --network secret --constraint node.hostname==worker01 --restart-condition none";
+    manager.ctl(create.split(' ').chain([ECHO])).ok();
+    let tasks = [
+        "service",
+        "ps",
+        "--no-trunc",
+        "--format",
+        "{{.Error}}",
+        "late",
+    ];
+    shows(
+        &manager,
+        &tasks,
+        &["this host's tunnels are not there", failed],
+    );
+    manager.ctl(["service", "rm", "late"]).ok();
+    drop(held);
+    answers(&two, "secret");
+    wait::until("nothing is wrong any more", LIMIT, || {
+        let said = manager.ctl(["doctor"]);
+        let well = !said.stdout.contains("encryption on");
+        well.then_some(()).ok_or(said)
+    });
 }
 
 fn hosts_come_and_go(lab: &Lab) {

@@ -101,7 +101,7 @@ fn preferred<T>(all: &[T], address: impl Fn(&T) -> IpAddr) -> Vec<&T> {
     }
 }
 
-fn usable(ip: &IpAddr) -> bool {
+pub(super) fn usable(ip: &IpAddr) -> bool {
     let link_local = match ip {
         IpAddr::V4(ip) => ip.is_link_local(),
         IpAddr::V6(ip) => ip.is_unicast_link_local(),

@@ -21,7 +21,10 @@ pub(super) const NO_MEMBER: &str = "This node is not a swarm manager. Use \"ovnc
 
 pub(super) async fn call(member: &Arc<Member>, verb: Verb) -> Result<Answer, Refusal> {
     if let Some(manager) = member.manager() {
-        return manager.call(member.identity.current().member(), verb).await;
+        let before = manager.stale_reads();
+        let answer = manager.call(member.identity.current().member(), verb).await;
+        member.note_stale_reads(manager.stale_reads() - before);
+        return answer;
     }
     if member.membership().role == Role::Manager && member.others().is_empty() {
         return Err(Refusal::unavailable(

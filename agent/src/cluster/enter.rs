@@ -1,7 +1,7 @@
 //! Making a cluster and joining one.
 
 use std::{
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::Arc,
 };
 
@@ -107,6 +107,7 @@ pub(super) fn first_membership(identity: &Identity, own: &OwnAddresses) -> Membe
         role: Role::Manager,
         listen: Some(own.listen),
         advertise: own.advertise.ip(),
+        seen: false,
         advertise_port: Some(own.advertise.port()).filter(|port| *port != 0),
         data_path: own.data_path,
         joined_by: None,
@@ -208,6 +209,7 @@ async fn admitted(
         role: reply.role,
         listen: Some(own.listen),
         advertise: own.advertise.ip(),
+        seen: false,
         advertise_port: Some(own.advertise.port()).filter(|port| *port != 0),
         data_path: own.data_path,
         joined_by: Some(remote),
@@ -267,6 +269,15 @@ fn listen_address(text: &str, known: &[InterfaceAddress]) -> Result<SocketAddr, 
     Ok((ip, port.unwrap_or(DEFAULT_MANAGER_PORT)).into())
 }
 
+/// What stands for all addresses of IPv4 (clients say so where the user says nothing) stands for those of
+/// IPv6 too, where it is one of those that others are told.
+fn on_all(listen: SocketAddr, advertise: SocketAddr) -> SocketAddr {
+    if listen.ip() == IpAddr::V4(Ipv4Addr::UNSPECIFIED) && advertise.is_ipv6() {
+        return (Ipv6Addr::UNSPECIFIED, listen.port()).into();
+    }
+    listen
+}
+
 fn advertise_address(
     text: &str,
     listen: SocketAddr,
@@ -319,10 +330,10 @@ pub(super) fn first_addresses(
     path: &str,
 ) -> Result<OwnAddresses, Refusal> {
     let known = address::of_this_host()?;
-    let listen = listen_address(listen, &known)?;
-    let advertise = advertise_address(advertise, listen, &known)?;
+    let asked = listen_address(listen, &known)?;
+    let advertise = advertise_address(advertise, asked, &known)?;
     Ok(OwnAddresses {
-        listen,
+        listen: on_all(asked, advertise),
         advertise,
         data_path: data_path(path, advertise.ip(), &known)?,
     })
@@ -349,7 +360,7 @@ fn own_addresses(
     };
     let data_path = data_path(&ask.data_path_addr, advertise.ip(), known)?;
     Ok(OwnAddresses {
-        listen,
+        listen: on_all(listen, advertise),
         advertise,
         data_path,
     })
@@ -391,6 +402,16 @@ mod tests {
             let listen = listen_address(listen, &known).expect(listen);
             let found = advertise_address(advertise, listen, &known).expect(advertise);
             assert_eq!(found.to_string(), expected);
+        }
+        for (listen, advertise, expected) in [
+            ("", "10.0.0.1:2377", "0.0.0.0:2377"),
+            ("", "[fd00::1]:2377", "[::]:2377"),
+            ("0.0.0.0:5000", "[fd00::1]:5000", "[::]:5000"),
+            ("10.0.0.1", "[fd00::1]:2377", "10.0.0.1:2377"),
+        ] {
+            let listen = listen_address(listen, &known).expect(listen);
+            let found = on_all(listen, advertise.parse().expect(advertise));
+            assert_eq!(found.to_string(), expected, "{listen} {advertise}");
         }
         let any = SocketAddr::from(([0, 0, 0, 0], 1));
         assert!(advertise_address("0.0.0.0", any, &known).is_err());

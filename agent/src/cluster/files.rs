@@ -33,6 +33,9 @@ pub(super) struct Membership {
     /// Where this node's manager listens, when it has one.
     pub(super) listen: Option<SocketAddr>,
     pub(super) advertise: IpAddr,
+    /// It has been on an interface of this host.
+    #[serde(default)]
+    pub(super) seen: bool,
     /// Of the manager, where it is not the one it listens at.
     #[serde(default)]
     pub(super) advertise_port: Option<u16>,
@@ -255,6 +258,7 @@ mod tests {
             role: Role::Worker,
             listen: None,
             advertise: [10, 0, 0, 1].into(),
+            seen: false,
             advertise_port: None,
             data_path: [10, 0, 0, 1].into(),
             joined_by: Some(([10, 0, 0, 2], 2377).into()),

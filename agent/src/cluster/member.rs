@@ -1,8 +1,11 @@
 //! What a membership consists of while the daemon runs.
 
 use std::{
-    net::SocketAddr,
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    net::{IpAddr, SocketAddr},
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -28,7 +31,7 @@ use super::{
     files::{Folder, Membership},
     ledger::Ledger,
     logs::LogSource,
-    office,
+    moving, office,
     ports::PortKeeper,
     renewal, session,
     stream::Feed,
@@ -121,6 +124,9 @@ pub(super) struct Member {
     told: watch::Sender<Told>,
     /// What the leader says is to be trusted.
     trust: watch::Sender<Option<Trust>>,
+    /// The address that others are told.
+    advertised: watch::Sender<IpAddr>,
+    stale_reads: AtomicU64,
     /// This node has something new to say of itself.
     pub(super) news: Notify,
     connection: Mutex<Option<Connection>>,
@@ -166,6 +172,8 @@ impl Member {
                 part: true,
             }),
             trust: watch::Sender::default(),
+            advertised: watch::Sender::new(membership.advertise),
+            stale_reads: AtomicU64::default(),
             news: Notify::new(),
             membership: Mutex::new(membership),
             manager: ArcSwapOption::from(manager),
@@ -291,7 +299,7 @@ impl Member {
         self.edit(shared, |membership| membership.listen = Some(listen));
     }
 
-    fn edit(&self, shared: &Shared, change: impl FnOnce(&mut Membership)) {
+    pub(super) fn edit(&self, shared: &Shared, change: impl FnOnce(&mut Membership)) {
         let mut membership = self
             .membership
             .lock()
@@ -303,6 +311,31 @@ impl Member {
         {
             tracing::warn!("the membership cannot be kept: {error}");
         }
+    }
+
+    pub(super) fn note_stale_reads(&self, count: u64) {
+        self.stale_reads.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// How many reads were answered without a leader.
+    pub(super) fn stale_reads(&self) -> u64 {
+        self.stale_reads.load(Ordering::Relaxed)
+    }
+
+    /// This host's address, now and from now on.
+    pub(super) fn advertised(&self) -> watch::Receiver<IpAddr> {
+        self.advertised.subscribe()
+    }
+
+    /// Tells everybody the address that the membership has now.
+    pub(super) fn announce(&self, shared: &Shared) {
+        let membership = self.membership();
+        shared.change(|state| {
+            state.address = Some(membership.advertise);
+            state.data_path = Some(membership.data_path);
+        });
+        self.advertised.send_replace(membership.advertise);
+        self.news.notify_one();
     }
 
     /// The connection of the session, while there is one.
@@ -398,6 +431,7 @@ async fn background(shared: Arc<Shared>, member: Arc<Member>) {
     tokio::join!(
         renewal::run(Arc::clone(&shared), Arc::clone(&member)),
         office::run(Arc::clone(&shared), Arc::clone(&member)),
+        moving::run(Arc::clone(&shared), Arc::clone(&member)),
         session::run(shared, member),
     );
 }

@@ -14,6 +14,7 @@ mod ledger;
 mod lock;
 mod logs;
 mod member;
+mod moving;
 mod office;
 mod ports;
 mod renewal;
@@ -363,13 +364,11 @@ impl ClusterNode {
         }
     }
 
-    /// Whether this node is a manager that answers reads without a leader: what it says may be
-    /// old.
-    pub fn is_stale(&self) -> bool {
+    /// How many reads this node's manager has answered without a leader: what it said may have
+    /// been old.
+    pub fn stale_reads(&self) -> u64 {
         let member = self.member.load_full();
-        member
-            .and_then(|member| member.manager())
-            .is_some_and(|manager| manager.is_stale())
+        member.map_or(0, |member| member.stale_reads())
     }
 
     /// Events of the cluster from now on; silent on workers. Survives init, join and leave.

@@ -62,6 +62,12 @@ fn discard(shared: &Shared) {
 /// Serves as a manager; returns when it has to begin anew.
 async fn serve(shared: &Arc<Shared>, member: &Arc<Member>) {
     let manager = opened(shared, member).await;
+    let mut advertised = member.advertised();
+    let moved = async {
+        let known = manager.advertise_address().ip();
+        // The sender lives in the member.
+        let _ = advertised.wait_for(|address| *address != known).await;
+    };
     tokio::select! {
         () = forward(manager.events(), shared.events.clone()) => {}
         () = lock::follow(shared, member, &manager) => {}
@@ -69,6 +75,10 @@ async fn serve(shared: &Arc<Shared>, member: &Arc<Member>) {
             tracing::error!("the other managers do not know this one any more: its state is old; it is deleted here and fetched anew");
             close(shared, member).await;
             discard(shared);
+        }
+        () = moved => {
+            tracing::info!("this manager is opened again at the host's new address");
+            close(shared, member).await;
         }
         reason = manager.until_stopped() => {
             tracing::error!(%reason, "consensus has stopped; this manager is opened again");

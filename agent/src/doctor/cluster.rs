@@ -39,6 +39,7 @@ pub fn examine(sight: &ClusterSight) -> Vec<Finding> {
             findings.extend(nodes.iter().map(|node| member(node, &sight.version)));
             let others = nodes.iter().filter(|node| node.id != sight.node_id);
             findings.extend(others.filter_map(|node| others_certificate(node, sight.now)));
+            findings.extend(nodes.iter().filter_map(encryption));
         }
         Some(Err(error)) => findings.push(Finding::error(
             "managers",
@@ -92,6 +93,18 @@ fn standing(sight: &ClusterSight) -> Finding {
             "on a manager: ovnctl doctor; between the hosts: TCP 2377 must be open",
         ),
     }
+}
+
+/// What is in the way of a host's tunnels.
+fn encryption(node: &Node) -> Option<Finding> {
+    let trouble = node.description.encryption.as_ref()?.trouble.as_ref()?;
+    let host = &node.description.hostname;
+    Some(Finding::error(
+        &format!("encryption on {host}"),
+        trouble.clone(),
+        "Containers there neither reach others on encrypted networks nor are reached; nothing leaves in clear.",
+        format!("on {host}: ovnd doctor"),
+    ))
 }
 
 /// Another node's certificate, if something is wrong with it.

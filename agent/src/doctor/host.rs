@@ -1,8 +1,11 @@
 //! Checks of one host, over what [`super::look`] has seen.
 
-use dataplane::{firewall::foreign::Dropping, kernel::WireguardBy};
+use dataplane::{Failure, TUNNELS, firewall::foreign::Dropping, kernel::WireguardBy};
 
 use super::Finding;
+
+/// Failures that are named one by one.
+const NAMED: usize = 5;
 
 /// What was seen of a host.
 #[derive(Debug, Clone)]
@@ -36,6 +39,12 @@ pub struct HostSight {
     pub registries: Vec<(String, Option<String>)>,
     /// The dataplane's own sentences about what is in its way.
     pub obstacles: Vec<String>,
+    /// What the dataplane could not do, and tries again.
+    pub failed: Vec<Failure>,
+    /// The UDP ports of WireGuard.
+    pub wireguard_ports: [u16; 2],
+    /// One of them that another program has.
+    pub wireguard_port_taken: Option<u16>,
 }
 
 /// A feature of the kernel that was tried, with why it failed.
@@ -96,8 +105,15 @@ pub fn examine(sight: &HostSight) -> Vec<Finding> {
     findings.extend(sight.underlay.as_ref().map(mtu));
     findings.extend(sight.disk.as_ref().map(disk));
     findings.extend(ports(sight));
-    findings.extend(firewall(&sight.dropping));
+    findings.extend(firewall(&sight.dropping, sight.wireguard_ports));
     findings.extend(sight.registries.iter().map(registry));
+    findings.extend(
+        sight
+            .failed
+            .iter()
+            .take(NAMED)
+            .map(|failure| failed(sight, failure)),
+    );
     findings.extend(sight.obstacles.iter().map(|sentence| {
         Finding::error(
             "networks",
@@ -107,6 +123,26 @@ pub fn examine(sight: &HostSight) -> Vec<Finding> {
         )
     }));
     findings
+}
+
+fn failed(sight: &HostSight, failure: &Failure) -> Finding {
+    let [first, second] = sight.wireguard_ports;
+    if failure.scope == TUNNELS {
+        return Finding::error(
+            "encrypted networks",
+            failure.sentence.clone(),
+            "This host's containers reach no other host on encrypted networks, and nothing leaves in clear.",
+            format!(
+                "it is tried again by itself; where a port is taken: ss -ulpn 'sport = {first} or sport = {second}' shows by what, and wireguard-port in ovnd.toml takes others; ip link show type wireguard and ls -l /dev/net/tun show what there is"
+            ),
+        );
+    }
+    Finding::error(
+        "networks",
+        failure.sentence.clone(),
+        "Networks of this host are incomplete until it is done; it is tried again by itself.",
+        "ovnd dataplane plan shows what is missing, and journalctl -u ovnd since when",
+    )
 }
 
 fn encryption(by: &Result<WireguardBy, String>) -> Finding {
@@ -339,17 +375,28 @@ fn ports(sight: &HostSight) -> Vec<Finding> {
             "ss -tlpn 'sport = 2377' shows which; docker swarm leave, or swarm init --listen-addr",
         ));
     }
+    let [first, second] = sight.wireguard_ports;
+    if let Some(port) = sight.wireguard_port_taken {
+        findings.push(Finding::warning(
+            &format!("port {port}/udp"),
+            "a program listens on it".to_owned(),
+            "Encrypted networks do not work on this host.",
+            format!("ss -ulpn 'sport = {port}' shows which; stop it, or take another by wireguard-port in ovnd.toml"),
+        ));
+    }
     if findings.is_empty() {
         findings.push(Finding::fine(
             "ports",
-            "2377/tcp and 4789/udp are free or ours",
+            format!(
+                "2377/tcp, 4789/udp, and for encrypted networks {first}/udp and {second}/udp are free or ours"
+            ),
         ));
     }
     findings
 }
 
 /// Whether a rule in such a chain lets ours through is not read; that it drops is a fact.
-fn firewall(dropping: &[Dropping]) -> Vec<Finding> {
+fn firewall(dropping: &[Dropping], [first, second]: [u16; 2]) -> Vec<Finding> {
     let findings: Vec<Finding> = dropping
         .iter()
         .filter_map(|chain| {
@@ -360,8 +407,12 @@ fn firewall(dropping: &[Dropping]) -> Vec<Finding> {
                 1 => Some(Finding::warning(
                     "firewall",
                     found,
-                    "Other hosts reach this one only by rules for UDP 4789, on managers TCP 2377 too.",
-                    format!("{}; {}", rule("udp dport 4789"), rule("tcp dport 2377")),
+                    "Other hosts reach this one only by rules for UDP 4789, for encrypted networks those of WireGuard, and on managers TCP 2377.",
+                    format!(
+                        "{}; {}",
+                        rule(&format!("udp dport {{ 4789, {first}, {second} }}")),
+                        rule("tcp dport 2377")
+                    ),
                 )),
                 2 => Some(Finding::warning(
                     "firewall",

@@ -43,6 +43,9 @@ fn healthy() -> HostSight {
         }),
         registries: vec![("registry:5000".to_owned(), None)],
         obstacles: Vec::new(),
+        failed: Vec::new(),
+        wireguard_ports: [51820, 51821],
+        wireguard_port_taken: None,
     }
 }
 
@@ -146,6 +149,26 @@ fn each_fault_is_one_finding() {
 }
 
 #[test]
+fn what_the_dataplane_cannot_do_is_said_with_the_way_out() {
+    let failure = |scope: &str| Failure {
+        scope: scope.to_owned(),
+        sentence: "cannot set up the WireGuard device ovtw0".to_owned(),
+    };
+    spoiled("encrypted networks", Level::Error, "wireguard-port", |s| {
+        s.failed.push(failure(TUNNELS));
+    });
+    spoiled("networks", Level::Error, "ovnd dataplane plan", |s| {
+        s.failed.push(failure("host"));
+    });
+    spoiled("port 51821/udp", Level::Warning, "sport = 51821", |s| {
+        s.wireguard_port_taken = Some(51821);
+    });
+    let ports = examine(&healthy()).into_iter().find(|f| f.check == "ports");
+    let ports = ports.expect("a finding of the ports").found;
+    assert!(ports.contains("51820/udp and 51821/udp"), "{ports}");
+}
+
+#[test]
 fn others_firewalls_are_named_with_the_rule_that_opens_them() {
     let chain = |chain: &str, hook| Dropping {
         family: "ip",
@@ -162,7 +185,7 @@ fn others_firewalls_are_named_with_the_rule_that_opens_them() {
     spoiled(
         "firewall",
         Level::Warning,
-        "nft insert rule ip filter INPUT udp dport 4789 accept",
+        "nft insert rule ip filter INPUT udp dport { 4789, 51820, 51821 } accept",
         |s| s.dropping.push(chain("INPUT", 1)),
     );
     let mut sight = healthy();

@@ -43,6 +43,10 @@ pub async fn host(settings: &Settings, data_path: Option<IpAddr>) -> HostSight {
         registries.push((name.clone(), unreachable(name).await));
     }
     let number = |path: &str| text(path).trim().parse::<u64>().ok();
+    let wireguard_ports = [
+        settings.wireguard_port,
+        settings.wireguard_port.saturating_add(1),
+    ];
     HostSight {
         kernel: text("/proc/sys/kernel/osrelease").trim().to_owned(),
         features,
@@ -61,12 +65,17 @@ pub async fn host(settings: &Settings, data_path: Option<IpAddr>) -> HostSight {
         underlay: underlay(data_path),
         dropping,
         encryption,
-        tunnel_port_taken: taken(["udp", "udp6"], OPEN, TUNNEL_PORT),
-        manager_port_taken: taken(["tcp", "tcp6"], LISTENS, MANAGER_PORT),
+        tunnel_port_taken: taken(["udp", "udp6"], OPEN, TUNNEL_PORT, |_| false),
+        manager_port_taken: taken(["tcp", "tcp6"], LISTENS, MANAGER_PORT, |_| false),
+        wireguard_ports,
+        wireguard_port_taken: wireguard_ports
+            .into_iter()
+            .find(|port| taken(["udp", "udp6"], OPEN, *port, is_wireguard)),
         clock_synchronised: synchronised(),
         disk: disk(&root),
         registries,
         obstacles: Vec::new(),
+        failed: Vec::new(),
     }
 }
 
@@ -212,12 +221,12 @@ fn default_device(table: &str) -> Option<String> {
 }
 
 /// Whether a program has the port. Tunnels are sockets of the kernel's own: they are in the same
-/// tables, and no process has them open.
-fn taken(tables: [&str; 2], state: &str, port: u16) -> bool {
+/// tables, and no process has them open. Processes that are `ours` count for nobody.
+fn taken(tables: [&str; 2], state: &str, port: u16, ours: fn(&Path) -> bool) -> bool {
     tables
         .iter()
         .flat_map(|table| sockets(&text(&format!("/proc/net/{table}")), state, port))
-        .any(|inode| is_open(&inode))
+        .any(|inode| is_open(&inode, ours))
 }
 
 /// Inodes of the sockets at a port, in a table of /proc/net.
@@ -234,12 +243,20 @@ fn sockets(table: &str, state: &str, port: u16) -> Vec<String> {
         .collect()
 }
 
-/// Whether any process has the socket open.
-fn is_open(inode: &str) -> bool {
+/// Whether that is a WireGuard device's process, of whatever version.
+fn is_wireguard(process: &Path) -> bool {
+    let words = fs::read(process.join("cmdline")).unwrap_or_default();
+    words.starts_with(b"ovnd\0wireguard\0")
+}
+
+/// Whether any process that is not ours has the socket open.
+fn is_open(inode: &str, ours: fn(&Path) -> bool) -> bool {
     let wanted = PathBuf::from(format!("socket:[{inode}]"));
     let folders = fs::read_dir("/proc").into_iter().flatten().flatten();
     folders
-        .filter_map(|process| fs::read_dir(process.path().join("fd")).ok())
+        .map(|process| process.path())
+        .filter(|process| !ours(process))
+        .filter_map(|process| fs::read_dir(process.join("fd")).ok())
         .flat_map(Iterator::flatten)
         .any(|file| fs::read_link(file.path()).is_ok_and(|target| target == wanted))
 }
@@ -325,8 +342,9 @@ mod tests {
         let link = fs::read_link(format!("/proc/self/fd/{}", socket.as_raw_fd())).unwrap();
         let link = link.display().to_string();
         let inode = link.trim_start_matches("socket:[").trim_end_matches(']');
-        assert!(is_open(inode));
-        assert!(!is_open("0"));
+        assert!(is_open(inode, |_| false));
+        assert!(!is_open(inode, |_| true));
+        assert!(!is_open("0", |_| false));
     }
 
     #[test]

@@ -5,7 +5,9 @@ use std::{
     net::IpAddr,
 };
 
-use model::{AgedReport, Node, NodeId, PathSight, PathState, node::NodeState};
+use model::{
+    AgedReport, Node, NodeId, PathSight, PathState, encryption::HostEncryption, node::NodeState,
+};
 
 use super::Finding;
 
@@ -32,6 +34,8 @@ pub struct Host {
     /// Where its tunnels end.
     pub address: Option<IpAddr>,
     pub ready: bool,
+    /// Of its tunnels for encrypted networks; absent where it cannot have any.
+    pub encryption: Option<HostEncryption>,
 }
 
 impl From<&Node> for Host {
@@ -40,6 +44,7 @@ impl From<&Node> for Host {
             name: node.description.hostname.clone(),
             address: node.description.data_path,
             ready: node.status.state == NodeState::Ready,
+            encryption: node.description.encryption.clone(),
         }
     }
 }
@@ -187,6 +192,36 @@ pub fn examine(sight: &PathsSight, paths: &[PathFound]) -> Vec<Finding> {
             },
         ));
     }
+    findings
+}
+
+/// What is known of the tunnels of an encrypted network. The paths are measured beside them.
+pub fn tunnels(sight: &PathsSight) -> Vec<Finding> {
+    let known = sight.among.iter().flatten();
+    let hosts: Vec<&Host> = known.filter_map(|id| sight.hosts.get(id)).collect();
+    let troubled = hosts.iter().filter_map(|host| {
+        let trouble = host.encryption.as_ref()?.trouble.as_ref()?;
+        Some(Finding::error(
+            &format!("tunnels of {}", host.name),
+            trouble.clone(),
+            "Containers there neither reach others on this network nor are reached.",
+            format!("on {}: ovnd doctor", host.name),
+        ))
+    });
+    let mut findings: Vec<Finding> = troubled.collect();
+    let own = hosts.iter().filter_map(|host| host.encryption.as_ref());
+    let ports: BTreeSet<u16> = own
+        .flat_map(|own| own.keys.iter().map(|key| key.port))
+        .collect();
+    let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
+    findings.push(Finding::fine(
+        "tunnels",
+        format!(
+            "this network's packets go by WireGuard (UDP {}); the paths were measured beside it, by VXLAN (UDP port {}), and say nothing of a firewall that lets one pass and not the other",
+            ports.join(", "),
+            sight.port
+        ),
+    ));
     findings
 }
 

@@ -1,6 +1,9 @@
 use std::time::Duration;
 
-use model::{PathReport, Tally};
+use model::{
+    PathReport, Tally,
+    encryption::{Encryptor, TunnelKey},
+};
 
 use super::{super::Level, *};
 
@@ -34,6 +37,7 @@ fn healthy() -> PathsSight {
             name: format!("host-{id}"),
             address: format!("192.0.2.{}", number + 1).parse().ok(),
             ready: true,
+            encryption: None,
         };
         (NodeId::new(*id), host)
     };
@@ -222,6 +226,7 @@ fn many_hosts_are_counted() {
             name: id.to_string(),
             address: None,
             ready: true,
+            encryption: None,
         };
         sight.hosts.insert(id.clone(), host);
     }
@@ -229,4 +234,42 @@ fn many_hosts_are_counted() {
     assert_eq!(list(&sight, &names), "x0, x1, x2, x3, x4 and 4 more");
     assert_eq!(list(&sight, &names[..6]), "x0, x1, x2, x3, x4 and x5");
     assert_eq!(list(&sight, &names[..1]), "x0");
+}
+
+#[test]
+fn of_an_encrypted_network_is_said_what_was_measured_and_what_not() {
+    let host = |name: &str, trouble: Option<&str>| Host {
+        name: name.to_owned(),
+        address: None,
+        ready: true,
+        encryption: Some(HostEncryption {
+            by: Encryptor::Kernel,
+            keys: vec![TunnelKey {
+                generation: 0,
+                public: [1; 32],
+                port: 51900,
+            }],
+            receives: 0,
+            sends: 0,
+            trouble: trouble.map(str::to_owned),
+        }),
+    };
+    let sight = PathsSight {
+        hosts: [
+            ("a".into(), host("a", None)),
+            ("b".into(), host("b", Some("UDP port 51900 is taken"))),
+        ]
+        .into(),
+        reports: Vec::new(),
+        among: Some(["a".into(), "b".into()].into()),
+        port: 4789,
+    };
+    let found = tunnels(&sight);
+    let texts: Vec<_> = found
+        .iter()
+        .map(|f| (f.check.as_str(), f.found.as_str()))
+        .collect();
+    assert_eq!(texts[0], ("tunnels of b", "UDP port 51900 is taken"));
+    assert!(texts[1].1.contains("WireGuard (UDP 51900)"), "{texts:?}");
+    assert!(texts[1].1.contains("VXLAN (UDP port 4789)"), "{texts:?}");
 }

@@ -38,6 +38,7 @@ fn sight(protocol: Protocol, seen: Option<PortSight>, path: Option<PathState>) -
         name: name.into(),
         address: None,
         ready: true,
+        encryption: None,
     };
     let pair = ("a".into(), "b".into());
     PortsSight {

@@ -36,6 +36,8 @@ async fn examine(State(state): State<AppState>) -> Answer {
         Ok(seen) => sight.obstacles = seen.obstacles,
         Err(refusal) => sight.obstacles.push(refusal.message),
     }
+    let failed = state.networks.status().failed.into_iter();
+    sight.failed = failed.map(|standing| standing.failure).collect();
     let (nodes, rotation) = if local.control_available() {
         let nodes = nodes(&state).await.map_err(|refusal| refusal.message);
         let known = nodes.as_deref().unwrap_or_default();
@@ -190,6 +192,8 @@ fn member(node: &Node, managers: &ManagerList) -> MemberView {
     let manager = positions.find(|position| position.node == node.id);
     let address = node.manager.as_ref().map(|manager| manager.address);
     let ends = node.description.certificate.map(|(_, to)| to);
+    let own = node.description.encryption.as_ref();
+    let trouble = own.and_then(|own| own.trouble.as_deref());
     MemberView {
         id: node.id.to_string(),
         hostname: node.description.hostname.clone(),
@@ -202,7 +206,10 @@ fn member(node: &Node, managers: &ManagerList) -> MemberView {
             reachable: position.reachable,
             lag: position.lag,
         }),
-        encryption: match node.description.encryption.as_ref().map(|own| &own.by) {
+        encryption: match own.map(|own| &own.by) {
+            Some(Encryptor::Kernel | Encryptor::Process) if trouble.is_some() => {
+                trouble.unwrap_or_default().to_owned()
+            }
             Some(Encryptor::Kernel) => "kernel".to_owned(),
             Some(Encryptor::Process) => "process".to_owned(),
             Some(Encryptor::Nothing(why)) => why.clone(),

@@ -123,6 +123,7 @@ async fn no_such_page(request: Request) -> Failure {
 /// away (a `stop` in its grace period), and a panic costs one answer.
 async fn edge(routes: Router, state: AppState, mut request: Request) -> Response {
     let begun = Instant::now();
+    let stale_before = state.cluster.stale_reads();
     let what = format!("{} {}", request.method(), request.uri().path());
     let unread = Unread::keep(&mut request);
     let mut response = match unversioned(&mut request) {
@@ -154,7 +155,8 @@ async fn edge(routes: Router, state: AppState, mut request: Request) -> Response
         &format!("Overnet/{} (linux)", version::SERVER_VERSION),
     );
     put("swarm", &system::swarm_header(&state.local()));
-    if state.cluster.is_stale() {
+    // Another request's may be among them; to say too much of it costs nobody anything.
+    if state.cluster.stale_reads() != stale_before {
         put("warning", STALE);
     }
     response

@@ -33,9 +33,11 @@ async fn list(State(state): State<AppState>, Asked(query): Asked) -> Answer {
     state.manager_only().await?;
     let mut network = None;
     let mut among = None;
+    let mut encrypted = false;
     if let Some(reference) = query.text("network") {
         let found = inspected(&state, reference).await?;
         among = Some(hosts_on(&state, &found).await?);
+        encrypted = found.is_encrypted();
         network = Some(NameView {
             id: found.id.to_string(),
             name: found.spec.name,
@@ -43,7 +45,10 @@ async fn list(State(state): State<AppState>, Asked(query): Asked) -> Answer {
     }
     let sight = sight(&state, among).await?;
     let found = paths::paths(&sight);
-    let findings = paths::examine(&sight, &found);
+    let mut findings = paths::examine(&sight, &found);
+    if encrypted {
+        findings.extend(paths::tunnels(&sight));
+    }
     let paths = found.iter().map(|path| shown(&sight, path)).collect();
     let view = PathsView { network, paths };
     Ok(json(&Checked { view, findings }))

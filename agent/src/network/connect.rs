@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use dataplane::{Report, desired::Change as Step};
+use dataplane::{Report, TUNNELS, desired::Change as Step};
 use model::{
     ContainerId, EndpointOwner, Refusal, RefusalKind,
     control::{Answer, Attached, Verb},
@@ -18,6 +18,7 @@ use super::{
     report,
     sandbox::{self, Given},
     unexpected,
+    wishes::tunnel_trouble,
 };
 use crate::host::Resolvers;
 
@@ -166,7 +167,10 @@ impl Networks {
         // Others need not wait for the kernel.
         drop(inner);
         let outcome = match outcome {
-            Ok(report) => made(&record, &report.await),
+            Ok(report) => {
+                let report = report.await;
+                made(&record, &report).and_then(|()| self.encrypts(&attached, &report))
+            }
             Err(refusal) => Err(refusal),
         };
         match outcome {
@@ -175,6 +179,24 @@ impl Networks {
                 self.take_back(&request.container).await;
                 Err(refusal)
             }
+        }
+    }
+
+    /// Refused where the tunnels of an encrypted network cannot be set up: the container would reach
+    /// nobody, and a task of it says why, or goes to another host.
+    fn encrypts(&self, attached: &[Option<Attached>], report: &Report) -> Result<(), Refusal> {
+        let mut networks = attached.iter().flatten().map(|attached| &attached.network);
+        let Some(network) = networks.find(|network| network.is_encrypted()) else {
+            return Ok(());
+        };
+        let now = report.of(TUNNELS).next().map(|one| one.sentence.clone());
+        let trouble = now.or_else(|| tunnel_trouble(&self.dataplane.status().borrow()));
+        match trouble {
+            None => Ok(()),
+            Some(trouble) => Err(Refusal::unavailable(format!(
+                "network {} is encrypted, and this host's tunnels are not there: {trouble}; `ovnctl doctor` on this host says what to do",
+                network.spec.name
+            ))),
         }
     }
 
@@ -353,8 +375,10 @@ enum Way<'a> {
     Local(Box<LocalNetwork>),
 }
 
+/// What all encrypted networks stand on concerns nobody else; [`Networks::encrypts`] tells of it.
 pub(super) fn made(record: &SandboxRecord, report: &Report) -> Result<(), Refusal> {
-    match report.failures.first() {
+    let mut failures = report.failures.iter();
+    match failures.find(|failure| failure.scope != TUNNELS) {
         None => Ok(()),
         Some(failure) => Err(Refusal::internal(format!(
             "the network of container {} could not be made: {failure}",

@@ -38,6 +38,7 @@ struct Inner {
     /// What the kernel has reached.
     receives: u64,
     sends: u64,
+    trouble: Option<String>,
 }
 
 impl HostKeys {
@@ -135,6 +136,14 @@ impl HostKeys {
         news
     }
 
+    /// Notes what is in the way of the tunnels; answers whether that is news.
+    pub fn note_trouble(&self, trouble: Option<String>) -> bool {
+        let mut inner = self.lock();
+        let news = inner.trouble != trouble;
+        inner.trouble = trouble;
+        news
+    }
+
     /// Refused on a host that cannot encrypt: its container would reach nobody.
     pub fn check(&self, network: &str) -> Result<(), Refusal> {
         match &self.by {
@@ -180,6 +189,7 @@ impl HostKeys {
             keys: keys.collect(),
             receives: inner.receives,
             sends: inner.sends,
+            trouble: inner.trouble.clone(),
         }
     }
 }
@@ -250,5 +260,8 @@ mod tests {
         assert!(refused.message.contains("no module tun"), "{refused}");
         assert!(keys.reached(0, 1));
         assert!(!keys.reached(0, 1));
+        let taken = Some("UDP port 51820 is taken".to_owned());
+        assert!(keys.note_trouble(taken.clone()) && !keys.note_trouble(taken.clone()));
+        assert_eq!(keys.described().trouble, taken);
     }
 }

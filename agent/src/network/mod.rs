@@ -162,6 +162,7 @@ impl Networks {
         tokio::spawn(Arc::clone(&networks).follow_cluster(updates));
         tokio::spawn(Arc::clone(&networks).tidy());
         tokio::spawn(Arc::clone(&networks).follow_hosts());
+        tokio::spawn(Arc::clone(&networks).follow_tunnels());
         tokio::spawn(Arc::clone(&networks).follow_guests());
         Ok(networks)
     }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use dataplane::{
-    Desired,
+    Desired, TUNNELS,
     desired::{Change as Step, Interface},
 };
 use futures_util::FutureExt as _;
@@ -167,7 +167,8 @@ impl Networks {
     /// Tells the cluster which generations of keys the kernel has by now. A host whose kernel does
     /// not follow says nothing, and the cluster goes on with the keys that it has.
     fn reached_keys(&self, assignments: &Assignments, laid: &dataplane::Report) {
-        if laid.of("host").next().is_some() {
+        let of = |scope| laid.of(scope).next().is_some();
+        if of("host") || of(TUNNELS) {
             return;
         }
         let node = self.node();
@@ -182,6 +183,20 @@ impl Networks {
         let receives = if told { phase.newest } else { phase.sending };
         if self.config.keys.reached(receives, phase.sending) {
             self.cluster.describe();
+        }
+    }
+
+    /// Tells the cluster what is in the way of this host's tunnels.
+    pub(super) async fn follow_tunnels(self: Arc<Self>) {
+        let mut status = self.dataplane.status();
+        loop {
+            let trouble = tunnel_trouble(&status.borrow_and_update());
+            if self.config.keys.note_trouble(trouble) {
+                self.cluster.describe();
+            }
+            if status.changed().await.is_err() {
+                return;
+            }
         }
     }
 
@@ -377,4 +392,11 @@ impl Inner {
             }
         }
     }
+}
+
+/// What of the tunnels could not be done, and still cannot.
+pub(super) fn tunnel_trouble(status: &dataplane::Status) -> Option<String> {
+    let failed = status.failed.iter().map(|standing| &standing.failure);
+    let mut of_tunnels = failed.filter(|failure| failure.scope == TUNNELS);
+    of_tunnels.next().map(|failure| failure.sentence.clone())
 }

@@ -8,6 +8,7 @@ use std::{
 use crate::{
     desired::{HostPort, Protocol},
     plan::Step,
+    report::TUNNELS,
     view::{Place, bridge_name, gateway_name, vxlan_name},
 };
 
@@ -53,12 +54,12 @@ pub(super) fn scope(step: &Step) -> String {
         | Step::SetElements { .. }
         | Step::CutPublished { .. }
         | Step::SetPorts(_)
-        | Step::SetTunnel { .. }
-        | Step::DropTunnel { .. }
-        | Step::SetWay { .. }
-        | Step::DropWay { .. }
         | Step::HoldPort(..)
         | Step::FreePort(..) => "host".to_owned(),
+        Step::SetTunnel { .. }
+        | Step::DropTunnel { .. }
+        | Step::SetWay { .. }
+        | Step::DropWay { .. } => TUNNELS.to_owned(),
     }
 }
 

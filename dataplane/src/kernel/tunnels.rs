@@ -160,6 +160,7 @@ impl Tunnels {
         });
         Tunnel {
             public_key: state.public_key,
+            local: state.local_address,
             port: state.listen_port,
             peers: peers.collect(),
             ..Tunnel::default()
@@ -312,7 +313,10 @@ impl Linux {
         (local, key): (IpAddr, PrivateKey),
     ) -> io::Result<()> {
         let found = self.tunnels.ask(device, "get=1\n\n");
-        let mut found = found.ok().filter(|state| state.listen_port == wanted.port);
+        let mut found = found.ok().filter(|state| {
+            let stays = state.local_address.is_none_or(|has| has == local);
+            stays && state.listen_port == wanted.port
+        });
         if found.is_none() {
             self.tunnels.end(device)?;
             match self.tunnels.start(device, local, wanted.port) {

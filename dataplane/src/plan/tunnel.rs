@@ -26,7 +26,8 @@ pub fn diff_tunnels(plan: &mut Plan, desired: &Desired, wanted: &View, seen: &Vi
     for (local, generation, key) in own {
         let device = tunnel_name(*generation);
         let (want, found) = (wanted.tunnels.get(&device), seen.tunnels.get(&device));
-        let Some(want) = want.filter(|want| Some(*want) != found) else {
+        let as_wanted = |want: &&Tunnel| found.is_some_and(|found| found.is_as(want));
+        let Some(want) = want.filter(|want| !as_wanted(want)) else {
             continue;
         };
         plan.step(
@@ -55,6 +56,9 @@ fn why(wanted: &Tunnel, found: Option<&Tunnel>) -> String {
     field(&mut why, "MTU", &wanted.mtu, &found.mtu);
     field(&mut why, "up", &wanted.up, &found.up);
     field(&mut why, "UDP port", &wanted.port, &found.port);
+    if let (Some(want), Some(has)) = (wanted.local, found.local) {
+        field(&mut why, "address", &want, &has);
+    }
     if wanted.public_key != found.public_key {
         why.push("has another key".to_owned());
     }

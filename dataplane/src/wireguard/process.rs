@@ -51,7 +51,7 @@ pub fn run(empty: &Path) -> io::Result<()> {
     control.set_nonblocking(true)?;
     // What a kernel does not have costs speed alone.
     let merges = setsockopt(&udp, sockopt::UdpGroSegment, &true).is_ok();
-    let listen_port = local_port(udp.as_raw_fd())?;
+    let own = own_place(udp.as_raw_fd())?;
     give_up_rights(empty)?;
     tracing::debug!(merges, "packets are carried");
     let mut sockets = Sockets {
@@ -68,7 +68,7 @@ pub fn run(empty: &Path) -> io::Result<()> {
         let now = Instant::now();
         if ready.control {
             for stream in control.incoming().map_while(Result::ok) {
-                if let Err(error) = answer(stream, &mut device, listen_port) {
+                if let Err(error) = answer(stream, &mut device, own) {
                     tracing::warn!("a request is not answered: {error}");
                 }
             }
@@ -175,9 +175,9 @@ fn place(address: &SockaddrStorage) -> Option<SocketAddr> {
     })
 }
 
-fn local_port(socket: RawFd) -> io::Result<u16> {
+fn own_place(socket: RawFd) -> io::Result<SocketAddr> {
     let own: SockaddrStorage = getsockname(socket)?;
-    Ok(place(&own).map_or(0, |own| own.port()))
+    place(&own).ok_or_else(|| io::Error::other("its socket has no address"))
 }
 
 struct Sockets {
@@ -265,7 +265,7 @@ impl Sockets {
 }
 
 /// One request, one answer.
-fn answer(mut stream: UnixStream, device: &mut Device, listen_port: u16) -> io::Result<()> {
+fn answer(mut stream: UnixStream, device: &mut Device, own: SocketAddr) -> io::Result<()> {
     stream.set_nonblocking(false)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
@@ -282,7 +282,8 @@ fn answer(mut stream: UnixStream, device: &mut Device, listen_port: u16) -> io::
         Ok(Request::Get) => State {
             pid: nix::unistd::getpid().as_raw(),
             public_key: device.public_key(),
-            listen_port,
+            listen_port: own.port(),
+            local_address: Some(own.ip()),
             peers: device.peers(),
         }
         .to_answer(),

@@ -41,6 +41,8 @@ pub struct State {
     /// Absent before it has a key.
     pub public_key: Option<PublicKey>,
     pub listen_port: u16,
+    /// Where it sends from; absent of one of an earlier version.
+    pub local_address: Option<IpAddr>,
     pub peers: BTreeMap<PublicKey, PeerState>,
 }
 
@@ -202,6 +204,9 @@ impl State {
         let mut text = String::new();
         line(&mut text, "pid", &self.pid.to_string());
         line(&mut text, "listen_port", &self.listen_port.to_string());
+        if let Some(address) = &self.local_address {
+            line(&mut text, "local_address", &address.to_string());
+        }
         if let Some(key) = &self.public_key {
             line(&mut text, "own_public_key", &hex::encode(key.0));
         }
@@ -232,6 +237,11 @@ impl State {
                 (("pid", value), None) => state.pid = number("pid", value)?,
                 (("listen_port", value), None) => {
                     state.listen_port = number("listen_port", value)?;
+                }
+                (("local_address", value), None) => {
+                    let address = value.parse();
+                    let wrong = |_| format!("local_address {value} is no address");
+                    state.local_address = Some(address.map_err(wrong)?);
                 }
                 (("own_public_key", value), None) => {
                     state.public_key = Some(PublicKey(key(value)?));
@@ -340,6 +350,7 @@ mod tests {
             pid: 7,
             public_key: Some(PublicKey([9; 32])),
             listen_port: 51820,
+            local_address: Some([192, 0, 2, 9].into()),
             peers: [(PublicKey([1; 32]), of(1)), (PublicKey([2; 32]), of(2))].into(),
         };
         assert_eq!(State::parse(&state.to_answer()).unwrap(), state);

@@ -558,6 +558,7 @@ fn node_with(name: &str, by: Option<Encryptor>) -> StoreChange {
         keys: Vec::new(),
         receives: 0,
         sends: 0,
+        trouble: None,
     });
     node.description.engine_version = "0.0.9".into();
     StoreChange::SetNode(Box::new(node))

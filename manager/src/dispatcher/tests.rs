@@ -177,6 +177,7 @@ fn changes(tables: &Tables, what: &Happening) -> Vec<StoreChange> {
                 }],
                 receives: 0,
                 sends: 0,
+                trouble: None,
             });
             tx.set_node(new);
         }

@@ -2,6 +2,7 @@
 
 use std::{
     net::SocketAddr,
+    sync::atomic::Ordering,
     time::{Duration, Instant},
 };
 
@@ -37,25 +38,44 @@ enum Miss {
 
 impl Manager {
     /// Carries out a verb for a member; its role and identity decide what it may. Any manager
-    /// can be asked. Without a leader, reads are answered from what this manager knows.
+    /// can be asked. Without a leader, reads are answered from what this manager knows, and
+    /// [counted](Self::stale_reads).
     pub async fn call(&self, caller: &Member, verb: Verb) -> Result<Answer, Refusal> {
-        let read = verb.is_read();
+        match self.ask_verb(caller, &verb).await {
+            Ok(answer) => Ok(answer),
+            Err(Missing::NoLeader) if verb.is_read() => {
+                self.stale_reads.fetch_add(1, Ordering::Relaxed);
+                self.act(caller, verb).await
+            }
+            Err(missing) => Err(self.refusal(missing)),
+        }
+    }
+
+    /// The same for one that could not tell an old answer from another.
+    pub(crate) async fn call_by_leader(
+        &self,
+        caller: &Member,
+        verb: &Verb,
+    ) -> Result<Answer, Refusal> {
+        let answered = self.ask_verb(caller, verb).await;
+        answered.map_err(|missing| self.refusal(missing))
+    }
+
+    async fn ask_verb(&self, caller: &Member, verb: &Verb) -> Result<Answer, Missing> {
         let ask = ManagerAsk::Verb {
             caller: caller.clone(),
             verb: Box::new(verb.clone()),
         };
-        match self.ask_leader(ask).await {
-            Ok(ManagerAnswer::Verb(answer)) => Ok(*answer),
-            Ok(_) => Err(strange()),
-            Err(Missing::Refused(refusal)) => Err(refusal),
-            Err(Missing::NoLeader) if read => self.act(caller, verb).await,
-            Err(Missing::NoLeader) => Err(self.no_leader()),
+        match self.ask_leader(ask).await? {
+            ManagerAnswer::Verb(answer) => Ok(*answer),
+            _ => Err(Missing::Refused(strange())),
         }
     }
 
-    /// Whether reads are answered without a leader at the moment, and may be old.
-    pub fn is_stale(&self) -> bool {
-        matches!(*self.place.borrow(), Place::Nobody(since) if since.elapsed() > PATIENCE)
+    /// How many reads were answered without a leader, and may have been old. Whether one may be
+    /// is known when it is answered, not a moment later.
+    pub fn stale_reads(&self) -> u64 {
+        self.stale_reads.load(Ordering::Relaxed)
     }
 
     /// Has the leader issue a certificate.

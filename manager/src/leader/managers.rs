@@ -1,6 +1,11 @@
 //! Managers come and go.
 
-use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
+use std::{
+    collections::BTreeSet,
+    net::SocketAddr,
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
 
 use model::{
     Node, NodeId, Refusal,
@@ -19,6 +24,8 @@ use crate::{
 /// How long the leader may take to let a manager in: the log travels meanwhile.
 const ADMIT: Duration = Duration::from_secs(80);
 const LOOK: Duration = Duration::from_millis(500);
+/// Pause before the others are told again where this manager is.
+const ANNOUNCE_AGAIN: Duration = Duration::from_secs(2);
 
 impl Manager {
     /// Asks to be let in, of whoever leads, until that has happened or is refused.
@@ -44,6 +51,36 @@ impl Manager {
         Err(Refusal::unavailable(format!(
             "the cluster's managers have not let this one in: {last}"
         )))
+    }
+
+    /// Has the others look for this manager where it is, if its address was another.
+    pub(super) fn announce(self: &Arc<Self>, remotes: Vec<SocketAddr>) {
+        let manager = Arc::clone(self);
+        let telling = async move {
+            while manager.is_misplaced() {
+                match manager.enter(&remotes).await {
+                    Ok(()) => {
+                        tracing::info!(address = %manager.advertise, "the other managers know the new address")
+                    }
+                    Err(refusal) => tracing::warn!("the new address is not known yet: {refusal}"),
+                }
+                tokio::time::sleep(ANNOUNCE_AGAIN).await;
+            }
+        };
+        let ending = self.ending.clone();
+        let telling = async move {
+            ending.run_until_cancelled(telling).await;
+        };
+        let tasks = self.tasks.lock();
+        tasks.unwrap_or_else(PoisonError::into_inner).spawn(telling);
+    }
+
+    /// A leader writes its own address down by itself.
+    fn is_misplaced(&self) -> bool {
+        let (own, roster) = (self.consensus.raft_id(), self.roster());
+        let known = roster.voters.iter().find(|voter| voter.id == own);
+        let elsewhere = known.is_some_and(|voter| voter.peer.address != Some(self.advertise));
+        elsewhere && roster.voting() > 1
     }
 
     async fn enter_by(&self, remote: SocketAddr, ask: &ManagerAsk) -> Result<ForwardReply, String> {

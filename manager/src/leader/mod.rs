@@ -21,7 +21,7 @@ pub(crate) use network_keys::begin as begin_rotation;
 use std::{
     net::SocketAddr,
     path::Path,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicU64},
     time::{Duration, Instant},
 };
 
@@ -113,6 +113,7 @@ pub struct Manager {
     advertise: SocketAddr,
     events: broadcast::Sender<ClusterEvent>,
     place: watch::Sender<Place>,
+    stale_reads: AtomicU64,
     ending: CancellationToken,
     tasks: Mutex<JoinSet<()>>,
 }
@@ -158,6 +159,7 @@ impl Manager {
         let manager = Self::assemble(parts, &listener, start.advertise)?;
         manager.run(listener);
         let settled = if manager.consensus.is_voter() {
+            manager.announce(start.remotes);
             manager.settle().await
         } else {
             manager.enter(&start.remotes).await
@@ -260,6 +262,7 @@ impl Manager {
             advertise,
             events,
             place: watch::Sender::new(Place::Nobody(Instant::now())),
+            stale_reads: AtomicU64::default(),
             ending: CancellationToken::new(),
             tasks: Mutex::new(tasks),
         }))

@@ -147,6 +147,7 @@ mod tests {
             keys: Vec::new(),
             receives,
             sends,
+            trouble: None,
         });
         node
     }

@@ -1,12 +1,14 @@
 //! What other managers ask of this one.
 
+use std::collections::BTreeSet;
+
 use openraft::{
     Vote,
     error::{Fatal, RaftError},
     storage::RaftLogStorage as _,
 };
 
-use super::{Consensus, RaftAsk, RaftCall, RaftSaid, election::would_vote};
+use super::{Consensus, RaftAsk, RaftCall, RaftSaid, election::would_vote, positions::Positions};
 
 impl Consensus {
     /// Answers a call that came over the managers' port; the caller's certificate has been
@@ -19,7 +21,16 @@ impl Consensus {
                 self.raft_id()
             ));
         }
+        if let Some(reason) = self.pulse.refuses(&call) {
+            return Err(reason);
+        }
+        if let Some(meant) = call.opening
+            && meant != self.pulse.opening
+        {
+            return Err("the log has been opened anew since it was looked at".to_owned());
+        }
         self.pulse.heard_of(call.from);
+        self.learn(&call.positions);
         match call.ask {
             RaftAsk::Append(request) => {
                 self.hear_leader(call.from, &request.vote);
@@ -38,6 +49,15 @@ impl Consensus {
                 let answer = self.raft.vote(request).await;
                 answer.map(RaftSaid::Vote).map_err(|e| e.to_string())
             }
+            RaftAsk::Position => {
+                let mut log = self.log.clone();
+                let log = log.get_log_state().await.map_err(|e| e.to_string())?;
+                let snapshot = self.raft.metrics().borrow().snapshot;
+                Ok(RaftSaid::Position {
+                    opening: self.pulse.opening,
+                    last: log.last_log_id.max(snapshot),
+                })
+            }
             RaftAsk::WouldVote(candidate) => {
                 let mut log = self.log.clone();
                 let own = log.get_log_state().await.map_err(|e| e.to_string())?;
@@ -51,6 +71,19 @@ impl Consensus {
                 )))
             }
         }
+    }
+
+    fn learn(&self, told: &Positions) {
+        if told.is_empty() {
+            return;
+        }
+        let managers: BTreeSet<u64> = {
+            let metrics = self.raft.metrics();
+            let state = metrics.borrow();
+            let nodes = state.membership_config.nodes();
+            nodes.map(|(id, _)| *id).collect()
+        };
+        self.pulse.learn(told, &managers);
     }
 
     /// Whether consensus has stopped for good, and why: a disk that failed, mostly.

@@ -129,7 +129,10 @@ async fn ask_others(raft: &Raft<TypeConfig>, pulse: &Arc<Pulse>, log: &mut LogSt
         (state.id, state.membership_config.membership().clone())
     };
     let (tell, mut told) = mpsc::unbounded_channel();
-    for voter in membership.voter_ids().filter(|voter| *voter != id) {
+    // A vote of one whose disk has gone back does not count.
+    let outdated = pulse.outdated();
+    let others = membership.voter_ids();
+    for voter in others.filter(|voter| *voter != id && !outdated.contains_key(voter)) {
         let Some(peer) = membership.get_node(&voter).cloned() else {
             continue;
         };

@@ -7,7 +7,7 @@ use openraft::{
     storage::{LogFlushed, RaftLogStorage},
 };
 
-use super::{Disk, DiskError, TypeConfig};
+use super::{Disk, DiskError, TypeConfig, positions};
 
 pub(super) const VOTE: &str = "vote";
 pub(super) const PURGED: &str = "purged";
@@ -65,6 +65,13 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     async fn read_vote(&mut self) -> Result<Option<Vote<u64>>, StorageError<u64>> {
         let vote = self.disk.state(VOTE);
         vote.map_err(|error| StorageIOError::read_vote(&error).into())
+    }
+
+    /// What is applied at the start, before anybody is heard: all managers know how far each log is
+    /// committed, this one its own, too.
+    async fn read_committed(&mut self) -> Result<Option<LogId<u64>>, StorageError<u64>> {
+        let known = positions::read(&self.disk).map_err(reading)?;
+        Ok(known.get(&self.disk.raft_id()).copied())
     }
 
     async fn append<I>(

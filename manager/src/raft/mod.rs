@@ -13,6 +13,7 @@ mod log;
 mod machine;
 mod members;
 mod peer;
+mod positions;
 mod pulse;
 mod roster;
 mod seal;
@@ -187,12 +188,13 @@ impl Consensus {
             .map_err(|error| ConsensusError::Start(error.to_string()))?;
         let machine = Machine::load(disk.clone(), store)?;
         let log = LogStore::new(disk.clone());
-        let pulse = Arc::new(Pulse::new(disk.raft_id(), carrier));
+        let pulse = Arc::new(Pulse::new(disk.raft_id(), carrier, positions::read(&disk)?));
         let network = peer::Network(Arc::clone(&pulse));
         let (id, config) = (disk.raft_id(), Arc::new(config));
         let raft = Raft::new(id, config, network, log.clone(), machine)
             .await
             .map_err(|error| ConsensusError::Start(error.to_string()))?;
+        pulse.opened(raft.data_metrics());
         // What is on disk is known before anybody asks.
         let on_disk = log.clone().get_log_state().await;
         let on_disk = on_disk.map_err(|error| ConsensusError::Start(error.to_string()))?;
@@ -210,6 +212,8 @@ impl Consensus {
         let (tell, lead) = watch::channel(Lead::default());
         let tending = election::tend(raft.clone(), Arc::clone(&pulse), log.clone(), stop.clone());
         tokio::spawn(tending);
+        let keeping = positions::keep(Arc::clone(&pulse), disk.clone(), stop.clone());
+        tokio::spawn(keeping);
         let watching = watch_lead(raft.clone(), Arc::clone(&pulse), tell);
         tokio::spawn(stop.clone().run_until_cancelled_owned(watching));
         Ok(Self {
@@ -293,6 +297,11 @@ async fn watch_lead(raft: Raft<TypeConfig>, pulse: Arc<Pulse>, tell: watch::Send
         let lead = {
             let state = metrics.borrow_and_update();
             let membership = state.membership_config.membership();
+            if let (Some(matching), Some(applied)) = (&state.replication, state.last_applied) {
+                let known = positions::committed(state.id, matching, applied);
+                let managers = membership.nodes().map(|(id, _)| *id).collect();
+                pulse.learn(&known, &managers);
+            }
             let sole = membership.voter_ids().count() == 1;
             let acked = state.millis_since_quorum_ack.map(Duration::from_millis);
             let leading = state.state == ServerState::Leader
@@ -309,9 +318,6 @@ async fn watch_lead(raft: Raft<TypeConfig>, pulse: Arc<Pulse>, tell: watch::Send
         };
         tell.send_if_modified(|told| {
             let news = *told != lead;
-            if news && lead.leading && told.term != lead.term {
-                pulse.new_term();
-            }
             *told = lead;
             news
         });

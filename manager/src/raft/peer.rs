@@ -15,7 +15,7 @@ use openraft::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{TypeConfig, pulse::Pulse};
+use super::{TypeConfig, positions::Positions, pulse::Pulse};
 
 /// Pause before somebody who cannot be reached is tried again.
 const BACKOFF: Duration = Duration::from_millis(200);
@@ -37,6 +37,15 @@ pub struct RaftCall {
     /// Whose log is meant: a manager that has joined anew has another one.
     pub to: u64,
     pub ask: RaftAsk,
+    /// Where the caller's own log ends.
+    #[serde(default)]
+    pub last: Option<LogId<u64>>,
+    /// Which opening of the other's log is meant: nothing is added to one that was not looked at.
+    #[serde(default)]
+    pub opening: Option<u64>,
+    /// What the caller knows of the managers' logs.
+    #[serde(default)]
+    pub positions: Positions,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -46,6 +55,8 @@ pub enum RaftAsk {
     Snapshot(InstallSnapshotRequest<TypeConfig>),
     /// Whether the answerer would vote for one whose log ends there; changes nothing.
     WouldVote(Option<LogId<u64>>),
+    /// Where the answerer's log ends.
+    Position,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -54,6 +65,10 @@ pub enum RaftSaid {
     Vote(VoteResponse<u64>),
     Snapshot(Result<InstallSnapshotResponse<u64>, InstallSnapshotError>),
     WouldVote(bool),
+    Position {
+        opening: u64,
+        last: Option<LogId<u64>>,
+    },
 }
 
 /// Why a call did not get through.
@@ -86,6 +101,10 @@ pub(super) struct Way {
     pulse: std::sync::Arc<Pulse>,
     target: u64,
     peer: Peer,
+    /// The opening of the other's log that was looked at.
+    opening: Option<u64>,
+    /// What the other has been told of the managers' logs.
+    told: Positions,
 }
 
 impl RaftNetworkFactory<TypeConfig> for Network {
@@ -96,6 +115,54 @@ impl RaftNetworkFactory<TypeConfig> for Network {
             pulse: std::sync::Arc::clone(&self.0),
             target,
             peer: peer.clone(),
+            opening: None,
+            told: Positions::new(),
+        }
+    }
+}
+
+impl Way {
+    /// Sends what a leader of that term has to say, to a log that is not an old copy.
+    async fn lead(
+        &mut self,
+        term: u64,
+        ask: RaftAsk,
+        limit: Duration,
+    ) -> Result<RaftSaid, CarryError> {
+        self.pulse.leads_in(term);
+        if self.opening.is_none() {
+            self.look(limit).await?;
+        }
+        let mut call = self.pulse.call(self.target, ask);
+        call.opening = self.opening;
+        let positions = self.pulse.positions();
+        if positions != self.told {
+            call.positions.clone_from(&positions);
+        }
+        let said = self.pulse.carry(&self.peer, call, limit).await;
+        match said {
+            Ok(_) => self.told = positions,
+            // It may be another opening that answers next.
+            Err(_) => self.opening = None,
+        }
+        said
+    }
+
+    async fn look(&mut self, limit: Duration) -> Result<(), CarryError> {
+        // Before it is asked: what it comes to have meanwhile it need not have now.
+        let known = self.pulse.known(self.target);
+        let asked = self.pulse.call(self.target, RaftAsk::Position);
+        match self.pulse.carry(&self.peer, asked, limit).await {
+            Ok(RaftSaid::Position { opening, last }) => {
+                self.pulse.judge(self.target, &self.peer, known, last)?;
+                self.opening = Some(opening);
+                Ok(())
+            }
+            Ok(other) => Err(strange_answer(&other)),
+            // One of an earlier version does not know the question; whatever else it has against this
+            // manager it says again.
+            Err(CarryError::Refused(_)) => Ok(()),
+            Err(error) => Err(error),
         }
     }
 }
@@ -109,9 +176,12 @@ fn failed<E: std::error::Error>(error: &CarryError) -> Failed<E> {
     }
 }
 
+fn strange_answer(said: &RaftSaid) -> CarryError {
+    CarryError::Refused(format!("an answer to another question came: {said:?}"))
+}
+
 fn strange<E: std::error::Error>(said: &RaftSaid) -> Failed<E> {
-    let error = CarryError::Refused(format!("an answer to another question came: {said:?}"));
-    RPCError::Network(NetworkError::new(&error))
+    failed(&strange_answer(said))
 }
 
 impl RaftNetwork<TypeConfig> for Way {
@@ -125,14 +195,17 @@ impl RaftNetwork<TypeConfig> for Way {
             .entries
             .last()
             .map_or(before, |entry| Some(entry.log_id));
-        let limit = option.hard_ttl();
-        let ask = RaftAsk::Append(request);
-        match self.pulse.ask(self.target, &self.peer, ask, limit).await {
-            Ok(RaftSaid::Append(answer)) => self
-                .pulse
-                .check_disk(self.target, &self.peer, &answer, before, last)
-                .map(|()| answer)
-                .map_err(|error| failed(&error)),
+        let (term, limit) = (request.vote.leader_id().term, option.hard_ttl());
+        match self.lead(term, RaftAsk::Append(request), limit).await {
+            Ok(RaftSaid::Append(answer)) => {
+                let has = match &answer {
+                    AppendEntriesResponse::Success => last,
+                    AppendEntriesResponse::PartialSuccess(matching) => *matching,
+                    AppendEntriesResponse::HigherVote(_) | AppendEntriesResponse::Conflict => None,
+                };
+                self.pulse.acknowledged(term, self.target, has);
+                Ok(answer)
+            }
             Ok(other) => Err(strange(&other)),
             Err(error) => Err(failed(&error)),
         }
@@ -143,8 +216,8 @@ impl RaftNetwork<TypeConfig> for Way {
         request: InstallSnapshotRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<InstallSnapshotResponse<u64>, Failed<InstallSnapshotError>> {
-        let (ask, limit) = (RaftAsk::Snapshot(request), option.hard_ttl());
-        match self.pulse.ask(self.target, &self.peer, ask, limit).await {
+        let (term, limit) = (request.vote.leader_id().term, option.hard_ttl());
+        match self.lead(term, RaftAsk::Snapshot(request), limit).await {
             Ok(RaftSaid::Snapshot(Ok(answer))) => Ok(answer),
             Ok(RaftSaid::Snapshot(Err(error))) => Err(RPCError::RemoteError(RemoteError::new(
                 self.target,
@@ -161,8 +234,14 @@ impl RaftNetwork<TypeConfig> for Way {
         option: RPCOption,
     ) -> Result<VoteResponse<u64>, Failed> {
         let (ask, limit) = (RaftAsk::Vote(request), option.hard_ttl());
+        let known = self.pulse.known(self.target);
         match self.pulse.ask(self.target, &self.peer, ask, limit).await {
-            Ok(RaftSaid::Vote(answer)) => Ok(answer),
+            // A vote that an old copy gives may be its second one, and it does not know what it has lost.
+            Ok(RaftSaid::Vote(answer)) => self
+                .pulse
+                .judge(self.target, &self.peer, known, answer.last_log_id)
+                .map(|()| answer)
+                .map_err(|error| failed(&error)),
             Ok(other) => Err(strange(&other)),
             Err(error) => Err(failed(&error)),
         }

@@ -1,17 +1,20 @@
 //! Who was heard of, and when: what elections, reachability and the check of old disks stand on.
 
 use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::{Duration, Instant},
 };
 
-use openraft::{LogId, raft::AppendEntriesResponse};
+use model::NodeId;
+use openraft::{LogId, metrics::RaftDataMetrics};
+use tokio::sync::watch;
 
 use super::{
     Carrier, Peer,
     election::HEARTBEAT,
     peer::{CarryError, RaftAsk, RaftCall, RaftSaid},
+    positions::{Positions, has_gone_back, merge},
 };
 
 /// How long a manager counts as reachable after it was heard of.
@@ -23,7 +26,11 @@ const SLOWEST: Duration = Duration::from_secs(1);
 /// One manager's view of the others.
 pub(super) struct Pulse {
     own: u64,
+    /// This opening of the own log; drawn, so that nobody takes it for another.
+    pub(super) opening: u64,
     carrier: Arc<dyn Carrier>,
+    /// The own log, once consensus has opened it.
+    log: OnceLock<watch::Receiver<RaftDataMetrics<u64>>>,
     heard: Mutex<Heard>,
 }
 
@@ -34,23 +41,31 @@ struct Heard {
     /// The longest time between two words of the leader lately.
     rhythm: Duration,
     others: BTreeMap<u64, Instant>,
-    /// The highest index that each one has said it has.
-    acknowledged: BTreeMap<u64, u64>,
-    /// Those whose log has gone back behind what they acknowledged.
+    /// The term of which the next two are, on a leader.
+    term: u64,
+    /// The furthest entry that each one has said it has.
+    acknowledged: Positions,
+    /// What all managers are told of each other's logs.
+    positions: Positions,
+    /// Those whose log has gone back behind what they had.
     outdated: BTreeMap<u64, String>,
 }
 
 impl Pulse {
-    pub(super) fn new(own: u64, carrier: Arc<dyn Carrier>) -> Self {
+    pub(super) fn new(own: u64, carrier: Arc<dyn Carrier>, positions: Positions) -> Self {
         Self {
             own,
+            opening: rand::random(),
             carrier,
+            log: OnceLock::new(),
             heard: Mutex::new(Heard {
                 leader: Instant::now(),
                 leader_id: None,
                 rhythm: HEARTBEAT,
                 others: BTreeMap::new(),
-                acknowledged: BTreeMap::new(),
+                term: 0,
+                acknowledged: Positions::new(),
+                positions,
                 outdated: BTreeMap::new(),
             }),
         }
@@ -69,14 +84,36 @@ impl Pulse {
         ask: RaftAsk,
         limit: Duration,
     ) -> Result<RaftSaid, CarryError> {
-        let call = RaftCall {
+        self.carry(peer, self.call(target, ask), limit).await
+    }
+
+    pub(super) fn call(&self, target: u64, ask: RaftAsk) -> RaftCall {
+        RaftCall {
             from: self.own,
             to: target,
             ask,
-        };
+            last: self.own_last(),
+            opening: None,
+            positions: Positions::new(),
+        }
+    }
+
+    pub(super) async fn carry(
+        &self,
+        peer: &Peer,
+        call: RaftCall,
+        limit: Duration,
+    ) -> Result<RaftSaid, CarryError> {
+        let target = call.to;
         let said = self.carrier.carry(peer, call, limit).await?;
         self.heard_of(target);
         Ok(said)
+    }
+
+    /// Tells where the own log is seen.
+    pub(super) fn opened(&self, log: watch::Receiver<RaftDataMetrics<u64>>) {
+        // Once, by whoever opened it.
+        let _ = self.log.set(log);
     }
 
     pub(super) fn heard_of(&self, id: u64) {
@@ -120,53 +157,101 @@ impl Pulse {
         let mut heard = self.lock();
         heard.others.remove(&id);
         heard.acknowledged.remove(&id);
+        heard.positions.remove(&id);
         heard.outdated.remove(&id);
     }
 
-    /// A log never goes back behind what its owner has acknowledged: one that does comes from an
-    /// old copy of the disk, and the entries that it has lost may be counted as safe there.
-    pub(super) fn check_disk(
+    /// What a manager's log is known to have had.
+    pub(super) fn known(&self, id: u64) -> Option<LogId<u64>> {
+        let heard = self.lock();
+        let (of_all, here) = (heard.positions.get(&id), heard.acknowledged.get(&id));
+        of_all.max(here).copied()
+    }
+
+    /// A log never goes back behind what its owner had: one that does comes from an old copy of the
+    /// disk, and the entries that it has lost may be counted as safe there.
+    pub(super) fn judge(
         &self,
         target: u64,
         peer: &Peer,
-        answer: &AppendEntriesResponse<u64>,
-        before: Option<LogId<u64>>,
+        known: Option<LogId<u64>>,
         last: Option<LogId<u64>>,
     ) -> Result<(), CarryError> {
-        let mut heard = self.lock();
-        let has = match answer {
-            AppendEntriesResponse::Success => last,
-            AppendEntriesResponse::PartialSuccess(matching) => *matching,
-            AppendEntriesResponse::HigherVote(_) => return Ok(()),
-            AppendEntriesResponse::Conflict => {
-                let known = heard.acknowledged.get(&target).copied();
-                let lost = known.zip(before.map(|id| id.index));
-                let Some((known, asked)) = lost.filter(|(known, asked)| known >= asked) else {
-                    return Ok(());
-                };
-                let reason = format!(
-                    "the log of manager {} has gone back: it lacks entry {asked} although it has acknowledged {known}; its disk comes from an old copy",
-                    peer.node
-                );
-                if heard.outdated.insert(target, reason.clone()).is_none() {
-                    tracing::error!("{reason}; it is removed from the managers and joins anew");
-                }
-                return Err(CarryError::Refused(reason));
-            }
+        let Some(had) = known.filter(|_| has_gone_back(known, last)) else {
+            return Ok(());
         };
-        if let Some(has) = has {
-            let known = heard.acknowledged.entry(target).or_default();
-            *known = has.index.max(*known);
+        let reason = gone_back(&peer.node, had, last);
+        if self
+            .lock()
+            .outdated
+            .insert(target, reason.clone())
+            .is_none()
+        {
+            tracing::error!("{reason}; it is removed from the managers and joins anew");
         }
-        Ok(())
+        Err(CarryError::Refused(reason))
     }
 
-    /// A leader's first word in its term: what was acknowledged to another may be cut since.
-    pub(super) fn new_term(&self) {
-        let mut heard = self.lock();
-        heard.acknowledged.clear();
-        heard.outdated.clear();
+    /// Why a call is not answered: its caller does not have what it is known to have had.
+    pub(super) fn refuses(&self, call: &RaftCall) -> Option<String> {
+        let asked = match &call.ask {
+            RaftAsk::WouldVote(last) => *last,
+            RaftAsk::Vote(request) => request.last_log_id,
+            RaftAsk::Append(_) | RaftAsk::Snapshot(_) | RaftAsk::Position => None,
+        };
+        let last = asked.max(call.last);
+        let known = self.known(call.from);
+        // One of an earlier version does not say where its log ends.
+        let had = known.filter(|_| last.is_some() && has_gone_back(known, last))?;
+        let reason = gone_back(&format!("number {}", call.from).into(), had, last);
+        // A call that was long on its way may be refused, too; that is no matter, and no news.
+        tracing::debug!("{reason}; its word does not count");
+        Some(reason)
     }
+
+    /// What was acknowledged to this manager in its term.
+    pub(super) fn acknowledged(&self, term: u64, id: u64, has: Option<LogId<u64>>) {
+        let mut heard = self.lock();
+        if let Some(has) = has.filter(|_| heard.term == term) {
+            let known = heard.acknowledged.entry(id).or_insert(has);
+            *known = has.max(*known);
+        }
+    }
+
+    /// A leader's first word in its term: what was acknowledged in another, and is not committed,
+    /// may be cut since.
+    pub(super) fn leads_in(&self, term: u64) {
+        let mut heard = self.lock();
+        if heard.term != term {
+            heard.term = term;
+            heard.acknowledged.clear();
+            heard.outdated.clear();
+        }
+    }
+
+    pub(super) fn positions(&self) -> Positions {
+        self.lock().positions.clone()
+    }
+
+    /// Takes over what is known of the managers' logs.
+    pub(super) fn learn(&self, told: &Positions, managers: &BTreeSet<u64>) {
+        let mut heard = self.lock();
+        for further in merge(&mut heard.positions, told, managers) {
+            heard.outdated.remove(&further);
+        }
+    }
+
+    fn own_last(&self) -> Option<LogId<u64>> {
+        self.log.get().and_then(|log| log.borrow().last_log)
+    }
+}
+
+fn gone_back(node: &NodeId, had: LogId<u64>, last: Option<LogId<u64>>) -> String {
+    format!(
+        "the log of manager {node} has gone back: it ends at entry {}, and it had entry {}; its disk comes from an old copy",
+        last.map_or(0, |last| last.index),
+        had.index
+    )
 }
 
 /// The longest gap lately: a long one counts at once, and fades over some tens of words. One in which

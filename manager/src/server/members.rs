@@ -39,7 +39,7 @@ impl Service for Members {
     async fn call(&self, request: Request<Payload>) -> Result<Response<Payload>, Status> {
         let member = caller(&self.0, &request)?;
         let verb: Verb = unpack(request.get_ref())?;
-        let reply: Reply<Answer> = self.0.call(&member, verb).await;
+        let reply: Reply<Answer> = self.0.call_by_leader(&member, &verb).await;
         Ok(Response::new(pack(&reply)?))
     }
 
@@ -305,12 +305,17 @@ fn trust(tables: &crate::store::Tables) -> Option<Trust> {
     let cluster = &tables.cluster()?.public;
     let announced = ca::announced(cluster);
     let announced = announced.inspect_err(|error| tracing::error!("the cluster's root: {error}"));
-    let nodes = u32::try_from(tables.nodes().count()).unwrap_or(u32::MAX);
     Some(Trust {
         roots_pem: cluster.trusted_pem(),
         issuer_public_key_der: announced.ok()?.issuer_public_key_der,
-        within: EACH.saturating_mul(nodes),
+        within: spread(tables),
     })
+}
+
+/// Over how much time the nodes come for the same thing.
+pub(super) fn spread(tables: &crate::store::Tables) -> Duration {
+    let nodes = u32::try_from(tables.nodes().count()).unwrap_or(u32::MAX);
+    EACH.saturating_mul(nodes)
 }
 
 fn heartbeat(tables: &crate::store::Tables) -> Duration {

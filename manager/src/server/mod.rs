@@ -10,9 +10,11 @@ mod peers;
 mod ports;
 mod sights;
 mod traffic;
+mod trust;
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
+use self::trust::Trusted;
 pub(crate) use self::{
     choice::give,
     desk::{Desk, Word},
@@ -20,11 +22,8 @@ pub(crate) use self::{
 };
 
 use model::node::Role;
-use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::mpsc,
-};
-use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio::{net::TcpListener, sync::mpsc};
+use tokio_rustls::TlsAcceptor;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{
     Request, Status,
@@ -49,7 +48,7 @@ use crate::{
 /// Handshakes that may be under way; a flood of strangers waits behind.
 const HANDSHAKES: usize = 256;
 /// A stranger who does not finish the handshake is cut off.
-const HANDSHAKE_LIMIT: std::time::Duration = std::time::Duration::from_secs(10);
+const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 
 /// The task that serves the port until the manager ends.
 pub(crate) fn serve(
@@ -68,14 +67,15 @@ pub(crate) fn serve(
         let (ready, incoming) = mpsc::channel(HANDSHAKES);
         let ending = manager.ending().clone();
         let stop = ending.clone();
+        let within = move || members::spread(&manager.store().view());
         let accepting = async move {
-            stop.run_until_cancelled(accept(listener, identity, ready))
+            stop.run_until_cancelled(accept(listener, identity, ready, within))
                 .await;
             std::future::pending::<()>().await;
         };
         let serving = Server::builder()
             .tcp_nodelay(true)
-            .http2_keepalive_interval(Some(std::time::Duration::from_secs(5)))
+            .http2_keepalive_interval(Some(Duration::from_secs(5)))
             .add_service(join)
             .add_service(members)
             .add_service(peers)
@@ -97,7 +97,8 @@ pub(crate) fn serve(
 async fn accept(
     listener: TcpListener,
     identity: Arc<LiveIdentity>,
-    ready: mpsc::Sender<std::io::Result<TlsStream<TcpStream>>>,
+    ready: mpsc::Sender<std::io::Result<Trusted>>,
+    within: impl Fn() -> Duration + Clone + Send + 'static,
 ) {
     loop {
         let (stream, peer) = match listener.accept().await {
@@ -105,18 +106,19 @@ async fn accept(
             Err(error) => {
                 // Too many open files, mostly: it passes when connections end.
                 tracing::warn!(%error, "a connection could not be accepted");
-                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
             }
         };
         // Each connection is judged by what is trusted now.
         let acceptor = TlsAcceptor::from(tls::server(&identity));
-        let ready = ready.clone();
+        let (ready, identity, within) = (ready.clone(), Arc::clone(&identity), within.clone());
         tokio::spawn(async move {
             let _ = stream.set_nodelay(true);
             match tokio::time::timeout(HANDSHAKE_LIMIT, acceptor.accept(stream)).await {
                 Ok(Ok(stream)) => {
                     // The server is gone when the manager ends; so is the reason to hand over.
+                    let stream = Trusted::new(stream, identity, within);
                     let _ = ready.send(Ok(stream)).await;
                 }
                 Ok(Err(error)) => tracing::debug!(%peer, %error, "a handshake failed"),

@@ -18,6 +18,7 @@ use rustls::{
     server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier, danger::ClientCertVerifier},
     sign::CertifiedKey,
 };
+use tokio::sync::watch;
 
 use crate::ca::Identity;
 
@@ -43,7 +44,10 @@ fn provider() -> Arc<CryptoProvider> {
 /// A node's identity as TLS uses it. Another one, be it a renewed certificate or other roots to
 /// trust, holds for every connection made afterwards, at both ends.
 #[derive(Debug)]
-pub struct LiveIdentity(ArcSwap<Made>);
+pub struct LiveIdentity {
+    made: ArcSwap<Made>,
+    replaced: watch::Sender<()>,
+}
 
 /// What is made of one identity. No part of it outlives that identity: the settings of a server
 /// remember those whom it has verified.
@@ -73,16 +77,25 @@ impl Made {
 
 impl LiveIdentity {
     pub fn new(identity: Identity) -> Result<Arc<Self>, TlsError> {
-        Ok(Arc::new(Self(ArcSwap::from_pointee(Made::of(identity)?))))
+        Ok(Arc::new(Self {
+            made: ArcSwap::from_pointee(Made::of(identity)?),
+            replaced: watch::Sender::default(),
+        }))
     }
 
     pub fn current(&self) -> Arc<Identity> {
-        Arc::clone(&self.0.load().identity)
+        Arc::clone(&self.made.load().identity)
     }
 
     pub fn replace(&self, identity: Identity) -> Result<(), TlsError> {
-        self.0.store(Arc::new(Made::of(identity)?));
+        self.made.store(Arc::new(Made::of(identity)?));
+        self.replaced.send_replace(());
         Ok(())
+    }
+
+    /// Changes whenever the identity is another.
+    pub(crate) fn replaced(&self) -> watch::Receiver<()> {
+        self.replaced.subscribe()
     }
 }
 
@@ -137,11 +150,20 @@ pub(crate) fn accepts(roots_pem: &str, chain_pem: &str, now: Duration) -> Result
     let chain: Vec<_> = CertificateDer::pem_slice_iter(chain_pem.as_bytes())
         .collect::<Result<_, _>>()
         .map_err(TlsError::from)?;
+    verify(roots_pem, &chain, UnixTime::since_unix_epoch(now))
+}
+
+/// The same of one that was shown when a connection was opened.
+pub(crate) fn still_accepts(roots_pem: &str, chain: &[CertificateDer<'_>]) -> Result<(), TlsError> {
+    verify(roots_pem, chain, UnixTime::now())
+}
+
+fn verify(roots_pem: &str, chain: &[CertificateDer<'_>], now: UnixTime) -> Result<(), TlsError> {
     let (leaf, between) = chain
         .split_first()
         .ok_or_else(|| TlsError::from("it has no certificate"))?;
     verifier(roots_pem)?
-        .verify_client_cert(leaf, between, UnixTime::since_unix_epoch(now))
+        .verify_client_cert(leaf, between, now)
         .map(drop)
         .map_err(TlsError::from)
 }
@@ -149,7 +171,7 @@ pub(crate) fn accepts(roots_pem: &str, chain_pem: &str, now: Duration) -> Result
 /// A manager's side, for one connection. Those without a client certificate pass the handshake,
 /// because newcomers have none; each service then demands what it needs.
 pub fn server(identity: &LiveIdentity) -> Arc<ServerConfig> {
-    Arc::clone(&identity.0.load().server)
+    Arc::clone(&identity.made.load().server)
 }
 
 fn client_builder() -> Result<rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier>, TlsError>
@@ -161,7 +183,7 @@ fn client_builder() -> Result<rustls::ConfigBuilder<ClientConfig, rustls::WantsV
 
 /// A member's side, for one connection.
 pub fn member(identity: &LiveIdentity) -> Result<Arc<ClientConfig>, TlsError> {
-    let made = identity.0.load();
+    let made = identity.made.load();
     let mut config = client_builder()?
         .with_root_certificates(roots(made.identity.roots_pem())?)
         .with_client_cert_resolver(Arc::new(Own(Arc::clone(&made.key))));

@@ -147,6 +147,9 @@ fn part(mesh: &Mesh, ids: &[u64]) {
     *mesh.cut_off.lock().expect("whole") = ids.iter().copied().collect();
 }
 
+#[path = "old_disks.rs"]
+mod old_disks;
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_manager_that_was_cut_off_does_not_disturb() {
     let mesh = Arc::new(Mesh::default());
@@ -250,47 +253,6 @@ async fn a_newcomer_gets_a_snapshot_in_parts() {
     let chunks = *mesh.chunks.lock().expect("whole");
     println!("{chunks} parts");
     assert!(chunks > 2, "{chunks} parts");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_old_disk_is_found_out() {
-    let mesh = Arc::new(Mesh::default());
-    let mut seats = cluster(&mesh, 3).await;
-    seats[0].write(1).await.expect("committed");
-    until("all have it", || seats[2].has(1)).await;
-    let old = seats.pop().expect("three");
-    let (id, path) = (old.id(), old.path.clone());
-    old.consensus.shutdown().await;
-    let copy = path.with_extension("copy");
-    std::fs::copy(&path, &copy).expect("copied");
-    let folder = Arc::clone(&old.folder);
-    drop(old);
-    let ((consensus, store), writer) = open(&mesh, &path).await;
-    let new = seat(&mesh, consensus, (store, writer));
-    for number in 2..10 {
-        seats[0].write(number).await.expect("committed");
-    }
-    until("it has acknowledged", || new.has(9)).await;
-    new.consensus.shutdown().await;
-    drop(new);
-    std::fs::rename(&copy, &path).expect("restored");
-    let ((consensus, store), writer) = open(&mesh, &path).await;
-    let restored = seat(&mesh, consensus, (store, writer));
-    assert_eq!(restored.id(), id);
-    until("it is found out", || {
-        seats[0].consensus.outdated().contains_key(&id)
-    })
-    .await;
-    assert!(!restored.has(9), "nothing is added to it");
-    let roster = seats[0].consensus.roster();
-    assert!(roster.survives_without(&peer(3).node) && seats[0].leads());
-    let removed = seats[0].consensus.remove(BTreeSet::from([id])).await;
-    removed.expect("the others agree");
-    seats.push(newcomer(&mesh).await);
-    let admitted = seats[0].consensus.admit(seats[2].id(), peer(3)).await;
-    admitted.expect("it has joined anew");
-    until("it has everything", || seats[2].has(9)).await;
-    drop(folder);
 }
 
 /// The last handle of a file goes when the stopped Raft's tasks have ended.
