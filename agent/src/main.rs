@@ -9,7 +9,8 @@ use agent::{
     wish,
 };
 use clap::{CommandFactory, Parser};
-use tracing_subscriber::{EnvFilter, layer::SubscriberExt, util::SubscriberInitExt};
+use trace::Exporter;
+use tracing_subscriber::{EnvFilter, Layer, layer::SubscriberExt, util::SubscriberInitExt};
 
 /// EX_CONFIG of sysexits.h; the service manager does not start again what cannot work.
 const BAD_SETTINGS: u8 = 78;
@@ -40,7 +41,7 @@ fn main() -> ExitCode {
 /// The process of a WireGuard device. It reads no settings: it has to run as well as the daemon
 /// that has started it, whatever has become of them since.
 fn carry(device: &str, empty: &Path) -> ExitCode {
-    start_log(EnvFilter::new(LOG_OF_PROCESS), false);
+    start_log(EnvFilter::new(LOG_OF_PROCESS), false, None);
     match dataplane::wireguard::process::run(empty) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -66,32 +67,40 @@ fn run(command: Option<Command>, settings: Settings) -> anyhow::Result<ExitCode>
         }
         _ => {}
     }
-    start_log(EnvFilter::try_new(&settings.log)?, settings.log_json);
     // Refused only when a provider is installed already, which is as good.
     let _ = rustls::crypto::ring::default_provider().install_default();
+    let exporter = Exporter::of_environment("ovnd").map_err(anyhow::Error::msg)?;
+    let filter = EnvFilter::try_new(&settings.log)?;
+    start_log(filter, settings.log_json, exporter.as_ref());
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
+    let done = runtime.block_on(carry_out(command, settings));
+    if let Some(exporter) = exporter {
+        exporter.end();
+    }
+    done
+}
+
+async fn carry_out(command: Option<Command>, settings: Settings) -> anyhow::Result<ExitCode> {
     match command {
-        None => runtime.block_on(daemon::run(settings))?,
-        Some(Command::Dataplane { action }) => runtime.block_on(wish::run(action, &settings))?,
-        Some(Command::Doctor { json }) => {
-            return runtime.block_on(doctor::command(&settings, json));
-        }
+        None => daemon::run(settings).await?,
+        Some(Command::Dataplane { action }) => wish::run(action, &settings).await?,
+        Some(Command::Doctor { json }) => return doctor::command(&settings, json).await,
         // Answered above, before there was a log.
         Some(Command::Man { .. } | Command::Settings | Command::Wireguard { .. }) => {}
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn start_log(filter: EnvFilter, json: bool) {
-    let log = tracing_subscriber::registry().with(filter);
+fn start_log(filter: EnvFilter, json: bool, exporter: Option<&Exporter>) {
+    let log = tracing_subscriber::registry().with(exporter.map(Exporter::layer));
     let text = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     if json {
-        log.with(text.json()).init();
+        log.with(text.json().with_filter(filter)).init();
     } else if let Some(journal) = Journal::of_stderr() {
-        log.with(journal).init();
+        log.with(journal.with_filter(filter)).init();
     } else {
-        log.with(text.with_ansi(false)).init();
+        log.with(text.with_ansi(false).with_filter(filter)).init();
     }
 }

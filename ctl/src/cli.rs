@@ -134,20 +134,18 @@ pub fn command() -> Command {
 }
 
 /// Reads a command line; the second value is the name of the command.
-pub fn parse(arguments: &[OsString]) -> Result<(Cli, String), Stop> {
+pub fn parse(arguments: &[OsString]) -> Result<(Cli, Vec<String>), Stop> {
     let lenient = docker_style(command());
     match lenient.try_get_matches_from(arguments) {
         Ok(matches) => {
-            let mut name = matches.subcommand_name().unwrap_or_default().to_owned();
-            if name == "container" {
-                let inner = matches
-                    .subcommand()
-                    .and_then(|(_, m)| m.subcommand_name())
-                    .unwrap_or_default();
-                inner.clone_into(&mut name);
+            let mut words = Vec::new();
+            let mut inner = matches.subcommand();
+            while let Some((word, matches)) = inner {
+                words.push(word.to_owned());
+                inner = matches.subcommand();
             }
             match Cli::from_arg_matches(&matches) {
-                Ok(cli) => Ok((cli, name)),
+                Ok(cli) => Ok((cli, words)),
                 Err(error) => Err(Stop {
                     status: 1,
                     text: error.to_string(),

@@ -24,12 +24,14 @@ pub mod terminal;
 
 use std::ffi::OsString;
 
+use trace::{Instrument as _, tracing::field::Empty};
+
 pub use failure::Failure;
 pub use session::{Io, Session, Sink, Surroundings};
 
 /// Runs one command line, the program's name first, and returns the exit status.
 pub async fn run(arguments: Vec<OsString>, surroundings: Surroundings, io: Io) -> i32 {
-    let (cli, name) = match cli::parse(&arguments) {
+    let (cli, words) = match cli::parse(&arguments) {
         Ok(parsed) => parsed,
         Err(stop) => {
             let sink = if stop.status == 0 { &io.out } else { &io.err };
@@ -48,10 +50,20 @@ pub async fn run(arguments: Vec<OsString>, surroundings: Surroundings, io: Io) -
         }
     };
     let session = Session::new(io, surroundings, host, tls, cli.debug);
-    match cli::dispatch(&session, cli.command).await {
+    let span = trace::request!(
+        "command",
+        otel.name = format!("ovnctl {}", words.join(" ")),
+        otel.status_code = Empty,
+        otel.status_description = Empty,
+    );
+    let dispatched = cli::dispatch(&session, cli.command);
+    match dispatched.instrument(span.clone()).await {
         Ok(()) => 0,
         Err(failure) => {
-            let runs = matches!(name.as_str(), "run" | "create");
+            trace::failed(&span, failure.message.as_ref().unwrap_or(&String::new()));
+            let name = words.iter().find(|word| *word != "container");
+            let name = name.map(String::as_str).unwrap_or_default();
+            let runs = matches!(name, "run" | "create");
             if let Some(message) = &failure.message {
                 session.note(&if runs {
                     format!("ovnctl: {message}")

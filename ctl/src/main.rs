@@ -3,10 +3,18 @@
 use std::{ffi::OsStr, path::Path};
 
 use ctl::{Io, Surroundings};
+use tracing_subscriber::{layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
 fn main() {
     // Read before any thread starts: the time zone cannot be read safely after.
     let surroundings = Surroundings::of_process();
+    let exporter = trace::Exporter::of_environment("ovnctl").unwrap_or_else(|error| {
+        eprintln!("ovnctl: {error}");
+        None
+    });
+    if let Some(exporter) = &exporter {
+        tracing_subscriber::registry().with(exporter.layer()).init();
+    }
     let runtime = match tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -27,5 +35,8 @@ fn main() {
     };
     // A thread that still reads the terminal must not hold the end back.
     runtime.shutdown_background();
+    if let Some(exporter) = exporter {
+        exporter.end();
+    }
     std::process::exit(status);
 }

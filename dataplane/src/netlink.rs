@@ -252,6 +252,7 @@ impl Netlink {
 
     /// One transaction of nftables: nothing of it stays when one message is refused.
     pub fn transaction(&mut self, messages: Vec<Message>) -> io::Result<()> {
+        let _part = trace::part!("nftables", messages = messages.len()).entered();
         let mut bytes = Vec::new();
         let count = messages.len();
         let first = self.sequence.wrapping_add(1);

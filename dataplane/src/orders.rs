@@ -9,6 +9,7 @@ use std::{
 
 use nix::sys::eventfd::EventFd;
 use tokio::sync::oneshot;
+use trace::Span;
 
 use crate::{
     desired::{Change, Desired, HostPort},
@@ -37,15 +38,25 @@ pub enum Order {
     Stop,
 }
 
+/// An order, and what it is a part of.
+pub struct Asked {
+    pub order: Order,
+    pub within: Span,
+}
+
 /// Where orders are put; an order to a worker that has ended is dropped with its answer.
 pub struct Mailbox {
-    pub(crate) orders: Sender<Order>,
+    pub(crate) orders: Sender<Asked>,
     pub(crate) bell: Arc<EventFd>,
 }
 
 impl Mailbox {
     pub fn send(&self, order: Order) {
-        if self.orders.send(order).is_ok()
+        let asked = Asked {
+            order,
+            within: Span::current(),
+        };
+        if self.orders.send(asked).is_ok()
             && let Err(error) = self.bell.write(1)
         {
             tracing::error!("cannot wake the dataplane's thread: {error}");

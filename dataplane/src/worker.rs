@@ -25,7 +25,7 @@ use crate::{
     desired::{Change, Desired},
     ingress,
     kernel::Linux,
-    orders::{Mailbox, Order},
+    orders::{Asked, Mailbox, Order},
     parts::{self, Parts},
     plan::{Plan, Step, plan},
     report::{Counters, Failure, Report, Standing, Status},
@@ -44,7 +44,7 @@ const TOGETHER: usize = 256;
 
 pub struct Worker {
     kernel: Linux,
-    orders: Receiver<Order>,
+    orders: Receiver<Asked>,
     bell: Arc<EventFd>,
     publish: watch::Sender<Status>,
     status: Status,
@@ -105,13 +105,19 @@ impl Worker {
             self.hear();
             let mut next = None;
             loop {
-                match next.take().map_or_else(|| self.orders.try_recv(), Ok) {
-                    Ok(Order::Stop) | Err(TryRecvError::Disconnected) => return,
-                    Ok(Order::Change(changes, answer)) if only_removes(&changes) => {
+                let Asked { order, within } =
+                    match next.take().map_or_else(|| self.orders.try_recv(), Ok) {
+                        Ok(asked) => asked,
+                        Err(TryRecvError::Disconnected) => return,
+                        Err(TryRecvError::Empty) => break,
+                    };
+                let _part = within.in_scope(|| trace::part!("dataplane")).entered();
+                match order {
+                    Order::Stop => return,
+                    Order::Change(changes, answer) if only_removes(&changes) => {
                         next = self.remove_together(changes, answer);
                     }
-                    Ok(order) => self.obey(order),
-                    Err(TryRecvError::Empty) => break,
+                    order => self.obey(order),
                 }
             }
             if self.told {
@@ -226,18 +232,18 @@ impl Worker {
         &mut self,
         mut removals: Vec<Change>,
         asker: oneshot::Sender<Report>,
-    ) -> Option<Order> {
+    ) -> Option<Asked> {
         let (mut askers, mut next) = (vec![asker], None);
         while next.is_none()
             && askers.len() < TOGETHER
-            && let Ok(order) = self.orders.try_recv()
+            && let Ok(asked) = self.orders.try_recv()
         {
-            match order {
+            match asked.order {
                 Order::Change(more, asker) if only_removes(&more) => {
                     removals.extend(more);
                     askers.push(asker);
                 }
-                other => next = Some(other),
+                order => next = Some(Asked { order, ..asked }),
             }
         }
         let failures = self.change(removals);

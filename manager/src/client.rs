@@ -38,7 +38,7 @@ use crate::{
     wire::{
         Acknowledge, Beat, BeatReply, ForwardReply, IssueReply, IssueRequest, LogOpening, LogPush,
         MESSAGE_LIMIT, ManagerAsk, Payload, ReadLogs, Register, Reply, RootReply, SessionMessage,
-        pack,
+        TRACE, pack,
         proto::{
             join_client::JoinClient, members_client::MembersClient, peers_client::PeersClient,
         },
@@ -148,8 +148,10 @@ impl Connection {
 
     pub async fn call(&self, verb: &Verb) -> Result<Reply<Answer>, ClientError> {
         let mut client = self.members.clone();
-        self.ask(VERB_LIMIT, verb, async |payload| client.call(payload).await)
-            .await
+        self.ask(VERB_LIMIT, verb, async |payload| {
+            client.call(placed(payload)).await
+        })
+        .await
     }
 
     /// Opens a session; its messages come until the connection breaks.
@@ -231,7 +233,7 @@ impl Connection {
     ) -> Result<ForwardReply, ClientError> {
         let mut client = self.peers.clone();
         let payload = pack(ask).map_err(|status| self.failed(&status))?;
-        let answer = tokio::time::timeout(limit, client.forward(payload))
+        let answer = tokio::time::timeout(limit, client.forward(placed(payload)))
             .await
             .map_err(|_| self.too_late(limit))?
             .map_err(|status| self.failed(&status))?;
@@ -321,6 +323,16 @@ impl Connection {
             limit,
         }
     }
+}
+
+/// A call that says of which trace it is a part.
+fn placed(payload: Payload) -> tonic::Request<Payload> {
+    let mut request = tonic::Request::new(payload);
+    let place = trace::present().and_then(|trace| trace.to_string().parse().ok());
+    if let Some(place) = place {
+        request.metadata_mut().insert(TRACE, place);
+    }
+    request
 }
 
 impl From<ClientError> for Refusal {

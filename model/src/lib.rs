@@ -21,6 +21,7 @@ pub mod refusal;
 pub mod service;
 pub mod subnet;
 pub mod task;
+pub mod trace;
 pub mod traffic;
 
 pub use assignment::{Assignments, Change, Generation, Increment};
@@ -37,6 +38,7 @@ pub use payload::{Payload, PayloadKind, PayloadSpec};
 pub use refusal::{Refusal, RefusalKind};
 pub use service::{Service, ServiceSpec};
 pub use task::{Task, TaskSpec, TaskState, TaskStatus};
+pub use trace::TraceParent;
 pub use traffic::HostTraffic;
 
 use serde::{Deserialize, Serialize};
@@ -50,4 +52,7 @@ pub struct Meta {
     pub created_at: i64,
     /// Nanoseconds since the Unix epoch, by the leader's clock.
     pub updated_at: i64,
+    /// Where it was asked for, if that is being traced.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<TraceParent>,
 }

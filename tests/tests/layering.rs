@@ -8,17 +8,18 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 /// Each package, and all that it may use of the others.
-const MAY_USE: [(&str, &[&str]); 8] = [
+const MAY_USE: [(&str, &[&str]); 9] = [
     ("model", &[]),
-    ("manager", &["model"]),
-    ("dataplane", &["model"]),
-    ("runtime", &["model"]),
+    ("trace", &["model"]),
+    ("manager", &["model", "trace"]),
+    ("dataplane", &["model", "trace"]),
+    ("runtime", &["model", "trace"]),
     ("api", &["model"]),
     (
         "agent",
-        &["api", "dataplane", "manager", "model", "runtime"],
+        &["api", "dataplane", "manager", "model", "runtime", "trace"],
     ),
-    ("ctl", &["api", "model"]),
+    ("ctl", &["api", "model", "trace"]),
     (
         "tests",
         &[

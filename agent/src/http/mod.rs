@@ -53,6 +53,7 @@ use axum::{
 };
 use model::Refusal;
 use tokio::net::UnixListener;
+use trace::{Instrument as _, Span, tracing::field::Empty};
 
 use self::unread::Unread;
 pub use self::{
@@ -126,17 +127,24 @@ async fn edge(routes: Router, state: AppState, mut request: Request) -> Response
     let stale_before = state.cluster.stale_reads();
     let what = format!("{} {}", request.method(), request.uri().path());
     let unread = Unread::keep(&mut request);
+    let span = traced(&what, &request);
     let mut response = match unversioned(&mut request) {
-        Ok(()) => match tokio::spawn(access::pass(routes, request)).await {
-            Ok(response) => response,
-            Err(error) => Failure(Refusal::internal(format!(
-                "{what}: the handler failed ({error}); the log says more"
-            )))
-            .into_response(),
-        },
+        Ok(()) => {
+            match tokio::spawn(access::pass(routes, request).instrument(span.clone())).await {
+                Ok(response) => response,
+                Err(error) => Failure(Refusal::internal(format!(
+                    "{what}: the handler failed ({error}); the log says more"
+                )))
+                .into_response(),
+            }
+        }
         Err(refusal) => Failure(refusal).into_response(),
     };
     let status = response.status();
+    span.record("http.response.status_code", status.as_u16());
+    if status.is_server_error() {
+        span.record("otel.status_code", "ERROR");
+    }
     if let Some(unread) = unread.filter(|_| status.is_client_error() || status.is_server_error()) {
         unread.drain().await;
     }
@@ -160,6 +168,21 @@ async fn edge(routes: Router, state: AppState, mut request: Request) -> Response
         put("warning", STALE);
     }
     response
+}
+
+/// The request as a part of what its client does, or as the beginning of a trace.
+fn traced(what: &str, request: &Request) -> Span {
+    let span = trace::request!(
+        "request",
+        otel.name = what,
+        otel.kind = "server",
+        otel.status_code = Empty,
+        http.response.status_code = Empty,
+    );
+    let said = request.headers().get("traceparent");
+    let above = said.and_then(|said| said.to_str().ok()?.parse().ok());
+    trace::below(&span, above);
+    span
 }
 
 fn unversioned(request: &mut Request<Body>) -> Result<(), Refusal> {

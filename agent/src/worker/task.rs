@@ -12,6 +12,7 @@ use runtime::{
     network::PortBinding,
 };
 use tokio::sync::{Notify, watch};
+use trace::{Instrument as _, Span, tracing::field::Empty};
 
 use super::{
     Shared,
@@ -55,7 +56,9 @@ pub(super) async fn run(shared: Arc<Shared>, mut assigned: Assigned, wake: Arc<N
                 () = deadline => {}
             }
         } else {
-            machine.carry_out(&task, step.action, &mut assigned).await;
+            let span = machine.span.clone();
+            let done = machine.carry_out(&task, step.action, &mut assigned);
+            done.instrument(span).await;
         }
     }
     forget(&shared, &task).await;
@@ -80,6 +83,8 @@ async fn forget(shared: &Shared, task: &Task) {
 
 struct Machine<'a> {
     shared: &'a Shared,
+    /// From the task's arrival until it runs, or does not.
+    span: Span,
     own: Own,
     /// How often the same action was carried out in a row.
     repeated: u32,
@@ -88,8 +93,19 @@ struct Machine<'a> {
 
 impl<'a> Machine<'a> {
     fn new(shared: &'a Shared, task: &Task) -> Self {
+        let span = task.meta.trace.map_or_else(Span::none, |above| {
+            let span = trace::request!(
+                "task",
+                task = task.name(),
+                otel.status_code = Empty,
+                otel.status_description = Empty,
+            );
+            trace::below(&span, Some(above));
+            span
+        });
         let mut machine = Self {
             shared,
+            span,
             own: Own {
                 status: task.status.clone(),
                 ..Own::default()
@@ -181,6 +197,12 @@ impl<'a> Machine<'a> {
             "task"
         );
         self.shared.reports.set(&task.id, self.own.status.clone());
+        if next.state > TaskState::Complete {
+            trace::failed(&self.span, &next.error);
+        }
+        if next.state >= TaskState::Running {
+            self.span = Span::none();
+        }
     }
 
     async fn carry_out(&mut self, task: &Task, action: Action, assigned: &mut Assigned) {
@@ -245,7 +267,9 @@ impl<'a> Machine<'a> {
         let images = container::images(task, &self.shared.node)?;
         let pull = async {
             for image in &images {
-                self.shared.pulls.ensure(image, registry_auth).await?;
+                let part = trace::part!("pull", image);
+                let pulled = self.shared.pulls.ensure(image, registry_auth);
+                pulled.instrument(part).await?;
             }
             Ok::<(), Refusal>(())
         };

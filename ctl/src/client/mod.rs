@@ -22,6 +22,7 @@ use hyper::{Method, Request, Response, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::net::{TcpStream, UnixStream};
+use trace::Instrument as _;
 
 pub use error::ClientError;
 pub use frames::{Frames, Source};
@@ -318,6 +319,9 @@ impl Call<'_> {
                 header::USER_AGENT,
                 concat!("ovnctl/", env!("CARGO_PKG_VERSION"), " (linux)"),
             );
+        if let Some(place) = trace::present() {
+            request = request.header("traceparent", place.to_string());
+        }
         for (name, value) in &self.headers {
             request = request.header(*name, value);
         }
@@ -346,8 +350,13 @@ impl Call<'_> {
     /// Sends it; an error status becomes [`ClientError::Refused`] with the daemon's sentence.
     pub async fn send(self) -> Result<Response<Incoming>, ClientError> {
         let client = self.client;
-        let (call, request) = self.request();
-        let response = client.transmit(request).await?;
+        let part = trace::part!(
+            "call",
+            otel.name = format!("{} {}", self.method, self.path),
+            otel.kind = "client",
+        );
+        let (call, request) = part.in_scope(|| self.request());
+        let response = client.transmit(request).instrument(part).await?;
         let status = response.status();
         if let Some(warning) = response.headers().get("warning")
             && let Ok(warning) = warning.to_str()

@@ -40,6 +40,7 @@ impl Linux {
     /// Carries out `steps` in their order. What stands on something that failed is left out: the
     /// failure of its ground says enough. Scopes are segments' tags and sandboxes' paths.
     pub fn apply(&mut self, steps: &[Step]) -> Vec<Failure> {
+        let _part = trace::part!("netlink", steps = steps.len()).entered();
         let (mut failures, mut broken) = (Vec::new(), BTreeSet::new());
         let mut rest = steps;
         while let Some(step) = rest.first() {

@@ -11,6 +11,7 @@ use model::{
     control::{Answer, Verb},
 };
 use tokio::sync::watch;
+use trace::Instrument as _;
 
 use super::{Manager, Place};
 use crate::{
@@ -155,7 +156,9 @@ impl Manager {
     async fn forward(&self, leader: SocketAddr, ask: &ManagerAsk) -> Result<ForwardReply, Miss> {
         let reached = self.lines.reach(leader).await;
         let (connection, number) = reached.map_err(|_| Miss::Undone)?;
-        let answered = connection.forward(ask, VERB_LIMIT + WAY).await;
+        let part = trace::part!("forward to the leader", otel.kind = "client", leader = %leader);
+        let asking = connection.forward(ask, VERB_LIMIT + WAY);
+        let answered = asking.instrument(part).await;
         answered.map_err(|error| match error {
             ClientError::Refused { .. } => Miss::Undone,
             ClientError::Late { .. } | ClientError::Unreachable { .. } => {

@@ -7,6 +7,7 @@ use std::{
 };
 
 use futures_util::FutureExt as _;
+use model::TraceParent;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -80,13 +81,21 @@ pub(super) async fn run<L: Loop>(
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
                 .decide(tx.tables(), &seen, tx.now());
+            let placed = traced(&decision.changes);
             for change in decision.changes {
                 tx.push(change);
             }
-            Ok(decision.again)
+            Ok((decision.again, placed))
         });
         match decided.await {
-            Ok((next, _)) => again = next,
+            Ok(((next, placed), _)) => {
+                again = next;
+                for (above, task, state) in placed {
+                    let name = ear.lock().name();
+                    let part = trace::request!("decision", otel.name = name, task, state);
+                    trace::below(&part, Some(above));
+                }
+            }
             Err(refusal) => {
                 let mut looped = ear.lock();
                 tracing::warn!(name = looped.name(), error = %refusal, "a decision was not committed");
@@ -95,6 +104,17 @@ pub(super) async fn run<L: Loop>(
             }
         }
     }
+}
+
+/// Where tasks go that are being traced: the request, the task, its new state.
+fn traced(changes: &[StoreChange]) -> Vec<(TraceParent, String, &'static str)> {
+    let changed = changes.iter().filter_map(|change| match change {
+        StoreChange::SetTask(task) => Some(task),
+        _ => None,
+    });
+    changed
+        .filter_map(|task| Some((task.meta.trace?, task.name(), task.status.state.as_str())))
+        .collect()
 }
 
 fn after(time: Duration) -> i64 {

@@ -3,7 +3,8 @@
 use std::{cell::RefCell, collections::HashMap, sync::Arc, time::Duration};
 
 use model::{
-    EndpointState, Id, Node, NodeId, Service, Task, TaskId, TaskSpec, TaskState, TaskStatus,
+    EndpointState, Id, Meta, Node, NodeId, Service, Task, TaskId, TaskSpec, TaskState, TaskStatus,
+    TraceParent,
     node::{Availability, NodeState},
     service::{
         DEFAULT_DRAIN, LABEL_DRAIN, PortConfig, PublishMode, UpdateConfig, UpdateOrder, UpdateState,
@@ -19,6 +20,8 @@ use crate::{
     store::{StoreChange, Tables},
 };
 
+/// How long after a request tasks are part of what it asked for, in nanoseconds: ten minutes.
+const TRACED: i64 = 600 * 1_000_000_000;
 /// Room that one slot's changes need at most.
 const ROOM: usize = 20;
 
@@ -236,7 +239,10 @@ impl<'a> Plan<'a> {
         let ports = service.spec.endpoint.as_ref().map(|e| e.ports.clone());
         let task = Task {
             id: self.new_id(making.place),
-            meta: model::Meta::default(),
+            meta: Meta {
+                trace: self.asked_at(),
+                ..Meta::default()
+            },
             service: service.id.clone(),
             service_name: service.spec.name.clone(),
             slot,
@@ -270,6 +276,13 @@ impl<'a> Plan<'a> {
             self.decision.look_at(making.start_after);
         }
         self.set(task);
+    }
+
+    /// What comes long after a request is no part of it.
+    fn asked_at(&self) -> Option<TraceParent> {
+        let meta = &self.service.meta;
+        let recent = self.now.saturating_sub(meta.updated_at) < TRACED;
+        meta.trace.filter(|_| recent)
     }
 
     /// From what is decided on, so that a decision can be repeated.

@@ -14,8 +14,9 @@ use model::{
 };
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
+use trace::Instrument as _;
 
-use super::{address_of, caller};
+use super::{address_of, caller, part_of};
 use crate::{
     ca, control,
     dispatcher::{self, assignments, increment},
@@ -39,7 +40,9 @@ impl Service for Members {
     async fn call(&self, request: Request<Payload>) -> Result<Response<Payload>, Status> {
         let member = caller(&self.0, &request)?;
         let verb: Verb = unpack(request.get_ref())?;
-        let reply: Reply<Answer> = self.0.call_by_leader(&member, &verb).await;
+        let part = part_of(&request);
+        let asking = self.0.call_by_leader(&member, &verb);
+        let reply: Reply<Answer> = asking.instrument(part).await;
         Ok(Response::new(pack(&reply)?))
     }
 

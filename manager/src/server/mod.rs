@@ -33,12 +33,14 @@ use tonic::{
     },
 };
 
+use trace::Span;
+
 use crate::{
     ca::{Member, member_of},
     leader::Manager,
     tls::{self, LiveIdentity},
     wire::{
-        MESSAGE_LIMIT,
+        MESSAGE_LIMIT, TRACE,
         proto::{
             join_server::JoinServer, members_server::MembersServer, peers_server::PeersServer,
         },
@@ -92,6 +94,18 @@ pub(crate) fn serve(
             },
         }
     }
+}
+
+/// The part of a trace that a call asks for; no span where it says of none.
+fn part_of<T>(request: &Request<T>) -> Span {
+    let said = request.metadata().get(TRACE);
+    let above = said.and_then(|said| said.to_str().ok()?.parse().ok());
+    if above.is_none() {
+        return Span::none();
+    }
+    let part = trace::request!("manager", otel.kind = "server");
+    trace::below(&part, above);
+    part
 }
 
 async fn accept(

@@ -5,8 +5,9 @@ use std::{pin::Pin, sync::Arc};
 use futures_util::{Stream, StreamExt as _};
 use model::node::Role;
 use tonic::{Request, Response, Status};
+use trace::Instrument as _;
 
-use super::certificate;
+use super::{certificate, part_of};
 use crate::{
     ca::Member,
     leader::Manager,
@@ -59,11 +60,12 @@ impl Service for Peers {
     async fn forward(&self, request: Request<Payload>) -> Result<Response<Payload>, Status> {
         let member = self.manager(&request)?;
         let ask: ManagerAsk = unpack(request.get_ref())?;
+        let part = part_of(&request);
         // The same: a change that was begun does not stop half-way because a follower died.
         let manager = Arc::clone(&self.0);
         let carrying =
-            tokio::spawn(async move { manager.carry_out(Some(&member.node), ask).await });
-        let reply = carrying
+            async move { manager.carry_out(Some(&member.node), ask).await }.instrument(part);
+        let reply = tokio::spawn(carrying)
             .await
             .map_err(|_| Status::unavailable("this manager ends"))?;
         Ok(Response::new(pack(&reply)?))

@@ -19,6 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use model::Refusal;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{broadcast, mpsc};
+use trace::Instrument as _;
 
 /// Commits that a watcher may be behind before it is told to start over.
 const WATCH_DEPTH: usize = 1024;
@@ -83,7 +84,10 @@ impl Store {
         T: Send + 'static,
         F: FnOnce(&mut Transaction) -> Result<T, Refusal> + Send + 'static,
     {
-        writer::submit(&self.inner.jobs, decide).await
+        let part = trace::part!("commit");
+        writer::submit(&self.inner.jobs, decide)
+            .instrument(part)
+            .await
     }
 
     /// Applies a committed entry; called by Raft's state machine alone, in log order. Answers

@@ -313,12 +313,13 @@ impl Tables {
             StoreChange::SetCluster(record) => {
                 let mut record = (**record).clone();
                 let before = self.cluster.as_ref().map(|old| old.public.meta);
-                record.public.meta = stamp(before, index, time);
+                record.public.meta = stamp(before, record.public.meta, index, time);
                 self.cluster = Some(Arc::new(record));
             }
             StoreChange::SetNode(node) => {
                 let mut node = (**node).clone();
-                node.meta = stamp(self.nodes.get(&node.id).map(|old| old.meta), index, time);
+                let before = self.nodes.get(&node.id).map(|old| old.meta);
+                node.meta = stamp(before, node.meta, index, time);
                 self.nodes.insert(node.id.clone(), Arc::new(node));
             }
             StoreChange::RemoveNode(id) => {
@@ -327,14 +328,14 @@ impl Tables {
             StoreChange::SetNetwork(network) => {
                 let mut network = (**network).clone();
                 let before = self.networks.get(&network.id).map(|old| old.meta);
-                network.meta = stamp(before, index, time);
+                network.meta = stamp(before, network.meta, index, time);
                 self.insert_network(network);
             }
             StoreChange::RemoveNetwork(id) => self.remove_network(id),
             StoreChange::SetEndpoint(endpoint) => {
                 let mut endpoint = (**endpoint).clone();
                 let before = self.endpoints.get(&endpoint.id).map(|old| old.meta);
-                endpoint.meta = stamp(before, index, time);
+                endpoint.meta = stamp(before, endpoint.meta, index, time);
                 self.insert_endpoint(endpoint);
             }
             StoreChange::RemoveEndpoint(id) => self.remove_endpoint(id, index, time),
@@ -356,14 +357,14 @@ impl Tables {
             StoreChange::SetTask(task) => {
                 let mut task = (**task).clone();
                 let before = self.work.task(&task.id).map(|old| old.meta);
-                task.meta = stamp(before, index, time);
+                task.meta = stamp(before, task.meta, index, time);
                 self.work.insert_task(task);
             }
             StoreChange::RemoveTask(id) => self.work.remove_task(id),
             StoreChange::SetPayload(payload) => {
                 let mut payload = (**payload).clone();
                 let before = self.work.payload(&payload.id).map(|old| old.meta);
-                payload.meta = stamp(before, index, time);
+                payload.meta = stamp(before, payload.meta, index, time);
                 self.work.insert_payload(payload);
             }
             StoreChange::RemovePayload(id) => self.work.remove_payload(id),
@@ -377,7 +378,8 @@ impl Tables {
         if !old.as_ref().is_some_and(kept) {
             service.spec_version = index;
         }
-        service.meta = stamp(old.as_ref().map(|old| old.meta), index, time);
+        let before = old.as_ref().map(|old| old.meta);
+        service.meta = stamp(before, service.meta, index, time);
         for vip in old.iter().flat_map(|old| &old.endpoint.vips) {
             if !service.endpoint.vips.contains(vip) {
                 self.rest(&vip.network, vip.address.ip(), index, time);
@@ -585,11 +587,12 @@ impl From<TablesImage> for Tables {
     }
 }
 
-fn stamp(before: Option<Meta>, index: u64, time: i64) -> Meta {
+fn stamp(before: Option<Meta>, written: Meta, index: u64, time: i64) -> Meta {
     Meta {
         version: index,
         created_at: before.map_or(time, |old| old.created_at),
         updated_at: time,
+        trace: written.trace,
     }
 }
 

@@ -5,7 +5,7 @@ use std::{future::Future, pin::Pin, sync::Arc};
 
 use model::{
     Endpoint, EndpointId, Network, NetworkId, Node, NodeId, Payload, Refusal, SecretId, Service,
-    ServiceId, Task, TaskId,
+    ServiceId, Task, TaskId, TraceParent,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -63,6 +63,7 @@ pub struct Transaction {
     tables: Tables,
     changes: Vec<StoreChange>,
     now: i64,
+    trace: Option<TraceParent>,
 }
 
 impl Transaction {
@@ -72,6 +73,7 @@ impl Transaction {
             tables: tables.clone(),
             changes: Vec::new(),
             now,
+            trace: None,
         }
     }
 
@@ -118,7 +120,8 @@ impl Transaction {
     }
 
     /// A changed spec gets a new [`Service::spec_version`].
-    pub fn set_service(&mut self, service: Service) {
+    pub fn set_service(&mut self, mut service: Service) {
+        service.meta.trace = self.trace.or(service.meta.trace);
         self.push(StoreChange::SetService(Box::new(service)));
     }
 
@@ -165,8 +168,10 @@ where
     F: FnOnce(&mut Transaction) -> Result<T, Refusal> + Send + 'static,
 {
     let (tell, told) = oneshot::channel();
+    let trace = trace::present().filter(|trace| trace.sampled);
     let job = Job(Box::new(move |transaction| {
         let (tables, length) = (transaction.tables.clone(), transaction.changes.len());
+        transaction.trace = trace;
         let outcome = decide(transaction);
         if outcome.is_err() {
             transaction.tables = tables;

@@ -27,6 +27,8 @@ pub use proto::Payload;
 
 /// Largest message in bytes; a full set of 100,000 endpoints stays below.
 pub const MESSAGE_LIMIT: usize = 256 << 20;
+/// The field of a call that says of which trace it is a part (W3C Trace Context, 3.2).
+pub const TRACE: &str = "traceparent";
 
 /// Answer of `Root`. It comes over an unverified connection: the token vouches for the root,
 /// nothing for the rest.

@@ -4,6 +4,7 @@ use std::{fs, path::PathBuf, sync::Arc, time::Duration};
 
 use model::{Refusal, name::check_container_name};
 use serde::Deserialize;
+use trace::Instrument as _;
 
 use super::{
     ContainerSpec, Created, Effective, Engine, Healthcheck, ImageDefaults, ResolvedImage,
@@ -37,7 +38,10 @@ impl Engine {
             }
             name
         };
-        let result = self.create_named(&id, &name, spec, effective, image).await;
+        let made = self.create_named(&id, &name, spec, effective, image);
+        let result = made
+            .instrument(trace::part!("create", container = name))
+            .await;
         match result {
             Ok(()) => Ok(Created { id, warnings }),
             Err(refusal) => {

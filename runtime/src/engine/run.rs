@@ -4,6 +4,7 @@ use std::{fs, path::PathBuf, sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
 use model::{ContainerId, Refusal};
+use trace::Instrument as _;
 
 use super::{
     Engine, Exit, RemoveOptions,
@@ -28,7 +29,7 @@ impl Engine {
         let container = self.find(reference)?;
         let this = self.arc();
         // On its own task: a client that goes away must not leave a start half done.
-        let work = self.tasks.spawn(async move {
+        let work = async move {
             let _turn = container.turn.lock().await;
             match container.phase() {
                 Phase::Running => return Ok(false),
@@ -49,7 +50,8 @@ impl Engine {
                 record.life.restart_delay = 0;
             })?;
             this.run(&container).await.map(|()| true)
-        });
+        };
+        let work = self.tasks.spawn(work.instrument(trace::part!("start")));
         flatten(work.await)
     }
 
@@ -110,11 +112,13 @@ impl Engine {
         })?;
         self.mount_volumes(container).await?;
         let request = container.connect_request();
-        let connected = self.config.network.connect(&request).await?;
+        let connecting = self.config.network.connect(&request);
+        let connected = connecting.instrument(trace::part!("networks")).await?;
         let plan = self.plan(container, &connected)?;
         let early = container.bundle.clone();
         let (process, monitor) = self
             .private_with_volumes(move |executor| launch(&executor, &plan))
+            .instrument(trace::part!("runtime"))
             .await
             .map_err(|error| start_refusal(container, &error))?;
         for waiting in container

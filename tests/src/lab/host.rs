@@ -335,8 +335,10 @@ impl Host {
 
     /// Starts the keeper and with it ovnd, without waiting for it.
     pub(super) fn launch_daemon(&self) -> Result<()> {
-        let mut command: Vec<OsString> = vec![binary("ovnd")?.into()];
+        let mut command: Vec<OsString> = vec!["/usr/bin/env".into()];
+        command.extend(self.state.environment.iter().map(OsString::from));
         command.extend([
+            binary("ovnd")?.into(),
             "--insecure-registry".into(),
             format!("registry:{}", registry::PORT).into(),
             // Names without a registry, as the users' files have them.

@@ -22,6 +22,9 @@ pub struct State {
     pub members: Vec<Member>,
     /// Flags that every ovnd gets after the lab's own.
     pub daemon_args: Vec<String>,
+    /// `NAME=value` for every ovnd.
+    #[serde(default)]
+    pub environment: Vec<String>,
     /// Whether the daemons are to be started.
     pub daemons: bool,
     /// Compose files, shown as /stack on managers.

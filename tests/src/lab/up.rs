@@ -33,6 +33,8 @@ pub struct Options {
     pub daemons: bool,
     /// Flags for every ovnd after the lab's own.
     pub daemon_args: Vec<String>,
+    /// `NAME=value` for every ovnd.
+    pub environment: Vec<String>,
     /// Compose files shown as /stack on managers.
     pub stack: PathBuf,
 }
@@ -47,6 +49,7 @@ impl Default for Options {
             cluster: true,
             daemons: true,
             daemon_args: Vec::new(),
+            environment: Vec::new(),
             stack: PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/stack")),
         }
     }
@@ -120,6 +123,7 @@ impl Lab {
             mtu: options.mtu,
             members: members(options.managers, options.workers)?,
             daemon_args: options.daemon_args.clone(),
+            environment: options.environment.clone(),
             daemons,
             stack: state::absolute(&options.stack)?,
         };
