@@ -1,6 +1,6 @@
 //! Raw streams over a connection that was HTTP: attach and exec.
 
-use std::convert::Infallible;
+use std::{convert::Infallible, os::fd::AsFd as _};
 
 use api::{ApiVersion, frame};
 use axum::{
@@ -14,7 +14,8 @@ use hyper_util::rt::TokioIo;
 use model::Refusal;
 use runtime::engine::{Attached, Output, Stream};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf},
+    io::{AsyncReadExt, AsyncWriteExt, Interest, ReadHalf, WriteHalf, unix::AsyncFd},
+    net::UnixStream,
     sync::mpsc,
 };
 
@@ -90,16 +91,33 @@ pub fn switch(
 ) -> Response {
     let upgrade = hyper::upgrade::on(&mut request);
     tokio::spawn(async move {
-        let connection = match upgrade.await {
-            Ok(connection) => TokioIo::new(connection),
+        let upgraded = match upgrade.await {
+            Ok(upgraded) => upgraded,
             Err(error) => {
                 tracing::debug!(%error, "the client went before the upgrade");
                 return;
             }
         };
-        match attached.await {
-            Ok(attached) => pump(connection, attached).await,
-            Err(refusal) => tell(connection, &refusal, tty).await,
+        match upgraded.downcast::<TokioIo<UnixStream>>() {
+            Ok(parts) => {
+                let stream = parts.io.into_inner();
+                let left = left(&stream);
+                let client = Client {
+                    connection: stream,
+                    said: parts.read_buf,
+                    left,
+                };
+                client.serve(tty, attached).await;
+            }
+            // Over a network only the next write shows that nobody is there.
+            Err(upgraded) => {
+                let client = Client {
+                    connection: TokioIo::new(upgraded),
+                    said: Bytes::new(),
+                    left: std::future::pending(),
+                };
+                client.serve(tty, attached).await;
+            }
         }
     });
     let mut response = Response::new(Body::empty());
@@ -137,23 +155,67 @@ async fn feed_body(body: Body, input: Option<mpsc::Sender<Bytes>>) {
     }
 }
 
-/// Carries bytes both ways until the output ends or the client is gone. The client's half-close
-/// ends the input only.
-async fn pump<C>(connection: C, attached: Attached)
+/// Resolves once the client has closed its end whole; one that has ended its input is still there.
+fn left(stream: &UnixStream) -> impl Future<Output = ()> + Send + 'static {
+    // There is no urgent data on these sockets, and EPOLLHUP comes unasked (epoll_ctl(2)).
+    let watched = stream.as_fd().try_clone_to_owned();
+    let watched = watched.and_then(|fd| AsyncFd::with_interest(fd, Interest::PRIORITY));
+    async move {
+        match watched {
+            Ok(watched) => drop(watched.ready(Interest::PRIORITY).await),
+            Err(error) => {
+                tracing::warn!(%error, "it will not be seen when a client goes");
+                std::future::pending().await
+            }
+        }
+    }
+}
+
+/// Who has taken a connection over.
+struct Client<C, L> {
+    connection: C,
+    /// Read with the request.
+    said: Bytes,
+    left: L,
+}
+
+impl<C, L> Client<C, L>
 where
-    C: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + 'static,
+    C: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+    L: Future<Output = ()>,
 {
-    let Attached { tty, output, input } = attached;
-    let (reader, writer) = tokio::io::split(connection);
-    let feeding = tokio::spawn(feed(reader, input));
-    write_out(writer, output, tty).await;
-    feeding.abort();
+    async fn serve(self, tty: bool, attached: impl Future<Output = Result<Attached, Refusal>>) {
+        match attached.await {
+            Ok(attached) => self.pump(attached).await,
+            Err(refusal) => tell(self.connection, &refusal, tty).await,
+        }
+    }
+
+    /// Carries bytes both ways until the output ends or the client is gone. The client's half-close
+    /// ends the input only.
+    async fn pump(self, attached: Attached) {
+        let Attached { tty, output, input } = attached;
+        let (reader, writer) = tokio::io::split(self.connection);
+        let feeding = tokio::spawn(feed(reader, self.said, input));
+        tokio::select! {
+            () = write_out(writer, output, tty) => {}
+            // A container that says nothing would keep it for ever.
+            () = self.left => {}
+        }
+        feeding.abort();
+    }
 }
 
 async fn feed<C: tokio::io::AsyncRead>(
     mut reader: ReadHalf<C>,
+    said: Bytes,
     input: Option<mpsc::Sender<Bytes>>,
 ) {
+    if let Some(input) = input.as_ref().filter(|_| !said.is_empty())
+        && input.send(said).await.is_err()
+    {
+        return;
+    }
     let mut buffer = vec![0; CHUNK];
     loop {
         match reader.read(&mut buffer).await {
@@ -209,7 +271,13 @@ mod tests {
     async fn bytes_go_both_ways_and_half_close_ends_the_input_only() {
         let (out, mut inside, attached) = attached(false);
         let (client, server) = tokio::io::duplex(1024);
-        tokio::spawn(pump(server, attached));
+        let theirs = Client {
+            connection: server,
+            said: "first ".into(),
+            left: std::future::pending(),
+        };
+        tokio::spawn(theirs.pump(attached));
+        assert_eq!(inside.recv().await.unwrap(), "first ");
         let (mut reader, mut writer) = tokio::io::split(client);
         writer.write_all(b"question").await.unwrap();
         assert_eq!(inside.recv().await.unwrap(), "question");
@@ -225,6 +293,31 @@ mod tests {
         let mut all = Vec::new();
         reader.read_to_end(&mut all).await.unwrap();
         assert_eq!(all, b"\x02\0\0\0\0\0\0\x06answer");
+    }
+
+    #[tokio::test]
+    async fn who_goes_is_missed_and_who_only_listens_is_not() {
+        let (out, _inside, attached) = attached(false);
+        let (mut client, server) = UnixStream::pair().unwrap();
+        let left = left(&server);
+        let theirs = Client {
+            connection: server,
+            said: Bytes::new(),
+            left,
+        };
+        let pumping = tokio::spawn(theirs.pump(attached));
+        client.shutdown().await.unwrap();
+        let say = || Output {
+            stream: Stream::Stdout,
+            bytes: "x".into(),
+        };
+        out.send(say()).await.unwrap();
+        let mut heard = [0; 9];
+        client.read_exact(&mut heard).await.unwrap();
+        assert!(!pumping.is_finished());
+        drop(client);
+        pumping.await.unwrap();
+        assert!(out.is_closed());
     }
 
     #[test]
