@@ -170,7 +170,8 @@ pub enum Command {
         #[arg(value_name = "FOLDER")]
         folder: PathBuf,
     },
-    /// Check the configuration and print the settings in force; changes nothing
+    /// Check the configuration, and that the data is of no later version, and print the settings in
+    /// force; changes nothing
     Settings,
 }
 

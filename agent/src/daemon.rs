@@ -20,7 +20,7 @@ use crate::{
     api_socket,
     cluster::{self, ClusterNode},
     config::{Remote, Settings},
-    docker_plugin, host,
+    data_format, docker_plugin, host,
     http::{self, AppState},
     network::{self, HostKeys, Networks},
     notify::{self, Notifier},
@@ -40,6 +40,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         std::fs::create_dir_all(folder)
             .with_context(|| format!("folder {} cannot be made", folder.display()))?;
     }
+    data_format::take_over(&settings.root)?;
     let dataplane = Dataplane::start(dataplane::Config {
         run_dir: settings.run.clone(),
         dns: DnsConfig {

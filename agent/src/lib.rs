@@ -5,6 +5,7 @@ pub mod clock;
 pub mod cluster;
 pub mod config;
 pub mod daemon;
+pub mod data_format;
 pub mod docker_plugin;
 pub mod doctor;
 pub mod host;

@@ -4,7 +4,7 @@ use std::{path::Path, process::ExitCode};
 
 use agent::{
     config::{Command, Settings, Typed},
-    daemon, doctor,
+    daemon, data_format, doctor,
     journal::Journal,
     wish,
 };
@@ -12,8 +12,9 @@ use clap::{CommandFactory, Parser};
 use trace::Exporter;
 use tracing_subscriber::{EnvFilter, Layer, layer::SubscriberExt, util::SubscriberInitExt};
 
-/// EX_CONFIG of sysexits.h; the service manager does not start again what cannot work.
-const BAD_SETTINGS: u8 = 78;
+/// EX_CONFIG of sysexits.h: the settings are wrong, or the data is a later version's. The service
+/// manager does not start again what cannot work.
+const REFUSED: u8 = 78;
 /// The library tells of every handshake that is not answered.
 const LOG_OF_PROCESS: &str = "info,boringtun=off";
 
@@ -26,9 +27,14 @@ fn main() -> ExitCode {
         Ok(settings) => settings,
         Err(error) => {
             eprintln!("{error:#}");
-            return ExitCode::from(BAD_SETTINGS);
+            return ExitCode::from(REFUSED);
         }
     };
+    let would_start = matches!(typed.command, None | Some(Command::Settings));
+    if would_start && let Err(error) = data_format::check(&settings.root) {
+        eprintln!("{error}");
+        return ExitCode::from(REFUSED);
+    }
     match run(typed.command, settings) {
         Ok(status) => status,
         Err(error) => {

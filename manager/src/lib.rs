@@ -14,6 +14,8 @@ pub mod dispatcher;
 #[cfg(test)]
 mod example;
 pub mod ipam;
+#[cfg(test)]
+mod kept;
 pub mod leader;
 pub mod lines;
 pub mod orchestrator;

@@ -43,6 +43,14 @@ pub use traffic::HostTraffic;
 
 use serde::{Deserialize, Serialize};
 
+/// The format of what is kept: in hosts' data directories, in the cluster's log and its snapshots.
+/// This build writes it, and reads it and all before.
+///
+/// What builds of this format would lose or misread (a change, a field or a word that a decision rests on) has
+/// the next number: a host that has written it does not go back to an ovnd that does not know it, and
+/// a manager that does not know it gets no part in consensus.
+pub const FORMAT: u32 = 1;
+
 /// What every stored object carries.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Meta {

@@ -4,6 +4,7 @@
 #   WORKERS  the workers that the story waits for
 #   LAST     the host that waits for the end of the story
 #   SLOW=1   the machines are emulated: heartbeats and patience are stretched
+#   PROOF=1  after the story the manager runs proof.sh
 set -eu
 export DEBIAN_FRONTEND=noninteractive
 here=/vagrant/provision

@@ -2,7 +2,7 @@
 # Builds the lab's images from this machine's own files and pushes them in the words of the
 # registry's HTTP API, so that no other machine and no other program is needed.
 #
-# example/echo answers "Hello Docker!!" on 8080. The others stand in for images of the user's stack
+# example/echo answers "Hello Docker!!" on 8080; example/sctp has Perl, which speaks SCTP. The others stand in for images of the user's stack
 # files where the hub that has them is out of reach: the real nginx as a proxy to $BACKEND_HOST, and
 # two pages that are shown only when Docker's socket is mounted.
 set -eu
@@ -98,6 +98,12 @@ exec nginx -c /etc/nginx.conf
 TXT
   chmod 755 "$work/nginx/start"
   push gihyodocker/nginx-proxy "$work/nginx" '["/start"]'
+fi
+
+if ! has example/sctp; then
+  base "$work/sctp"
+  program /usr/bin/perl "$work/sctp"
+  push example/sctp "$work/sctp" '["sleep","1000000"]'
 fi
 
 page() { # IMAGE TEXT PORTS: a page on each port, if the socket is there

@@ -14,6 +14,6 @@ systemctl is-active -q overnet-lab-share 2>/dev/null ||
   systemd-run -q --unit overnet-lab-share busybox httpd -f -p "$address:8377" -h $share
 systemctl reset-failed overnet-lab-story 2>/dev/null || true
 systemctl is-active -q overnet-lab-story 2>/dev/null ||
-  systemd-run -q --unit overnet-lab-story --setenv=WORKERS="$WORKERS" --setenv=SLOW="${SLOW:-}" \
+  systemd-run -q --unit overnet-lab-story --setenv=WORKERS="$WORKERS" --setenv=SLOW="${SLOW:-}" --setenv=PROOF="${PROOF:-}" \
     --property=StandardOutput=journal+console --property=StandardError=journal+console \
     /vagrant/provision/story.sh

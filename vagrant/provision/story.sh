@@ -65,4 +65,7 @@ until_true "nginx passes to the api by its name" \
 until_true "the visualizer's page" answers http://127.0.0.1:9000/ .
 run stack deploy -c "$(file ch03-webapi.yml)" echo
 run doctor || true
+if [ -n "${PROOF:-}" ]; then
+  PEER=${WORKERS%% *} "$(dirname "$0")/proof.sh"
+fi
 echo "story: done"

@@ -195,10 +195,14 @@ impl Manager {
                 let parted = self.part(caller.node).await;
                 parted.map(|()| ManagerAnswer::Done)
             }
-            ManagerAsk::Enter { raft_id, address } => {
+            ManagerAsk::Enter {
+                raft_id,
+                address,
+                format,
+            } => {
                 // This manager is in already; only others ask.
                 let entered = match asker {
-                    Some(node) => self.admit(node, raft_id, address).await,
+                    Some(node) => self.admit(node, raft_id, address, format).await,
                     None => Ok(()),
                 };
                 entered.map(|()| ManagerAnswer::Done)

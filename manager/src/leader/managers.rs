@@ -8,7 +8,7 @@ use std::{
 };
 
 use model::{
-    Node, NodeId, Refusal,
+    FORMAT, Node, NodeId, Refusal,
     control::{ManagerList, ManagerPosition},
     node::{ManagerStatus, NodeState, Reachability, Role},
 };
@@ -33,6 +33,7 @@ impl Manager {
         let ask = ManagerAsk::Enter {
             raft_id: self.consensus.raft_id(),
             address: self.advertise,
+            format: FORMAT,
         };
         let mut last = String::new();
         for _ in 0..6 {
@@ -98,7 +99,13 @@ impl Manager {
         node: &NodeId,
         raft_id: u64,
         address: SocketAddr,
+        format: u32,
     ) -> Result<(), Refusal> {
+        if format < FORMAT {
+            return Err(Refusal::invalid(format!(
+                "this manager is of an older version: it knows formats of the cluster's state up to {format}, and the others write {FORMAT}. Install on it what the others have, then it gets in by itself"
+            )));
+        }
         let view = self.store.view();
         let role = view.node(node).map(|node| node.spec.role);
         if role != Some(Role::Manager) {

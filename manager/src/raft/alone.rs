@@ -84,7 +84,7 @@ async fn found(
 }
 
 /// The state after every entry of the log.
-pub(super) fn replay(disk: &Disk) -> Result<(Tables, Option<LogId<u64>>), DiskError> {
+pub(crate) fn replay(disk: &Disk) -> Result<(Tables, Option<LogId<u64>>), DiskError> {
     let mut tables = Tables::default();
     let mut last = None;
     if let Some(stored) = disk.state::<StoredSnapshot>(SNAPSHOT)? {

@@ -32,6 +32,8 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+#[cfg(test)]
+pub(crate) use self::alone::replay;
 pub(crate) use self::seal::DataKey;
 pub use self::{
     alone::{from_state, go_alone},

@@ -153,7 +153,15 @@ pub enum ManagerAsk {
     Enter {
         raft_id: u64,
         address: SocketAddr,
+        /// [`model::FORMAT`] of the asking one.
+        #[serde(default = "first_format")]
+        format: u32,
     },
+}
+
+/// Of managers that do not say it.
+fn first_format() -> u32 {
+    1
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

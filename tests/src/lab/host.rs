@@ -335,10 +335,19 @@ impl Host {
 
     /// Starts the keeper and with it ovnd, without waiting for it.
     pub(super) fn launch_daemon(&self) -> Result<()> {
+        let program = match &self.state.daemon {
+            Some(first) => {
+                if !self.program().exists() {
+                    self.exchange_daemon(first)?;
+                }
+                self.program()
+            }
+            None => binary("ovnd")?,
+        };
         let mut command: Vec<OsString> = vec!["/usr/bin/env".into()];
         command.extend(self.state.environment.iter().map(OsString::from));
         command.extend([
-            binary("ovnd")?.into(),
+            program.into(),
             "--insecure-registry".into(),
             format!("registry:{}", registry::PORT).into(),
             // Names without a registry, as the users' files have them.
@@ -354,6 +363,22 @@ impl Host {
             self.init()?,
             &command,
         )
+    }
+
+    /// Has the host start another ovnd the next time: an upgrade's files, before its restart. Only in
+    /// a lab with [`Options::daemon`](super::Options::daemon).
+    pub fn exchange_daemon(&self, program: &Path) -> Result<()> {
+        let link = self.program();
+        let next = link.with_extension("next");
+        let _ = fs::remove_file(&next);
+        symlink(program, &next)
+            .and_then(|()| fs::rename(&next, &link))
+            .with_context(|| format!("cannot give {} another ovnd", self.name()))
+    }
+
+    /// What the keeper starts, where the program may be exchanged.
+    fn program(&self) -> PathBuf {
+        self.dir().join("ovnd")
     }
 
     /// Waits until ovnd says that it is ready.

@@ -27,6 +27,9 @@ pub struct State {
     pub environment: Vec<String>,
     /// Whether the daemons are to be started.
     pub daemons: bool,
+    /// The ovnd that hosts begin with, where it may be exchanged.
+    #[serde(default)]
+    pub daemon: Option<PathBuf>,
     /// Compose files, shown as /stack on managers.
     pub stack: PathBuf,
 }

@@ -35,6 +35,9 @@ pub struct Options {
     pub daemon_args: Vec<String>,
     /// `NAME=value` for every ovnd.
     pub environment: Vec<String>,
+    /// The ovnd of all hosts, until one is given another: [`Host::exchange_daemon`]. Absent: this
+    /// build's, for good.
+    pub daemon: Option<PathBuf>,
     /// Compose files shown as /stack on managers.
     pub stack: PathBuf,
 }
@@ -50,6 +53,7 @@ impl Default for Options {
             daemons: true,
             daemon_args: Vec::new(),
             environment: Vec::new(),
+            daemon: None,
             stack: PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/stack")),
         }
     }
@@ -125,6 +129,7 @@ impl Lab {
             daemon_args: options.daemon_args.clone(),
             environment: options.environment.clone(),
             daemons,
+            daemon: options.daemon.as_deref().map(state::absolute).transpose()?,
             stack: state::absolute(&options.stack)?,
         };
         fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
