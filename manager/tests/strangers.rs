@@ -184,6 +184,7 @@ async fn a_worker_is_no_manager() {
     );
     let enter = ManagerAsk::Enter {
         raft_id: 7,
+        format: model::FORMAT,
         address: ([192, 0, 2, 11], 2377).into(),
     };
     assert!(line.forward(&enter, limit).await.is_err());

@@ -159,7 +159,9 @@ async fn feed_body(body: Body, input: Option<mpsc::Sender<Bytes>>) {
 fn left(stream: &UnixStream) -> impl Future<Output = ()> + Send + 'static {
     // There is no urgent data on these sockets, and EPOLLHUP comes unasked (epoll_ctl(2)).
     let watched = stream.as_fd().try_clone_to_owned();
-    let watched = watched.and_then(|fd| AsyncFd::with_interest(fd, Interest::PRIORITY));
+    // SAFETY: an owned descriptor is the same one for life.
+    let register = |fd| unsafe { AsyncFd::register_with_interest(fd, Interest::PRIORITY) };
+    let watched = watched.and_then(register);
     async move {
         match watched {
             Ok(watched) => drop(watched.ready(Interest::PRIORITY).await),
