@@ -386,6 +386,7 @@ mod tests {
                 version: 7,
                 created_at: 1_700_000_000_000_000_000,
                 updated_at: 0,
+                trace: None,
             },
             spec: NetworkSpec {
                 name: "ch03".into(),

@@ -288,6 +288,7 @@ pub(crate) mod tests {
                 version: 12,
                 created_at: 1_700_000_000_000_000_000,
                 updated_at: 1_700_000_001_500_000_000,
+                trace: None,
             },
             spec: NodeSpec {
                 name: None,

@@ -399,6 +399,7 @@ mod tests {
                 version: 9,
                 created_at: 1_700_000_000_000_000_000,
                 updated_at: 1_700_000_000_000_000_000,
+                trace: None,
             },
             spec: ClusterSpec::default(),
             address_pools: vec!["10.0.0.0/8".parse().unwrap()],

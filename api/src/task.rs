@@ -282,6 +282,7 @@ mod tests {
                 version: 9,
                 created_at: 1_700_000_000_000_000_000,
                 updated_at: 1_700_000_000_000_000_001,
+                trace: None,
             },
             service: "serviceserviceserviceserv".into(),
             service_name: "web".into(),

@@ -161,7 +161,7 @@ fn left(stream: &UnixStream) -> impl Future<Output = ()> + Send + 'static {
     let watched = stream.as_fd().try_clone_to_owned();
     // SAFETY: an owned descriptor is the same one for life.
     let register = |fd| unsafe { AsyncFd::register_with_interest(fd, Interest::PRIORITY) };
-    let watched = watched.and_then(register);
+    let watched = watched.and_then(|fd| register(fd).map_err(Into::into));
     async move {
         match watched {
             Ok(watched) => drop(watched.ready(Interest::PRIORITY).await),

@@ -465,6 +465,7 @@ fn service() -> Service {
             version: 21,
             created_at: 1_700_000_000_000_000_000,
             updated_at: 1_700_000_001_500_000_000,
+            trace: None,
         },
         spec: ServiceSpec {
             name: "web".into(),
