@@ -36,8 +36,14 @@ fn what_clients_do_wrong_stays_theirs() {
     .unwrap();
     let host = lab.host("worker01");
     let writes = "while :; do echo $(date) and so on and so on; done";
-    host.ctl(["run", "-d", "--name", "writer", TOOLBOX, "sh", "-c", writes])
-        .ok();
+    for (name, script) in [
+        ("writer", writes),
+        ("attached", writes),
+        ("quiet", "exec sleep 100000"),
+    ] {
+        host.ctl(["run", "-d", "--name", name, TOOLBOX, "sh", "-c", script])
+            .ok();
+    }
     let daemon = Daemon::of(&host);
     thread::scope(|scope| {
         let slow = scope.spawn(|| slow_headers_end(&host));
@@ -103,9 +109,10 @@ impl<'a> Daemon<'a> {
         for path in ["/_ping", "/containers/json", "/containers/writer/json"] {
             for tcp in [false, true] {
                 let begun = Instant::now();
-                let answer = match tcp {
-                    false => http::request(self.unix(), "GET", path, &[], b""),
-                    true => http::request(self.tcp(), "GET", path, &LOCAL, b""),
+                let answer = if tcp {
+                    http::request(self.tcp(), "GET", path, &LOCAL, b"")
+                } else {
+                    http::request(self.unix(), "GET", path, &[], b"")
                 };
                 assert_eq!(answer.unwrap().status, 200, "{meanwhile}: {path}");
                 let took = begun.elapsed();
@@ -159,9 +166,10 @@ fn pour<S: Read + Write>(mut stream: S, path: &str, framing: &str, chunked: bool
     let piece = vec![b' '; 1 << 20];
     let mut sent = 0;
     while sent < 1 << 30 {
-        let part = match chunked {
-            true => [b"100000\r\n", &piece[..], b"\r\n"].concat(),
-            false => piece.clone(),
+        let part = if chunked {
+            [b"100000\r\n", &piece[..], b"\r\n"].concat()
+        } else {
+            piece.clone()
         };
         if stream.write_all(&part).is_err() {
             break;
@@ -222,6 +230,11 @@ const STREAMS: [&str; 4] = [
     "GET /containers/writer/export HTTP/1.1\r\nHost: lab\r\n\r\n",
     "GET /containers/writer/stats HTTP/1.1\r\nHost: lab\r\n\r\n",
 ];
+/// To containers that write, or do not.
+const ATTACHED: [&str; 2] = [
+    "POST /containers/attached/attach?stream=1&stdout=1 HTTP/1.1\r\nHost: lab\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n",
+    "POST /containers/quiet/attach?stream=1&stdout=1 HTTP/1.1\r\nHost: lab\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n",
+];
 /// More than tokio has threads for work that blocks.
 const SAVES: usize = 520;
 const SAVE: &str = "GET /images/registry:5000/example/toolbox/get HTTP/1.1\r\nHost: lab\r\n\r\n";
@@ -233,32 +246,44 @@ fn begin(daemon: &Daemon, request: &str) -> UnixStream {
     let mut head = [0; 12];
     stream.read_exact(&mut head).unwrap();
     let head = String::from_utf8_lossy(&head);
-    assert_eq!(head, "HTTP/1.1 200", "{request}");
+    let status = if ATTACHED.contains(&request) {
+        "101"
+    } else {
+        "200"
+    };
+    assert_eq!(head, format!("HTTP/1.1 {status}"), "{request}");
     stream
 }
 
 fn readers_that_stop_cost_nothing(daemon: &Daemon) {
-    let path = "/containers/writer/logs?stdout=1&tail=1&timestamps=1";
-    let written = || daemon.host.api("GET", path, b"").unwrap().text();
+    let written = |name: &str| {
+        let path = format!("/containers/{name}/logs?stdout=1&tail=1&timestamps=1");
+        daemon.host.api("GET", &path, b"").unwrap().text()
+    };
+    let writes_on = |name: &str| {
+        let before = written(name);
+        wait::until(&format!("{name} writes on"), LIMIT, || {
+            let now = written(name);
+            (now != before).then_some(()).ok_or(now)
+        });
+    };
     let growth = daemon.growth(|| {
         let mut stopped = Vec::new();
-        for request in STREAMS {
+        for request in STREAMS.into_iter().chain(ATTACHED) {
             stopped.extend((0..10).map(|_| begin(daemon, request)));
         }
         stopped.extend((0..SAVES).map(|_| begin(daemon, SAVE)));
         daemon.is_quick("while many do not read");
-        let before = written();
-        wait::until("the container writes on", LIMIT, || {
-            let now = written();
-            (now != before).then_some(()).ok_or(now)
-        });
+        writes_on("writer");
         let name = ["run", "--rm", TOOLBOX, "echo", "works"];
         assert_eq!(daemon.host.ctl(name).ok(), "works");
         daemon.is_quick("while many still do not read");
         drop(stopped);
     });
+    // Who is attached may hold up what he is attached to while he is there.
+    writes_on("attached");
     eprintln!("readers that stop: grown by {growth} MB");
-    let most = SAVES + STREAMS.len() * 10;
+    let most = SAVES + (STREAMS.len() + ATTACHED.len()) * 10;
     assert!(
         growth < most as u64,
         "more than a megabyte each: {growth} MB"
@@ -284,7 +309,7 @@ fn those_who_go_leave_nothing(daemon: &Daemon) {
     });
     let threads = daemon.number("Threads");
     for round in 0..20 {
-        for request in STREAMS.iter().chain([&SAVE]) {
+        for request in STREAMS.iter().chain(&ATTACHED).chain([&SAVE]) {
             let mut stream = begin(daemon, request);
             // In the middle of an answer, or at its beginning.
             let mut some = vec![0; round * 64];
@@ -341,7 +366,7 @@ fn more_connections_than_places(daemon: &Daemon) {
         daemon
             .host
             .within(|| {
-                open.extend((0..places).map(|_| TcpStream::connect(("127.0.0.1", PORT)).unwrap()))
+                open.extend((0..places).map(|_| TcpStream::connect(("127.0.0.1", PORT)).unwrap()));
             })
             .unwrap();
         wait::until("the other door is full", LIMIT, || {

@@ -26,7 +26,7 @@ const HALF_OPEN: &str = "100000";
 /// A load under way: on the client, or in a container of `host`.
 enum Load {
     Outside(&'static str, Child),
-    Container(&'static str, Host, String),
+    Container(&'static str, Box<Host>, String),
 }
 
 /// What a load came to.
@@ -247,7 +247,7 @@ fn start(lab: &Lab, seconds: u64) -> Vec<Load> {
         let words = ["run", "-d", "--network", "ch03", ECHO, "load", "echo:8080"];
         let words = words.into_iter().chain([seconds.as_str(), RATE]);
         let id = container.docker(words.chain(keep)).ok();
-        loads.push(Load::Container(what, container.clone(), id));
+        loads.push(Load::Container(what, Box::new(container.clone()), id));
     }
     loads
 }

@@ -234,14 +234,13 @@ fn a_host_with_another_address_is_found_there() {
     until_all_reachable(&lab);
     answers(&worker, "a moved manager");
     eprintln!("a follower has moved: {:?}", begun.elapsed());
-    let shown = one.ctl([
-        "node",
-        "inspect",
-        "manager03",
-        "--format",
-        "{{.ManagerStatus.Addr}}",
-    ]);
-    assert_eq!(shown.ok().trim(), "192.168.77.213:2377");
+    let format = ["node", "inspect", "--format", "{{.ManagerStatus.Addr}}"];
+    wait::until("the manager is spoken to there", LIMIT, || {
+        let shown = one.ctl(format.iter().chain(&["manager03"])).stdout;
+        (shown.trim() == "192.168.77.213:2377")
+            .then_some(())
+            .ok_or(shown)
+    });
 
     // A worker.
     move_to(&worker, "192.168.77.201");

@@ -326,7 +326,7 @@ fn a_mixed_cluster_works(lab: &Lab, step: usize) {
         &network,
     ])
     .ok();
-    let replicas = if step % 2 == 0 { "2" } else { "4" };
+    let replicas = if step.is_multiple_of(2) { "2" } else { "4" };
     any.ctl(["service", "scale", "-d", &format!("other={replicas}")])
         .ok();
     until_replicas(&any, "other", &format!("{replicas}/{replicas}"));

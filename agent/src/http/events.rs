@@ -127,10 +127,16 @@ impl Listener {
             };
             while heard.is_ok() && piece.len() < PIECE {
                 heard = match self.engine.try_recv() {
-                    Ok(event) => Ok(self.add_engines(&mut piece, &event)),
+                    Ok(event) => {
+                        self.add_engines(&mut piece, &event);
+                        Ok(())
+                    }
                     Err(TryRecvError::Lagged(count)) => Err(RecvError::Lagged(count)),
                     Err(_) => match self.others.try_recv() {
-                        Ok(event) => Ok(self.add(&mut piece, &event)),
+                        Ok(event) => {
+                            self.add(&mut piece, &event);
+                            Ok(())
+                        }
                         Err(TryRecvError::Lagged(count)) => Err(RecvError::Lagged(count)),
                         Err(_) => break,
                     },

@@ -167,7 +167,7 @@ fn left(stream: &UnixStream) -> impl Future<Output = ()> + Send + 'static {
             Ok(watched) => drop(watched.ready(Interest::PRIORITY).await),
             Err(error) => {
                 tracing::warn!(%error, "it will not be seen when a client goes");
-                std::future::pending().await
+                std::future::pending::<()>().await;
             }
         }
     }

@@ -61,7 +61,7 @@ impl Manager {
             while manager.is_misplaced() {
                 match manager.enter(&remotes).await {
                     Ok(()) => {
-                        tracing::info!(address = %manager.advertise, "the other managers know the new address")
+                        tracing::info!(address = %manager.advertise, "the other managers know the new address");
                     }
                     Err(refusal) => tracing::warn!("the new address is not known yet: {refusal}"),
                 }

@@ -55,7 +55,7 @@ impl Engine {
             )?;
             let sender = sender.clone();
             self.spawn(async move {
-                while let Some(line) = lines.next().await {
+                while let Some(line) = until_left(&sender, lines.next()).await {
                     let chunk = Output {
                         stream: line.stream,
                         bytes: line.bytes,
@@ -91,13 +91,16 @@ impl Engine {
             let Ok(connection) = early.await else { return };
             if !carry_output {
                 // Holding the sender keeps the client connected until the end.
-                connection.carry(None, input_side).await;
-                drop(sender);
+                let carrying = async {
+                    connection.carry(None, input_side).await;
+                    None::<()>
+                };
+                until_left(&sender, carrying).await;
                 return;
             }
             let (all, mut chunks) = mpsc::channel::<Output>(8);
             let filter = async move {
-                while let Some(chunk) = chunks.recv().await {
+                while let Some(chunk) = until_left(&sender, chunks.recv()).await {
                     let is_wanted = match chunk.stream {
                         super::Stream::Stdout => wanted.0,
                         super::Stream::Stderr => wanted.1,
@@ -110,5 +113,17 @@ impl Engine {
             tokio::join!(connection.carry(Some(all), input_side), filter);
         });
         Ok(Attached { tty, output, input })
+    }
+}
+
+/// What comes next, or nothing once the listener has gone: a container that says nothing must not keep
+/// what was opened for it.
+pub(super) async fn until_left<T>(
+    listener: &mpsc::Sender<Output>,
+    next: impl Future<Output = Option<T>>,
+) -> Option<T> {
+    tokio::select! {
+        next = next => next,
+        () = listener.closed() => None,
     }
 }

@@ -11,8 +11,8 @@ use model::{ContainerId, Refusal};
 use tokio::sync::{mpsc, watch};
 
 use super::{
-    Attached, Engine, ExecSpec, ExecView, Output, Stream, container::Container, random_id,
-    run::exit_code_of,
+    Attached, Engine, ExecSpec, ExecView, Output, Stream, attach::until_left, container::Container,
+    random_id, run::exit_code_of,
 };
 use crate::oci::{
     LaunchExec, OciError, PreparedExec,
@@ -106,7 +106,7 @@ impl Engine {
         self.spawn(async move {
             let (all, mut chunks) = mpsc::channel::<Output>(8);
             let filter = async move {
-                while let Some(chunk) = chunks.recv().await {
+                while let Some(chunk) = until_left(&sender, chunks.recv()).await {
                     let is_wanted = match chunk.stream {
                         Stream::Stdout => wanted.0,
                         Stream::Stderr => wanted.1,
@@ -115,7 +115,7 @@ impl Engine {
                         return false;
                     }
                 }
-                true
+                !sender.is_closed()
             };
             let (whole, ()) = tokio::join!(filter, connection.carry(Some(all), input_side));
             // The exit code is there before the stream ends: clients ask for it at once.

@@ -211,7 +211,7 @@ async fn play(seed: u64) {
             write(&seats, written).await;
         }
         until("all have it", || seats.iter().all(|seat| seat.has(written))).await;
-        until_all_know(&seats).await;
+        until_known(&seats).await;
         let victim = rng.random_range(0..seats.len());
         let number = written as usize;
         let (path, folder) = stop(seats.remove(victim)).await;
