@@ -36,6 +36,11 @@ const SYNC: RawFd = 3;
 const START: RawFd = 4;
 const ATTACH: RawFd = 5;
 
+/// conmon 2.1 looks once more at what it kept of a listener that left while output came, after it has
+/// freed it. Several that leave at once made glibc give that memory back (mallopt(3)), and the look was
+/// the end of conmon and of the container.
+const KEEPS_MEMORY: &str = "MALLOC_TRIM_THRESHOLD_=1073741824";
+
 pub(super) fn monitor(
     program: &Path,
     arguments: &[String],
@@ -64,6 +69,7 @@ fn spawn(program: &Path, arguments: &[String], attach: bool) -> std::io::Result<
         c_string(&format!("_OCI_SYNCPIPE={SYNC}"))?,
         c_string(&format!("_OCI_STARTPIPE={START}"))?,
         c_string("PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")?,
+        c_string(KEEPS_MEMORY)?,
     ];
     if attach {
         actions.add_dup2(attach_high.as_raw_fd(), ATTACH)?;
