@@ -115,7 +115,6 @@ fn creations(manager: &Host) {
     let rows: Vec<(Value, u16, &[&str])> = vec![
         (spec("/Name", json!("web")), 409, &["web", "already exists"]),
         (spec("/Name", json!("no good")), 400, &["no good"]),
-        (spec("/Name", json!("")), 400, &["name"]),
         (container("Image", json!("")), 400, &["image"]),
         (
             container("Image", json!("No/Good:x")),

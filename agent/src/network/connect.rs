@@ -130,7 +130,10 @@ impl Networks {
         request: &ConnectRequest,
         wishes: &[NetworkWish],
     ) -> Result<Connected, Refusal> {
-        let attached = self.attach_all(request, wishes).await?;
+        let attached = match self.attach_all(request, wishes).await {
+            Ok(attached) => attached,
+            Err(refusal) => return Err(self.missing(wishes).await.unwrap_or(refusal)),
+        };
         let newest = attached
             .iter()
             .flatten()
@@ -180,6 +183,18 @@ impl Networks {
                 Err(refusal)
             }
         }
+    }
+
+    /// That there is no such network says more than how it was looked for.
+    async fn missing(&self, wishes: &[NetworkWish]) -> Option<Refusal> {
+        for wish in wishes {
+            if let Err(refusal) = self.check_wish(wish).await
+                && refusal.kind == RefusalKind::NotFound
+            {
+                return Some(refusal);
+            }
+        }
+        None
     }
 
     /// Refused where the tunnels of an encrypted network cannot be set up: the container would reach
