@@ -75,9 +75,16 @@ fn run(command: Option<Command>, settings: Settings) -> anyhow::Result<ExitCode>
     }
     // Refused only when a provider is installed already, which is as good.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let exporter = Exporter::of_environment("ovnd").map_err(anyhow::Error::msg)?;
+    let (exporter, unexported) = match Exporter::of_environment("ovnd") {
+        Ok(exporter) => (exporter, None),
+        Err(reason) => (None, Some(reason)),
+    };
     let filter = EnvFilter::try_new(&settings.log)?;
     start_log(filter, settings.log_json, exporter.as_ref());
+    // A host without its daemon is worse than one without traces.
+    if let Some(reason) = unexported {
+        tracing::warn!("{reason}");
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;

@@ -93,7 +93,10 @@ struct Machine<'a> {
 
 impl<'a> Machine<'a> {
     fn new(shared: &'a Shared, task: &Task) -> Self {
-        let span = task.meta.trace.map_or_else(Span::none, |above| {
+        // One that runs already, when the daemon starts, has been told of.
+        let above = task.meta.trace;
+        let above = above.filter(|_| task.status.state < TaskState::Running);
+        let span = above.map_or_else(Span::none, |above| {
             let span = trace::request!(
                 "task",
                 task = task.name(),

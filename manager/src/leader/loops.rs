@@ -7,7 +7,7 @@ use std::{
 };
 
 use futures_util::FutureExt as _;
-use model::TraceParent;
+use model::{TaskState, TraceParent};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -106,10 +106,10 @@ pub(super) async fn run<L: Loop>(
     }
 }
 
-/// Where tasks go that are being traced: the request, the task, its new state.
+/// Where tasks go on their way to run that are being traced: the request, the task, its new state.
 fn traced(changes: &[StoreChange]) -> Vec<(TraceParent, String, &'static str)> {
     let changed = changes.iter().filter_map(|change| match change {
-        StoreChange::SetTask(task) => Some(task),
+        StoreChange::SetTask(task) if task.status.state < TaskState::Running => Some(task),
         _ => None,
     });
     changed

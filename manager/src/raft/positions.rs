@@ -63,22 +63,18 @@ pub(super) fn read(disk: &Disk) -> Result<Positions, DiskError> {
 
 /// Keeps what is known on disk until it is stopped.
 pub(super) async fn keep(pulse: Arc<Pulse>, disk: Disk, stop: CancellationToken) {
-    let mut written = pulse.positions();
-    loop {
-        tokio::select! {
-            () = tokio::time::sleep(WRITE_EVERY) => {}
-            () = stop.cancelled() => return,
+    let keeping = async {
+        loop {
+            pulse.learned.notified().await;
+            if let Err(error) = disk.set_state(POSITIONS, &pulse.positions()).await {
+                // Consensus writes to the same disk and says so aloud.
+                tracing::debug!(%error, "the managers' positions are not on disk");
+                pulse.learned.notify_one();
+            }
+            tokio::time::sleep(WRITE_EVERY).await;
         }
-        let known = pulse.positions();
-        if known == written {
-            continue;
-        }
-        match disk.set_state(POSITIONS, &known).await {
-            Ok(()) => written = known,
-            // Consensus writes to the same disk and says so aloud.
-            Err(error) => tracing::debug!(%error, "the managers' positions are not on disk"),
-        }
-    }
+    };
+    stop.run_until_cancelled(keeping).await;
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::{
 
 use model::NodeId;
 use openraft::{LogId, metrics::RaftDataMetrics};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use super::{
     Carrier, Peer,
@@ -31,6 +31,8 @@ pub(super) struct Pulse {
     carrier: Arc<dyn Carrier>,
     /// The own log, once consensus has opened it.
     log: OnceLock<watch::Receiver<RaftDataMetrics<u64>>>,
+    /// Some log is known to be further than it was.
+    pub(super) learned: Notify,
     heard: Mutex<Heard>,
 }
 
@@ -58,6 +60,7 @@ impl Pulse {
             opening: rand::random(),
             carrier,
             log: OnceLock::new(),
+            learned: Notify::new(),
             heard: Mutex::new(Heard {
                 leader: Instant::now(),
                 leader_id: None,
@@ -236,8 +239,12 @@ impl Pulse {
     /// Takes over what is known of the managers' logs.
     pub(super) fn learn(&self, told: &Positions, managers: &BTreeSet<u64>) {
         let mut heard = self.lock();
-        for further in merge(&mut heard.positions, told, managers) {
-            heard.outdated.remove(&further);
+        let further = merge(&mut heard.positions, told, managers);
+        for id in &further {
+            heard.outdated.remove(id);
+        }
+        if !further.is_empty() {
+            self.learned.notify_one();
         }
     }
 

@@ -40,7 +40,7 @@ impl Service for Members {
     async fn call(&self, request: Request<Payload>) -> Result<Response<Payload>, Status> {
         let member = caller(&self.0, &request)?;
         let verb: Verb = unpack(request.get_ref())?;
-        let part = part_of(&request);
+        let part = part_of(&request, "Members/Call");
         let asking = self.0.call_by_leader(&member, &verb);
         let reply: Reply<Answer> = asking.instrument(part).await;
         Ok(Response::new(pack(&reply)?))

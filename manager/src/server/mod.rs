@@ -97,13 +97,13 @@ pub(crate) fn serve(
 }
 
 /// The part of a trace that a call asks for; no span where it says of none.
-fn part_of<T>(request: &Request<T>) -> Span {
+fn part_of<T>(request: &Request<T>, method: &str) -> Span {
     let said = request.metadata().get(TRACE);
     let above = said.and_then(|said| said.to_str().ok()?.parse().ok());
     if above.is_none() {
         return Span::none();
     }
-    let part = trace::request!("manager", otel.kind = "server");
+    let part = trace::request!("rpc", otel.name = method, otel.kind = "server");
     trace::below(&part, above);
     part
 }

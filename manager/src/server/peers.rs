@@ -60,7 +60,7 @@ impl Service for Peers {
     async fn forward(&self, request: Request<Payload>) -> Result<Response<Payload>, Status> {
         let member = self.manager(&request)?;
         let ask: ManagerAsk = unpack(request.get_ref())?;
-        let part = part_of(&request);
+        let part = part_of(&request, "Peers/Forward");
         // The same: a change that was begun does not stop half-way because a follower died.
         let manager = Arc::clone(&self.0);
         let carrying =

@@ -121,7 +121,8 @@ impl Transaction {
 
     /// A changed spec gets a new [`Service::spec_version`].
     pub fn set_service(&mut self, mut service: Service) {
-        service.meta.trace = self.trace.or(service.meta.trace);
+        // Of an earlier request what comes now is no part.
+        service.meta.trace = self.trace;
         self.push(StoreChange::SetService(Box::new(service)));
     }
 
