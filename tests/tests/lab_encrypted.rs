@@ -501,8 +501,10 @@ fn a_tunnel_that_cannot_be_set_up_is_said(lab: &Lab) {
     for process in processes(&one) {
         one.exec(["kill", "-9", &process]).ok();
     }
-    let bind = || WIREGUARD.map(|port| UdpSocket::bind(("0.0.0.0", port)).unwrap());
-    let held = one.within(bind).unwrap();
+    // The kernel takes down a killed process's TUN device before its sockets.
+    let bind = |port| one.within(|| UdpSocket::bind(("0.0.0.0", port))).unwrap();
+    let held =
+        WIREGUARD.map(|port| wait::until(&format!("port {port} is free"), LIMIT, || bind(port)));
     one.start().unwrap();
     let shows = |host: &Host, words: &[&str], wanted: &[&str]| {
         wait::until(&format!("{words:?} says it"), LIMIT, || {
