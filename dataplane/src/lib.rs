@@ -1,5 +1,6 @@
 //! The networks of one host: wish, sight, deed.
 
+pub mod addresses;
 pub mod balance;
 pub mod conntrack;
 pub mod desired;

@@ -48,6 +48,8 @@ use crate::{
 
 /// Limit for the connection and for calls that do not wait for others.
 pub const CALL_LIMIT: Duration = Duration::from_secs(5);
+/// Limit for a TCP connection by itself.
+const CONNECT_LIMIT: Duration = Duration::from_secs(3);
 /// Limit for the way to another manager's port.
 pub const REACH_LIMIT: Duration = Duration::from_secs(2);
 /// Limit for a verb; attaching may wait for other hosts and for resting addresses.
@@ -58,7 +60,8 @@ pub const VERB_LIMIT: Duration = Duration::from_secs(30);
 pub enum ClientError {
     #[error("manager {address} cannot be reached: {reason}")]
     Unreachable { address: SocketAddr, reason: String },
-    /// It may have got the call, and even carried it out.
+    /// It may have got the call, and even carried it out; where the connection was still being
+    /// opened, it has taken that and no more.
     #[error("manager {address} has not answered within {} s", limit.as_secs_f32())]
     Late {
         address: SocketAddr,
@@ -95,14 +98,17 @@ impl Connection {
             .http2_keep_alive_interval(Duration::from_secs(3))
             .keep_alive_timeout(Duration::from_secs(3))
             .keep_alive_while_idle(true);
-        let used = Arc::new(AtomicBool::new(false));
+        let (used, there) = <(Arc<AtomicBool>, Arc<AtomicBool>)>::default();
+        let arrived = Arc::clone(&there);
         let connector = tower::service_fn(move |_: Uri| {
-            let (tls, used) = (Arc::clone(&tls), Arc::clone(&used));
+            let (tls, used, there) = (Arc::clone(&tls), Arc::clone(&used), Arc::clone(&there));
             async move {
                 if used.swap(true, Ordering::Relaxed) {
                     return Err(std::io::Error::other("the connection was lost"));
                 }
-                let tcp = TcpStream::connect(address).await?;
+                let connecting = TcpStream::connect(address);
+                let tcp = tokio::time::timeout(CONNECT_LIMIT, connecting).await??;
+                there.store(true, Ordering::Relaxed);
                 tcp.set_nodelay(true)?;
                 let name = ServerName::try_from(MANAGER_NAME).expect("a valid DNS name");
                 let stream = TlsConnector::from(tls).connect(name, tcp).await?;
@@ -112,7 +118,12 @@ impl Connection {
         let connecting = endpoint.connect_with_connector(connector);
         let channel = tokio::time::timeout(limit, connecting)
             .await
-            .map_err(|_| unreachable(format!("no answer within {} s", limit.as_secs())))?
+            .map_err(|_| {
+                if arrived.load(Ordering::Relaxed) {
+                    return ClientError::Late { address, limit };
+                }
+                unreachable(format!("no answer within {} s", limit.as_secs()))
+            })?
             .map_err(|error| unreachable(root_cause(&error)))?;
         Ok(Self {
             address,

@@ -203,6 +203,25 @@ fn until_known_at(host: &Host, moved: &str, address: &str) {
     });
 }
 
+/// As the managers know each other.
+fn until_spoken_to_at(host: &Host, manager: &str, address: &str) {
+    let format = ["node", "inspect", "--format", "{{.ManagerStatus.Addr}}"];
+    let what = format!("{manager} is spoken to at {address}");
+    wait::until(&what, LIMIT, || {
+        let shown = host.ctl(format.into_iter().chain([manager])).stdout;
+        (shown.trim() == format!("{address}:2377"))
+            .then_some(())
+            .ok_or(shown)
+    });
+}
+
+fn leader(host: &Host) -> String {
+    let listed = host.ctl(["node", "ls", "--format", "{{.Hostname}} {{.ManagerStatus}}"]);
+    let lines = listed.ok();
+    let leads = lines.lines().find_map(|line| line.strip_suffix(" Leader"));
+    leads.unwrap_or_default().to_owned()
+}
+
 #[test]
 fn a_host_with_another_address_is_found_there() {
     let lab = lab("recovery-address", 1);
@@ -234,18 +253,22 @@ fn a_host_with_another_address_is_found_there() {
     until_all_reachable(&lab);
     answers(&worker, "a moved manager");
     eprintln!("a follower has moved: {:?}", begun.elapsed());
-    let format = ["node", "inspect", "--format", "{{.ManagerStatus.Addr}}"];
-    wait::until("the manager is spoken to there", LIMIT, || {
-        let shown = one.ctl(format.iter().chain(&["manager03"])).stdout;
-        (shown.trim() == "192.168.77.213:2377")
-            .then_some(())
-            .ok_or(shown)
-    });
+    until_spoken_to_at(&one, "manager03", "192.168.77.213");
 
     // A worker.
     move_to(&worker, "192.168.77.201");
     until_known_at(&one, "worker01", "192.168.77.201");
     answers(&worker, "a moved worker");
+
+    // The leader: another one leads at once, and hosts that know only its old address go on.
+    let begun = Instant::now();
+    assert_eq!(leader(&three), "manager01");
+    move_to(&one, "192.168.77.211");
+    until_known_at(&three, "manager01", "192.168.77.211");
+    until_spoken_to_at(&three, "manager01", "192.168.77.211");
+    until_all_reachable(&lab);
+    answers(&worker, "a moved leader");
+    eprintln!("the leader has moved: {:?}", begun.elapsed());
 
     // Each of them counts at its new address: two of three suffice.
     one.kill().unwrap();

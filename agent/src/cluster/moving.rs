@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use dataplane::addresses::AddressNews;
 use tokio::time::Instant;
 
 use super::{
@@ -15,6 +16,7 @@ use super::{
     member::{Member, Shared},
 };
 
+/// Between looks while the address is away; until then the kernel tells of changes.
 const LOOK: Duration = Duration::from_secs(1);
 /// An address that is away for less is on an interface that goes down and up.
 const GONE_FOR: Duration = Duration::from_secs(4);
@@ -63,11 +65,26 @@ fn next(others: &[SocketAddr], known: &[InterfaceAddress]) -> Option<IpAddr> {
     })
 }
 
-/// Looks until the membership stops.
+/// Follows until the membership stops.
 pub(super) async fn run(shared: Arc<Shared>, member: Arc<Member>) {
+    let mut news = match AddressNews::subscribe() {
+        Ok(news) => news,
+        Err(error) => {
+            tracing::warn!(%error, "this host's address is not followed when it changes");
+            return;
+        }
+    };
     let mut gone: Option<Instant> = None;
+    let mut first = true;
     loop {
-        tokio::time::sleep(LOOK).await;
+        if gone.is_some() {
+            tokio::time::sleep(LOOK).await;
+        } else if !std::mem::take(&mut first)
+            && let Err(error) = news.next().await
+        {
+            tracing::warn!(%error, "changes of this host's addresses are not heard");
+            tokio::time::sleep(LOOK).await;
+        }
         // That is said where it is asked for, too.
         let Ok(known) = address::of_this_host() else {
             continue;

@@ -1,6 +1,6 @@
 //! The session with a manager: made, kept, made again.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use futures_util::FutureExt as _;
 use manager::{
@@ -27,8 +27,10 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(8);
 const ELECTION: Duration = Duration::from_millis(500);
 /// Pause before the leader that a manager has named is asked.
 const HOP: Duration = Duration::from_millis(20);
-/// How long the way to a manager may take.
+/// How long a manager may take for the handshake at first, and once it has taken too long: after a
+/// lost leader all hosts come at once, and a manager takes one after the other.
 const REACH: Duration = Duration::from_secs(3);
+const LONGEST_REACH: Duration = Duration::from_secs(12);
 const DESCRIBE_EVERY: Duration = Duration::from_secs(20);
 
 /// Why a session ended.
@@ -52,22 +54,35 @@ enum End {
 /// Keeps a session until the membership stops or the node is removed.
 pub(super) async fn run(shared: Arc<Shared>, member: Arc<Member>) {
     let mut pause = FIRST_PAUSE;
-    let mut leader = None;
+    let mut reach = REACH;
+    let mut leader: Option<SocketAddr> = None;
+    let mut lines = BTreeMap::new();
     for attempt in 0.. {
         let candidates = member.candidates();
         let next = candidates.get(attempt % candidates.len().max(1)).copied();
-        let Some(address) = leader.take().or(next) else {
+        let named = leader.take();
+        let Some(address) = named.or(next) else {
             shared.fail("no manager of the cluster is known");
             return;
         };
         let began = Instant::now();
-        let end = one(&shared, &member, address).await;
+        let end = match open(&shared, &member, address, reach, &mut lines).await {
+            Ok(open) => {
+                lines.clear();
+                open.keep(&shared, &member).await
+            }
+            Err(end) => end,
+        };
         member.set_connection(None);
         if matches!(end, End::Removed) {
             shared.fail(&end.to_string());
             member.ledger.close();
             return;
         }
+        reach = match end {
+            End::Client(ClientError::Late { .. }) => (reach * 2).min(LONGEST_REACH),
+            _ => REACH,
+        };
         if let End::Elsewhere(Some(other)) = end
             && other != address
         {
@@ -76,8 +91,8 @@ pub(super) async fn run(shared: Arc<Shared>, member: Arc<Member>) {
             tokio::time::sleep(HOP).await;
             continue;
         }
-        if let End::Elsewhere(_) = end {
-            // An election takes about a second.
+        if named.is_some() || matches!(end, End::Elsewhere(_)) {
+            // An election takes about a second, and names the lost leader for a part of it.
             pause = pause.min(ELECTION);
         }
         tracing::warn!(%address, "no session: {end}");
@@ -91,13 +106,6 @@ pub(super) async fn run(shared: Arc<Shared>, member: Arc<Member>) {
     }
 }
 
-async fn one(shared: &Shared, member: &Arc<Member>, address: SocketAddr) -> End {
-    match open(shared, member, address).await {
-        Ok(open) => open.keep(shared, member).await,
-        Err(end) => end,
-    }
-}
-
 struct Open {
     connection: Connection,
     stream: SessionStream,
@@ -106,9 +114,21 @@ struct Open {
     described: NodeDescription,
 }
 
-async fn open(shared: &Shared, member: &Member, address: SocketAddr) -> Result<Open, End> {
-    let tls = tls::member(&member.identity).map_err(|error| End::Lost(error.to_string()))?;
-    let connection = Connection::open_within(address, tls, REACH).await?;
+/// `lines` are connections to managers that do not lead and may have to be asked again: a handshake
+/// for each question would be most of an election's work.
+async fn open(
+    shared: &Shared,
+    member: &Member,
+    address: SocketAddr,
+    reach: Duration,
+    lines: &mut BTreeMap<SocketAddr, Connection>,
+) -> Result<Open, End> {
+    let connection = if let Some(line) = lines.remove(&address) {
+        line
+    } else {
+        let tls = tls::member(&member.identity).map_err(|error| End::Lost(error.to_string()))?;
+        Connection::open_within(address, tls, reach).await?
+    };
     let described = member.description(shared);
     let register = Register {
         description: described.clone(),
@@ -124,6 +144,7 @@ async fn open(shared: &Shared, member: &Member, address: SocketAddr) -> Result<O
         SessionMessage::Removed => return Err(End::Removed),
         SessionMessage::Elsewhere(elsewhere) => {
             member.adopt_managers(shared, elsewhere.managers);
+            lines.insert(address, connection);
             return Err(End::Elsewhere(elsewhere.leader));
         }
         _ => {

@@ -355,8 +355,11 @@ impl Manager {
 
     /// All managers and their addresses.
     pub(crate) fn managers(&self) -> Vec<(NodeId, SocketAddr)> {
-        let managers = |node: &model::Node| Some((node.id.clone(), node.manager.as_ref()?.address));
-        self.store.view().nodes().filter_map(managers).collect()
+        let tables = self.store.view();
+        let managers = tables.managers();
+        managers
+            .map(|(id, address)| (id.clone(), address))
+            .collect()
     }
 
     /// Stops; what was committed is on disk at any moment anyway.

@@ -67,8 +67,7 @@ impl Restored {
 
     /// Where the archive's managers were.
     pub fn managers(&self) -> Vec<SocketAddr> {
-        let managers = self.tables.nodes().filter_map(|node| node.manager.as_ref());
-        managers.map(|manager| manager.address).collect()
+        self.tables.managers().map(|(_, address)| address).collect()
     }
 
     /// The node that a host with this name and address was: a machine that was set up again.

@@ -1,6 +1,7 @@
 //! For members: verbs, sessions, heartbeats, acknowledgements.
 
 use std::{
+    net::IpAddr,
     pin::Pin,
     sync::Arc,
     time::{Duration, Instant},
@@ -10,7 +11,7 @@ use futures_util::Stream;
 use model::{
     Id, NodeId, Refusal,
     control::{Answer, Verb},
-    node::{NodeDescription, NodeState},
+    node::{NodeDescription, NodeState, Role},
 };
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
@@ -33,6 +34,9 @@ const TRUST_LEVEL: u32 = 2;
 /// The leader's share of work for one node's next certificate.
 const EACH: Duration = Duration::from_millis(10);
 
+/// How long a host that asks for a session waits with the manager for a leader.
+const ELECTION: Duration = Duration::from_secs(3);
+
 pub(super) struct Members(pub Arc<Manager>);
 
 #[tonic::async_trait]
@@ -54,7 +58,7 @@ impl Service for Members {
     ) -> Result<Response<Self::SessionStream>, Status> {
         let member = caller(&self.0, &request)?;
         let register: Register = unpack(request.get_ref())?;
-        let Some(term) = self.0.term() else {
+        let Some(term) = self.term_soon(member.role).await else {
             let elsewhere = pack(&elsewhere(&self.0))?;
             let only = futures_util::stream::once(std::future::ready(Ok(elsewhere)));
             return Ok(Response::new(Box::pin(only)));
@@ -138,12 +142,25 @@ impl Service for Members {
 enum Said {
     /// With the address its session comes from.
     AtRegistration {
-        from: Option<std::net::IpAddr>,
+        from: Option<IpAddr>,
     },
     Meanwhile,
 }
 
 impl Members {
+    /// This manager's term, if it leads; while nobody does, the answer waits for the election: all
+    /// hosts would ask for it again and again otherwise. Managers' hosts do not wait: they may have
+    /// to hear from others that their manager was left behind.
+    async fn term_soon(&self, role: Role) -> Option<CancellationToken> {
+        if role == Role::Worker {
+            let mut place = self.0.place();
+            let decided = place.wait_for(|place| !matches!(place, Place::Nobody(_)));
+            // Who waits longer asks somebody else.
+            let _ = tokio::time::timeout(ELECTION, decided).await;
+        }
+        self.0.term()
+    }
+
     /// Stores what a node says of itself; a registration makes it ready.
     async fn set_description(
         &self,
@@ -158,6 +175,9 @@ impl Members {
             };
             let mut node = old.clone();
             node.description = description;
+            if node.description.advertise != old.description.advertise {
+                node.status.address = node.description.advertise.or(old.status.address);
+            }
             if let Said::AtRegistration { from: address } = said {
                 node.status.state = NodeState::Ready;
                 node.status.message = String::new();
@@ -277,12 +297,9 @@ fn messages(
                             yield pack(&SessionMessage::Node(Box::new(stored.clone())));
                         }
                     }
-                    if commit.changes.iter().any(|change| matches!(change, StoreChange::SetNode(_) | StoreChange::RemoveNode(_))) {
-                        let now = manager.managers();
-                        if now != managers {
-                            managers = now;
-                            yield pack(&SessionMessage::Managers(managers.clone()));
-                        }
+                    if !tables.managers().eq(managers.iter().map(|(id, address)| (id, *address))) {
+                        managers = manager.managers();
+                        yield pack(&SessionMessage::Managers(managers.clone()));
                     }
                     if level >= TRUST_LEVEL && commit.changes.iter().any(|change| matches!(change, StoreChange::SetCluster(_))) {
                         let now = trust(&tables);
@@ -317,7 +334,7 @@ fn trust(tables: &crate::store::Tables) -> Option<Trust> {
 
 /// Over how much time the nodes come for the same thing.
 pub(super) fn spread(tables: &crate::store::Tables) -> Duration {
-    let nodes = u32::try_from(tables.nodes().count()).unwrap_or(u32::MAX);
+    let nodes = u32::try_from(tables.node_count()).unwrap_or(u32::MAX);
     EACH.saturating_mul(nodes)
 }
 

@@ -2,6 +2,7 @@
 
 mod choice;
 mod desk;
+mod handshakes;
 mod join;
 mod logs;
 mod members;
@@ -14,7 +15,6 @@ mod trust;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use self::trust::Trusted;
 pub(crate) use self::{
     choice::give,
     desk::{Desk, Word},
@@ -23,7 +23,6 @@ pub(crate) use self::{
 
 use model::node::Role;
 use tokio::{net::TcpListener, sync::mpsc};
-use tokio_rustls::TlsAcceptor;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{
     Request, Status,
@@ -38,7 +37,6 @@ use trace::Span;
 use crate::{
     ca::{Member, member_of},
     leader::Manager,
-    tls::{self, LiveIdentity},
     wire::{
         MESSAGE_LIMIT, TRACE,
         proto::{
@@ -47,10 +45,8 @@ use crate::{
     },
 };
 
-/// Handshakes that may be under way; a flood of strangers waits behind.
-const HANDSHAKES: usize = 256;
-/// A stranger who does not finish the handshake is cut off.
-const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
+/// Connections that may wait for being served.
+const READY: usize = 256;
 
 /// The task that serves the port until the manager ends.
 pub(crate) fn serve(
@@ -66,13 +62,18 @@ pub(crate) fn serve(
         .max_decoding_message_size(MESSAGE_LIMIT)
         .max_encoding_message_size(MESSAGE_LIMIT);
     async move {
-        let (ready, incoming) = mpsc::channel(HANDSHAKES);
+        let (ready, incoming) = mpsc::channel(READY);
         let ending = manager.ending().clone();
         let stop = ending.clone();
+        let asked = Arc::clone(&manager);
+        let at_once = move |from| {
+            let tables = asked.store().view();
+            tables.managers().any(|(_, other)| other.ip() == from)
+        };
         let within = move || members::spread(&manager.store().view());
         let accepting = async move {
-            stop.run_until_cancelled(accept(listener, identity, ready, within))
-                .await;
+            let accepting = handshakes::accept(listener, identity, ready, at_once, within);
+            stop.run_until_cancelled(accepting).await;
             std::future::pending::<()>().await;
         };
         let serving = Server::builder()
@@ -106,40 +107,6 @@ fn part_of<T>(request: &Request<T>, method: &str) -> Span {
     let part = trace::request!("rpc", otel.name = method, otel.kind = "server");
     trace::below(&part, above);
     part
-}
-
-async fn accept(
-    listener: TcpListener,
-    identity: Arc<LiveIdentity>,
-    ready: mpsc::Sender<std::io::Result<Trusted>>,
-    within: impl Fn() -> Duration + Clone + Send + 'static,
-) {
-    loop {
-        let (stream, peer) = match listener.accept().await {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                // Too many open files, mostly: it passes when connections end.
-                tracing::warn!(%error, "a connection could not be accepted");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-                continue;
-            }
-        };
-        // Each connection is judged by what is trusted now.
-        let acceptor = TlsAcceptor::from(tls::server(&identity));
-        let (ready, identity, within) = (ready.clone(), Arc::clone(&identity), within.clone());
-        tokio::spawn(async move {
-            let _ = stream.set_nodelay(true);
-            match tokio::time::timeout(HANDSHAKE_LIMIT, acceptor.accept(stream)).await {
-                Ok(Ok(stream)) => {
-                    // The server is gone when the manager ends; so is the reason to hand over.
-                    let stream = Trusted::new(stream, identity, within);
-                    let _ = ready.send(Ok(stream)).await;
-                }
-                Ok(Err(error)) => tracing::debug!(%peer, %error, "a handshake failed"),
-                Err(_) => tracing::debug!(%peer, "a handshake took too long"),
-            }
-        });
-    }
 }
 
 type Info = TlsConnectInfo<TcpConnectInfo>;

@@ -1,6 +1,11 @@
 //! The tables and their indexes; persistent maps, so a snapshot is one reference.
 
-use std::{collections::BTreeMap, net::IpAddr, ops::Bound, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    ops::Bound,
+    sync::Arc,
+};
 
 use imbl::{OrdMap, OrdSet};
 use ipnetwork::IpNetwork;
@@ -103,6 +108,7 @@ pub struct Tables {
     index: u64,
     cluster: Option<Arc<ClusterRecord>>,
     nodes: OrdMap<NodeId, Arc<Node>>,
+    managers: OrdMap<NodeId, SocketAddr>,
     networks: OrdMap<NetworkId, Arc<Network>>,
     endpoints: OrdMap<EndpointId, Arc<Endpoint>>,
     addresses: OrdMap<(NetworkId, IpAddr), AddressUse>,
@@ -150,6 +156,15 @@ impl Tables {
 
     pub fn nodes(&self) -> impl Iterator<Item = &Node> {
         self.nodes.values().map(Arc::as_ref)
+    }
+
+    pub fn node_count(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// The nodes that are managers, and their addresses; few, however many nodes there are.
+    pub fn managers(&self) -> impl Iterator<Item = (&NodeId, SocketAddr)> {
+        self.managers.iter().map(|(id, address)| (id, *address))
     }
 
     pub fn network(&self, id: &NetworkId) -> Option<&Network> {
@@ -308,6 +323,13 @@ impl Tables {
         self.index = index;
     }
 
+    fn note_manager(&mut self, node: &Node) {
+        match &node.manager {
+            Some(manager) => self.managers.insert(node.id.clone(), manager.address),
+            None => self.managers.remove(&node.id),
+        };
+    }
+
     pub(super) fn apply_change(&mut self, index: u64, time: i64, change: &StoreChange) {
         match change {
             StoreChange::SetCluster(record) => {
@@ -320,9 +342,11 @@ impl Tables {
                 let mut node = (**node).clone();
                 let before = self.nodes.get(&node.id).map(|old| old.meta);
                 node.meta = stamp(before, node.meta, index, time);
+                self.note_manager(&node);
                 self.nodes.insert(node.id.clone(), Arc::new(node));
             }
             StoreChange::RemoveNode(id) => {
+                self.managers.remove(id);
                 self.nodes.remove(id);
             }
             StoreChange::SetNetwork(network) => {
@@ -549,6 +573,7 @@ impl From<TablesImage> for Tables {
             ..Self::default()
         };
         for node in image.nodes {
+            tables.note_manager(&node);
             tables.nodes.insert(node.id.clone(), Arc::new(node));
         }
         for network in image.networks {

@@ -26,8 +26,14 @@ use super::{
 };
 use crate::oci::{
     OciError,
-    rootfs::{Layers, mount_overlay, open_root},
+    rootfs::{Layers, mount_image, mount_overlay, open_root},
 };
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Access {
+    Reads,
+    Writes,
+}
 
 impl Engine {
     pub async fn changes(&self, reference: &str) -> Result<Vec<Change>, Refusal> {
@@ -47,7 +53,7 @@ impl Engine {
     pub async fn path_stat(&self, reference: &str, path: &str) -> Result<PathStat, Refusal> {
         let container = self.find(reference)?;
         let (path, asked) = (path.to_owned(), reference.to_owned());
-        self.in_root_of(&container, move || {
+        self.in_root_of(&container, Access::Reads, move || {
             stat(&path).ok_or_else(|| no_such_path(&path, &asked))
         })
         .await?
@@ -91,7 +97,9 @@ impl Engine {
         self.spawn(async move {
             let failures = sender.clone();
             let packed = this
-                .in_root_of(&container, move || pack(&path, &name, reach, &sender))
+                .in_root_of(&container, Access::Reads, move || {
+                    pack(&path, &name, reach, &sender)
+                })
                 .await;
             let error = match packed {
                 Ok(Ok(())) => return,
@@ -125,7 +133,7 @@ impl Engine {
         });
         let (target, asked) = (path.to_owned(), reference.to_owned());
         let unpacked = self
-            .in_root_of(&container, move || {
+            .in_root_of(&container, Access::Writes, move || {
                 let target = Path::new("/").join(&target);
                 match fs::metadata(&target) {
                     Err(_) => Err(no_such_path(&target.to_string_lossy(), &asked)),
@@ -147,10 +155,11 @@ impl Engine {
 
     /// Works on a thread whose root is the container's: as it sees it, or as its layers give it
     /// when it does not run. No link in there leads out. One that does not run cannot be
-    /// started meanwhile.
+    /// started while it is written to; who only reads, however slowly, is in nobody's way.
     async fn in_root_of<T: Send + 'static>(
         &self,
         container: &Arc<Container>,
+        access: Access,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Refusal> {
         let enter = |root: OwnedFd| -> Result<(), OciError> {
@@ -169,6 +178,17 @@ impl Engine {
         let result = if let Some(process) = process.filter(|_| running) {
             self.private(move |_| {
                 enter(open(&PathBuf::from(format!("/proc/{}/root", process.pid)))?)?;
+                Ok(work())
+            })
+            .await
+        } else if access == Access::Reads {
+            let mut layers = container.record().layers.clone();
+            layers.push(container.directory.join("upper"));
+            let directory = container.directory.clone();
+            self.private(move |_| {
+                let at = directory.join("rootfs");
+                mount_image(&layers, &directory.join("empty"), &at)?;
+                enter(open(&at)?)?;
                 Ok(work())
             })
             .await

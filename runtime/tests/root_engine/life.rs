@@ -1,6 +1,9 @@
 //! From start to end, over restarts, and many at once.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use futures_util::StreamExt as _;
 use model::RefusalKind;
@@ -217,6 +220,48 @@ async fn copying_and_changes() {
     ] {
         assert!(changed.contains(&wanted), "{wanted:?} in {changed:?}");
     }
+}
+
+/// Who reads a container that does not run keeps nobody from starting it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_reader_is_in_nobodys_way() {
+    let host = Host::new().await;
+    let script = "test -e /tmp/again && exec sleep 60; busybox rm -r /data; mkdir /data; \
+                  dd if=/dev/zero of=/data/big bs=1M count=16 2>/dev/null; touch /tmp/again";
+    let id = host.create(sh(script)).await;
+    let ended = host.engine().wait(&id, WaitCondition::NextExit).unwrap();
+    host.engine().start_container(&id).await.unwrap();
+    limit(ended).await;
+    let mut export = host.engine().export(&id).await.unwrap();
+    let (_, mut copy) = host.engine().archive_get(&id, "/data").await.unwrap();
+    let begun = [
+        export.next().await.unwrap().unwrap(),
+        copy.next().await.unwrap().unwrap(),
+    ];
+    limit(host.engine().start_container(&id)).await.unwrap();
+    let [export_begun, copy_begun] = begun.map(|bytes| bytes.to_vec());
+    for (begun, rest) in [(export_begun, export), (copy_begun, copy)] {
+        let rest: Vec<u8> = rest.map(|chunk| chunk.unwrap().to_vec()).concat().await;
+        let bytes = [begun, rest].concat();
+        let mut archive = tar::Archive::new(&bytes[..]);
+        let mut sizes = BTreeMap::new();
+        for entry in archive.entries().unwrap() {
+            let entry = entry.unwrap();
+            let path = entry.path().unwrap().display().to_string();
+            sizes.insert(path.trim_start_matches("./").to_owned(), entry.size());
+        }
+        assert_eq!(sizes.get("data/big"), Some(&(16 << 20)), "{sizes:?}");
+        // What was deleted is not there, nor is the mark that says so.
+        assert!(!sizes.contains_key("data/seed"), "{sizes:?}");
+    }
+    // Nor from removing it.
+    let ended = host.engine().wait(&id, WaitCondition::NotRunning).unwrap();
+    host.engine().kill(&id, None).await.unwrap();
+    limit(ended).await;
+    let _stopped = host.engine().export(&id).await.unwrap();
+    limit(host.engine().remove(&id, RemoveOptions::default()))
+        .await
+        .unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -6,7 +6,7 @@
 //! `bench_agents [COUNT…]`, default 500 1000 2000 5000.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::{Arc, Mutex, PoisonError},
@@ -34,6 +34,14 @@ const MANAGERS: [&str; 3] = ["manager01", "manager02", "manager03"];
 const LIMIT: Duration = Duration::from_secs(300);
 /// Hosts that join at once.
 const JOINING: usize = 16;
+/// As in ovnd: pauses between attempts, and how long the way to a manager may take.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(8);
+const ELECTION: Duration = Duration::from_millis(500);
+const REACH: Duration = Duration::from_secs(3);
+const LONGEST_REACH: Duration = Duration::from_secs(12);
+/// Heartbeats that may fail in a row.
+const FAILURES: u32 = 3;
 /// How long the leader's idle work is watched.
 const IDLE: Duration = Duration::from_secs(10);
 
@@ -324,13 +332,25 @@ impl Agent {
         Self(tokio::spawn(async move {
             let mut leader = None;
             let mut generation = Generation::default();
-            let mut pause = Duration::from_millis(100);
+            // Pauses and limits are ovnd's.
+            let mut pause = FIRST_PAUSE;
+            let mut reach = REACH;
+            let mut lines = BTreeMap::new();
             for attempt in 0_usize.. {
                 let next = managers[(number + attempt) % managers.len()];
-                let address = leader.take().unwrap_or(next);
-                match open(number, &identity, address, generation).await {
+                let named: Option<SocketAddr> = leader.take();
+                let address = named.unwrap_or(next);
+                let opened = open(number, &identity, address, generation, reach, &mut lines).await;
+                let late = opened.is_err();
+                reach = if late {
+                    (reach * 2).min(LONGEST_REACH)
+                } else {
+                    REACH
+                };
+                match opened {
                     Ok(Opened::Session(session)) => {
-                        pause = Duration::from_millis(100);
+                        pause = FIRST_PAUSE;
+                        lines.clear();
                         let kept = keep(number, *session, &identity, &board, &mut generation);
                         // Whatever ended it, the next one is asked for.
                         let _ = kept.await;
@@ -340,11 +360,12 @@ impl Agent {
                         leader = Some(other);
                         continue;
                     }
-                    Ok(Opened::Elsewhere(_)) | Err(_) => {}
+                    Ok(Opened::Elsewhere(_)) => pause = pause.min(ELECTION),
+                    Err(_) if named.is_some() => pause = pause.min(ELECTION),
+                    Err(_) => {}
                 }
-                // As ovnd does, so that not all come at once.
                 tokio::time::sleep(pause.mul_f64(rand::random_range(0.5..1.0))).await;
-                pause = (pause * 2).min(Duration::from_millis(500));
+                pause = (pause * 2).min(LONGEST_PAUSE);
             }
         }))
     }
@@ -368,9 +389,13 @@ async fn open(
     identity: &LiveIdentity,
     address: SocketAddr,
     generation: Generation,
+    reach: Duration,
+    lines: &mut BTreeMap<SocketAddr, Connection>,
 ) -> Result<Opened> {
-    let within = Duration::from_secs(3);
-    let connection = Connection::open_within(address, tls::member(identity)?, within).await?;
+    let connection = match lines.remove(&address) {
+        Some(line) => line,
+        None => Connection::open_within(address, tls::member(identity)?, reach).await?,
+    };
     let register = Register {
         description: description(number),
         generation,
@@ -385,7 +410,10 @@ async fn open(
             id: welcome.session,
             period: welcome.heartbeat_period,
         })),
-        SessionMessage::Elsewhere(elsewhere) => Opened::Elsewhere(elsewhere.leader),
+        SessionMessage::Elsewhere(elsewhere) => {
+            lines.insert(address, connection);
+            Opened::Elsewhere(elsewhere.leader)
+        }
         _ => bail!("no welcome"),
     })
 }
@@ -441,18 +469,41 @@ async fn keep(
     }
 }
 
-/// On a connection of its own, as ovnd's is.
+/// On a connection of its own and with as many failures in a row as ovnd allows.
 async fn beat(
     address: SocketAddr,
     identity: Arc<LiveIdentity>,
     session: Id,
     period: Duration,
 ) -> Result<()> {
-    let connection = Connection::open(address, tls::member(&identity)?).await?;
+    let mut failures = 0;
+    let mut connection = None;
     loop {
-        if connection.beat(&session).await?? == BeatReply::UnknownSession {
-            return Ok(());
+        let due = tokio::time::Instant::now() + period;
+        match once(address, &identity, &session, &mut connection).await {
+            Ok(BeatReply::UnknownSession) => return Ok(()),
+            Ok(BeatReply::Fine) => failures = 0,
+            Err(error) => {
+                connection = None;
+                failures += 1;
+                if failures == FAILURES {
+                    return Err(error);
+                }
+            }
         }
-        tokio::time::sleep(period).await;
+        tokio::time::sleep_until(due).await;
     }
+}
+
+async fn once(
+    address: SocketAddr,
+    identity: &LiveIdentity,
+    session: &Id,
+    connection: &mut Option<Connection>,
+) -> Result<BeatReply> {
+    let connection = match connection {
+        Some(connection) => connection,
+        None => connection.insert(Connection::open(address, tls::member(identity)?).await?),
+    };
+    Ok(connection.beat(session).await??)
 }
