@@ -117,6 +117,9 @@ fn a_restarted_manager_waits_for_the_key() {
     for name in MANAGERS {
         until_reachable(&lab, "manager01", name);
     }
+    // A host that waits for its key is down for longer than three beats, which moves its tasks.
+    let beats = ["swarm", "update", "--dispatcher-heartbeat", "30s"];
+    lab.host("manager01").ctl(beats).ok();
     service_runs(&lab);
     let key = turned_on(&lab);
     one_is_locked(&lab, &key);
