@@ -57,9 +57,9 @@ pub(super) async fn run(shared: Arc<Shared>, member: Arc<Member>) {
     let mut reach = REACH;
     let mut leader: Option<SocketAddr> = None;
     let mut lines = BTreeMap::new();
+    let mut lost = None;
     for attempt in 0.. {
-        let candidates = member.candidates();
-        let next = candidates.get(attempt % candidates.len().max(1)).copied();
+        let next = next(&member.candidates(), attempt, lost);
         let named = leader.take();
         let Some(address) = named.or(next) else {
             shared.fail("no manager of the cluster is known");
@@ -79,6 +79,7 @@ pub(super) async fn run(shared: Arc<Shared>, member: Arc<Member>) {
             member.ledger.close();
             return;
         }
+        lost = (!matches!(end, End::Elsewhere(_))).then_some(address);
         reach = match end {
             End::Client(ClientError::Late { .. }) => (reach * 2).min(LONGEST_REACH),
             _ => REACH,
@@ -104,6 +105,16 @@ pub(super) async fn run(shared: Arc<Shared>, member: Arc<Member>) {
         tokio::time::sleep(pause.mul_f64(share)).await;
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
+}
+
+/// Whom to ask at an attempt: not whoever has just failed, where there is anybody else. A host that
+/// is gone takes seconds to say so.
+fn next(candidates: &[SocketAddr], attempt: usize, lost: Option<SocketAddr>) -> Option<SocketAddr> {
+    let count = candidates.len();
+    let from = attempt.checked_rem(count)?;
+    let mut around = candidates.iter().cycle().skip(from).take(count);
+    let other = around.find(|address| Some(**address) != lost);
+    other.or(candidates.first()).copied()
 }
 
 struct Open {
@@ -344,6 +355,32 @@ async fn describe(
             Ok(Ok(())) => described = now,
             Ok(Err(refusal)) => return refusal.into(),
             Err(error) => return error.into(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_has_just_failed_is_not_asked_at_once() {
+        let at = |port| SocketAddr::from(([192, 0, 2, 1], port));
+        let all = [at(1), at(2), at(3)];
+        for (candidates, attempt, lost, expected) in [
+            (&all[..], 0, None, Some(at(1))),
+            (&all, 4, None, Some(at(2))),
+            (&all, 0, Some(at(1)), Some(at(2))),
+            (&all, 5, Some(at(3)), Some(at(1))),
+            (&all, 5, Some(at(9)), Some(at(3))),
+            (&all[..1], 3, Some(at(1)), Some(at(1))),
+            (&[], 3, None, None),
+        ] {
+            assert_eq!(
+                next(candidates, attempt, lost),
+                expected,
+                "{attempt} {lost:?}"
+            );
         }
     }
 }

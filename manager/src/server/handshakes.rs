@@ -1,9 +1,10 @@
 //! Connections become members' here. After a lost leader all hosts of the cluster come at once, and
 //! where all their handshakes go on side by side the last one ends with the first: later than any of
 //! them waits. So they have turns, in the order in which they came, and who has gone meanwhile is
-//! passed over. The other managers need none: without them nobody leads.
+//! passed over. One address has a part of the turns only, and the other managers need none: without
+//! them nobody leads.
 
-use std::{io, net::IpAddr, sync::Arc, time::Duration};
+use std::{collections::HashMap, io, net::IpAddr, sync::Arc, time::Duration};
 
 use futures_util::FutureExt as _;
 use tokio::{
@@ -20,6 +21,10 @@ use crate::tls::{self, LiveIdentity};
 /// Handshakes with a turn: enough for hosts that are far away, few enough to be done in much less
 /// than a host waits.
 const TURNS: usize = 128;
+/// Turns that one address may have: as many as hosts behind it need, and few of all.
+const TURNS_OF_ONE: usize = 16;
+/// Addresses that are remembered before those without a handshake are forgotten.
+const REMEMBERED: usize = 4096;
 /// A turn ends after this, also where the handshake has not: strangers cannot keep them all.
 const TURN: Duration = Duration::from_secs(1);
 /// Who does not begin is cut off, and who has begun and does not finish.
@@ -33,7 +38,8 @@ pub(super) async fn accept(
     at_once: impl Fn(IpAddr) -> bool,
     within: impl Fn() -> Duration + Clone + Send + 'static,
 ) {
-    let turns = Arc::new(Semaphore::new(TURNS));
+    let all = Arc::new(Semaphore::new(TURNS));
+    let mut lanes: HashMap<IpAddr, Arc<Semaphore>> = HashMap::new();
     loop {
         let (stream, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -44,7 +50,15 @@ pub(super) async fn accept(
                 continue;
             }
         };
-        let turns = (!at_once(peer.ip().to_canonical())).then(|| Arc::clone(&turns));
+        let from = peer.ip().to_canonical();
+        let turns = (!at_once(from)).then(|| {
+            if lanes.len() >= REMEMBERED {
+                lanes.retain(|_, lane| Arc::strong_count(lane) > 1);
+            }
+            let lane = lanes.entry(from);
+            let lane = lane.or_insert_with(|| Arc::new(Semaphore::new(TURNS_OF_ONE)));
+            [Arc::clone(lane), Arc::clone(&all)]
+        });
         let (ready, identity, within) = (ready.clone(), Arc::clone(&identity), within.clone());
         tokio::spawn(async move {
             let _ = stream.set_nodelay(true);
@@ -63,15 +77,15 @@ pub(super) async fn accept(
 async fn shake_hands(
     stream: TcpStream,
     identity: &LiveIdentity,
-    turns: Option<Arc<Semaphore>>,
+    turns: Option<[Arc<Semaphore>; 2]>,
 ) -> io::Result<TlsStream<TcpStream>> {
     // Reading what a client begins with costs nothing yet.
     let hello = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream);
     let begun = timeout(LIMIT, hello).await??;
-    let turn = match turns {
-        Some(turns) => Some(turns.acquire_owned().await.map_err(io::Error::other)?),
-        None => None,
-    };
+    let mut turn = Vec::new();
+    for of in turns.into_iter().flatten() {
+        turn.push(of.acquire_owned().await.map_err(io::Error::other)?);
+    }
     if has_gone(&begun.io) {
         return Err(io::ErrorKind::ConnectionAborted.into());
     }
@@ -98,7 +112,7 @@ mod tests {
     use model::node::Role;
     use rustls::pki_types::ServerName;
     use time::OffsetDateTime;
-    use tokio::io::AsyncWriteExt as _;
+    use tokio::{io::AsyncWriteExt as _, net::TcpSocket};
     use tokio_rustls::TlsConnector;
 
     use super::*;
@@ -131,9 +145,9 @@ mod tests {
         bytes
     }
 
-    /// How long a member waits behind strangers who keep silent, and others who keep silent once
-    /// they have begun.
-    async fn waits(silent: usize, begun: usize, at_once: bool) -> Duration {
+    /// How long a member at 127.0.0.x waits behind strangers at 127.0.0.1 who keep silent, and others
+    /// who keep silent once they have begun.
+    async fn waits(silent: usize, begun: usize, at_once: bool, x: u8) -> Duration {
         let authority = Authority::create(OffsetDateTime::now_utc()).expect("an authority");
         let (manager, worker) = (
             live(&authority, Role::Manager),
@@ -160,7 +174,9 @@ mod tests {
             held.push(stream);
         }
         let began = Instant::now();
-        let stream = TcpStream::connect(address).await.expect("a connection");
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.bind(([127, 0, 0, x], 0).into()).expect("an address");
+        let stream = socket.connect(address).await.expect("a connection");
         let config = tls::member(&worker).expect("settings");
         let connecting = TlsConnector::from(config).connect(name(), stream);
         let _connected = connecting.await.expect("a handshake");
@@ -171,19 +187,25 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn silence_costs_no_turn() {
-        let waited = waits(2 * TURNS, 0, false).await;
+        let waited = waits(2 * TURNS, 0, false, 1).await;
         assert!(waited < LIMIT / 2, "{waited:?}");
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn who_begins_and_stays_silent_keeps_no_turn() {
-        let waited = waits(0, 2 * TURNS, false).await;
+        let waited = waits(0, 2 * TURNS_OF_ONE, false, 1).await;
         assert!(waited > TURN && waited < LIMIT, "{waited:?}");
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn managers_do_not_wait() {
-        let waited = waits(0, 5 * TURNS, true).await;
+        let waited = waits(0, 5 * TURNS, true, 1).await;
+        assert!(waited < 4 * TURN, "{waited:?}");
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn one_address_keeps_no_other_out() {
+        let waited = waits(0, 5 * TURNS, false, 2).await;
         assert!(waited < 4 * TURN, "{waited:?}");
     }
 }
