@@ -14,6 +14,9 @@ impl Consensus {
     /// Answers a call that came over the managers' port; the caller's certificate has been
     /// checked. An error is a sentence for the other's log.
     pub async fn answer(&self, call: RaftCall) -> Result<RaftSaid, String> {
+        if let Some(epoch) = self.outlives(&call) {
+            return Ok(RaftSaid::Outlived { epoch });
+        }
         if call.to != self.raft_id() {
             return Err(format!(
                 "manager number {} is meant, and this is number {}: it has joined anew",
@@ -71,6 +74,12 @@ impl Consensus {
                 )))
             }
         }
+    }
+
+    /// The newest epoch that this manager knows of, where the caller's is an earlier one.
+    pub fn outlives(&self, call: &RaftCall) -> Option<u64> {
+        let newest = self.pulse.newest_epoch();
+        (call.epoch != 0 && call.epoch < newest).then_some(newest)
     }
 
     fn learn(&self, told: &Positions) {

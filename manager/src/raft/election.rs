@@ -59,7 +59,8 @@ fn patience(rhythm: Duration) -> Duration {
     rhythm.mul_f64(rand::rng().random_range(PATIENCE_BEATS.0..PATIENCE_BEATS.1))
 }
 
-/// Sends heartbeats while this manager leads, and asks for elections while nobody does.
+/// Sends heartbeats while this manager leads, and asks for elections while nobody does; until the
+/// cluster is known to have been begun anew without it.
 pub(super) async fn tend(
     raft: Raft<TypeConfig>,
     pulse: Arc<Pulse>,
@@ -84,6 +85,9 @@ pub(super) async fn tend(
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
             () = stop.cancelled() => return,
+        }
+        if pulse.outlived().is_some() {
+            return;
         }
         let outcome = if leading {
             (limit, failed) = (patience(HEARTBEAT), false);

@@ -188,9 +188,11 @@ impl Consensus {
         let config = config
             .validate()
             .map_err(|error| ConsensusError::Start(error.to_string()))?;
-        let machine = Machine::load(disk.clone(), store)?;
+        let machine = Machine::load(disk.clone(), store.clone())?;
         let log = LogStore::new(disk.clone());
-        let pulse = Arc::new(Pulse::new(disk.raft_id(), carrier, positions::read(&disk)?));
+        let positions = positions::read(&disk)?;
+        let pulse = Pulse::new(disk.raft_id(), carrier, positions, store);
+        let pulse = Arc::new(pulse);
         let network = peer::Network(Arc::clone(&pulse));
         let (id, config) = (disk.raft_id(), Arc::new(config));
         let raft = Raft::new(id, config, network, log.clone(), machine)
@@ -306,10 +308,12 @@ async fn watch_lead(raft: Raft<TypeConfig>, pulse: Arc<Pulse>, tell: watch::Send
             }
             let sole = membership.voter_ids().count() == 1;
             let acked = state.millis_since_quorum_ack.map(Duration::from_millis);
-            let leading = state.state == ServerState::Leader
+            let counts = pulse.outlived().is_none();
+            let leading = counts
+                && state.state == ServerState::Leader
                 && (sole || acked.is_some_and(|since| since < ABDICATE));
             let other = state.current_leader.filter(|id| *id != state.id);
-            let heard = pulse.silence() < ABDICATE;
+            let heard = counts && pulse.silence() < ABDICATE;
             Lead {
                 term: state.current_term,
                 leading,

@@ -46,6 +46,9 @@ pub struct RaftCall {
     /// What the caller knows of the managers' logs.
     #[serde(default)]
     pub positions: Positions,
+    /// The epoch of the caller's state; 0 where it has none yet, or does not say.
+    #[serde(default)]
+    pub epoch: u64,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -68,6 +71,11 @@ pub enum RaftSaid {
     Position {
         opening: u64,
         last: Option<LogId<u64>>,
+    },
+    /// The cluster was begun anew since the caller's state, from that of one manager or from an
+    /// archive: what the caller decides counts no longer.
+    Outlived {
+        epoch: u64,
     },
 }
 

@@ -2,7 +2,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
@@ -16,6 +19,7 @@ use super::{
     peer::{CarryError, RaftAsk, RaftCall, RaftSaid},
     positions::{Positions, has_gone_back, merge},
 };
+use crate::store::Store;
 
 /// How long a manager counts as reachable after it was heard of.
 pub(super) const REACHABLE: Duration = Duration::from_secs(3);
@@ -29,6 +33,10 @@ pub(super) struct Pulse {
     /// This opening of the own log; drawn, so that nobody takes it for another.
     pub(super) opening: u64,
     carrier: Arc<dyn Carrier>,
+    /// The own state.
+    store: Store,
+    /// The newest epoch that another manager has spoken of.
+    told_epoch: AtomicU64,
     /// The own log, once consensus has opened it.
     log: OnceLock<watch::Receiver<RaftDataMetrics<u64>>>,
     /// Some log is known to be further than it was.
@@ -54,11 +62,18 @@ struct Heard {
 }
 
 impl Pulse {
-    pub(super) fn new(own: u64, carrier: Arc<dyn Carrier>, positions: Positions) -> Self {
+    pub(super) fn new(
+        own: u64,
+        carrier: Arc<dyn Carrier>,
+        positions: Positions,
+        store: Store,
+    ) -> Self {
         Self {
             own,
             opening: rand::random(),
             carrier,
+            store,
+            told_epoch: AtomicU64::default(),
             log: OnceLock::new(),
             learned: Notify::new(),
             heard: Mutex::new(Heard {
@@ -98,6 +113,7 @@ impl Pulse {
             last: self.own_last(),
             opening: None,
             positions: Positions::new(),
+            epoch: self.own_epoch(),
         }
     }
 
@@ -107,8 +123,21 @@ impl Pulse {
         call: RaftCall,
         limit: Duration,
     ) -> Result<RaftSaid, CarryError> {
+        if let Some(epoch) = self.outlived() {
+            return Err(CarryError::Refused(begun_anew(epoch)));
+        }
         let target = call.to;
         let said = self.carrier.carry(peer, call, limit).await?;
+        if let RaftSaid::Outlived { epoch } = said {
+            self.told_epoch.fetch_max(epoch, Relaxed);
+            tracing::error!(
+                by = %peer.node,
+                own = self.own_epoch(),
+                "{}; it leads and votes no longer",
+                begun_anew(epoch)
+            );
+            return Err(CarryError::Refused(begun_anew(epoch)));
+        }
         self.heard_of(target);
         Ok(said)
     }
@@ -251,6 +280,27 @@ impl Pulse {
     fn own_last(&self) -> Option<LogId<u64>> {
         self.log.get().and_then(|log| log.borrow().last_log)
     }
+
+    fn own_epoch(&self) -> u64 {
+        let view = self.store.view();
+        view.cluster().map_or(0, |record| record.epoch)
+    }
+
+    /// Of this manager's state, or what it was told of.
+    pub(super) fn newest_epoch(&self) -> u64 {
+        self.own_epoch().max(self.told_epoch.load(Relaxed))
+    }
+
+    /// The epoch that the cluster was begun anew in without this manager, if it was: nothing that
+    /// this one decides counts then.
+    pub(super) fn outlived(&self) -> Option<u64> {
+        let told = self.told_epoch.load(Relaxed);
+        (told > self.own_epoch()).then_some(told)
+    }
+}
+
+fn begun_anew(epoch: u64) -> String {
+    format!("the cluster was begun anew without this manager, in epoch {epoch}")
 }
 
 fn gone_back(node: &NodeId, had: LogId<u64>, last: Option<LogId<u64>>) -> String {

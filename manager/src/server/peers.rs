@@ -21,10 +21,7 @@ impl Peers {
     /// Who calls: a manager's certificate of this cluster. What this manager knows of the nodes
     /// may be old, or nothing yet, so only those are refused that it knows to be no managers.
     fn manager<T>(&self, request: &Request<T>) -> Result<Member, Status> {
-        if self.0.ending().is_cancelled() {
-            return Err(Status::unavailable("this manager ends"));
-        }
-        let member = certificate(request)?;
+        let member = self.certified(request)?;
         let view = self.0.store().view();
         let removed = view
             .cluster()
@@ -34,20 +31,38 @@ impl Peers {
         let demoted = view
             .node(&member.node)
             .is_some_and(|node| node.spec.role == Role::Worker && !part());
-        if member.role != Role::Manager || removed || demoted {
-            return Err(Status::permission_denied(
-                "this call is for managers of the cluster, and this node is none",
-            ));
+        if removed || demoted {
+            return Err(no_manager());
+        }
+        Ok(member)
+    }
+
+    /// The same, whatever has become of it since its certificate was issued.
+    fn certified<T>(&self, request: &Request<T>) -> Result<Member, Status> {
+        if self.0.ending().is_cancelled() {
+            return Err(Status::unavailable("this manager ends"));
+        }
+        let member = certificate(request)?;
+        if member.role != Role::Manager {
+            return Err(no_manager());
         }
         Ok(member)
     }
 }
 
+fn no_manager() -> Status {
+    Status::permission_denied("this call is for managers of the cluster, and this node is none")
+}
+
 #[tonic::async_trait]
 impl Service for Peers {
     async fn raft(&self, request: Request<Payload>) -> Result<Response<Payload>, Status> {
-        self.manager(&request)?;
+        self.certified(&request)?;
         let call: RaftCall = unpack(request.get_ref())?;
+        // Whoever the cluster was begun anew without has to hear of it, although it is no manager here.
+        if self.0.consensus().outlives(&call).is_none() {
+            self.manager(&request)?;
+        }
         // Whoever asked may give up; what has begun is done to its end all the same.
         let manager = Arc::clone(&self.0);
         let answering = tokio::spawn(async move { manager.consensus().answer(call).await });

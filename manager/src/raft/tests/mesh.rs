@@ -268,3 +268,56 @@ async fn open(mesh: &Arc<Mesh>, path: &Path) -> ((Consensus, Store), crate::stor
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
+
+/// Two of three managers are taken for lost, and were not.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_old_majority_hears_that_the_cluster_was_begun_anew() {
+    let mesh = Arc::new(Mesh::default());
+    let mut seats = cluster(&mesh, 3).await;
+    let founded = seats[0].store.update(|tx| {
+        tx.set_cluster(crate::example::cluster_record());
+        Ok(())
+    });
+    founded.await.expect("committed");
+    let known = |seat: &Seat| seat.store.view().cluster().is_some();
+    until("all know the cluster", || seats.iter().all(known)).await;
+    let before = seats[2].id();
+    let mut stopped = Vec::new();
+    for seat in seats.drain(..) {
+        seat.consensus.shutdown().await;
+        stopped.push((seat.path, seat.folder));
+    }
+    let begun = Instant::now();
+    while let Err(error) = go_alone(&stopped[2].0, &key(), peer(3)).await {
+        assert!(begun.elapsed() < LIMIT, "{error}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    for (path, folder) in stopped {
+        let ((consensus, store), writer) = open(&mesh, &path).await;
+        seats.push(Seat {
+            path,
+            folder,
+            ..seat(&mesh, consensus, (store, writer))
+        });
+    }
+    let survivor = seats.pop().expect("three");
+    survivor.write(1).await.expect("it leads alone");
+    // Nobody has told them yet.
+    until("the old majority elects", || seats.iter().any(Seat::leads)).await;
+    let old = seats.iter().find(|seat| seat.leads()).expect("one leads");
+    old.write(2).await.expect("two of three");
+    // Where the third manager is, they find the new cluster's.
+    let weak = Arc::downgrade(&survivor.consensus);
+    mesh.members.lock().expect("whole").insert(before, weak);
+    let outlived = |seat: &Seat| {
+        let lead = seat.consensus.lead().borrow().clone();
+        seat.consensus.pulse.outlived() == Some(2) && !lead.leading && lead.leader.is_none()
+    };
+    until("both have given up", || seats.iter().all(outlived)).await;
+    for seat in &seats {
+        let refused = seat.write(3).await.expect_err("it counts no longer");
+        assert!(refused.message.contains("nothing was done"), "{refused}");
+    }
+    survivor.write(4).await.expect("it leads still");
+    assert!(survivor.has(1) && !survivor.has(2));
+}
