@@ -10,11 +10,12 @@ use super::sight::{assignments, generation, is_reached, is_told, payloads_of, pe
 use crate::store::{StoreChange, Tables};
 
 /// Brings `sent` to the state after a commit and says what that takes; nothing if the commit
-/// does not concern the node. Costs what has changed, unless the node's own networks did.
-pub fn increment(
+/// does not concern the node. Costs what has changed, unless the node's own networks did. `changes`
+/// are those that the node has to look at, see [`Concerns`](crate::store::Concerns).
+pub fn increment<'a>(
     sent: &mut Assignments,
     tables: &Tables,
-    changes: &[StoreChange],
+    mut changes: impl Iterator<Item = &'a StoreChange> + Clone,
     node: &NodeId,
 ) -> Option<Increment> {
     let mut step = Step {
@@ -24,8 +25,8 @@ pub fn increment(
         changes: Vec::new(),
     };
     let looked = step
-        .ingress(changes)
-        .and_then(|()| changes.iter().try_for_each(|change| step.look(change)));
+        .ingress(changes.clone())
+        .and_then(|()| changes.try_for_each(|change| step.look(change)));
     let changes = if looked.is_ok() {
         step.changes
     } else {
@@ -59,7 +60,10 @@ struct Step<'a> {
 impl Step<'_> {
     /// The first published port brings the ingress network to every node, and every node to
     /// it; the last takes that back.
-    fn ingress(&self, changes: &[StoreChange]) -> Result<(), Everything> {
+    fn ingress<'a>(
+        &self,
+        mut changes: impl Iterator<Item = &'a StoreChange>,
+    ) -> Result<(), Everything> {
         let Some(ingress) = self.tables.ingress() else {
             return Ok(());
         };
@@ -71,7 +75,7 @@ impl Step<'_> {
             let set = matches!(change, StoreChange::SetService(_));
             set || matches!(change, StoreChange::RemoveService(_))
         };
-        if told && changes.iter().any(of_service) {
+        if told && changes.any(of_service) {
             // Whoever is on the ingress network is told of all that publish there.
             let was_busy = self.sent.services.values().any(|route| {
                 let mut ports = route.endpoint.ports.iter();

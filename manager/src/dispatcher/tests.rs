@@ -14,7 +14,7 @@ use crate::{
         SECOND, apply, cluster_record, network, node, publish, service, set_network, set_node,
         set_service, set_task, tables, task,
     },
-    store::{StoreChange, Tables, Transaction},
+    store::{Concerns, StoreChange, Tables, Transaction},
 };
 
 const NODES: [&str; 4] = ["n1", "n2", "n3", "n4"];
@@ -239,10 +239,12 @@ fn increments_are_the_full_set(happenings: &[(Happening, u8)]) -> Result<(), Tes
             continue;
         }
         let commit = std::mem::take(&mut pending);
+        let concerns = Concerns::of(&tables, &commit);
         apply(&mut tables, SECOND, commit.clone());
         ahead = tables.clone();
         for (at, id) in ids.iter().enumerate() {
-            if let Some(step) = increment(&mut sent[at], &tables, &commit, id) {
+            let concerning = concerns.pick(&commit, id);
+            if let Some(step) = increment(&mut sent[at], &tables, concerning, id) {
                 told[at].apply(&step);
             }
             let mut full = assignments(&tables, id);
@@ -448,9 +450,9 @@ fn a_label_opens_a_port_on_its_host_alone() {
         }
         let commit = vec![set_node(changed)];
         apply(&mut tables, SECOND, commit.clone());
-        let step = increment(&mut sent[0], &tables, &commit, &n1).expect("a step");
+        let step = increment(&mut sent[0], &tables, commit.iter(), &n1).expect("a step");
         assert_eq!(step.changes.len(), 1, "{:?}", step.changes);
         assert_eq!(ports(&sent[0]), expected);
-        assert!(increment(&mut sent[1], &tables, &commit, &n2).is_none());
+        assert!(increment(&mut sent[1], &tables, commit.iter(), &n2).is_none());
     }
 }

@@ -288,10 +288,10 @@ fn messages(
                         yield pack(&SessionMessage::Removed);
                         break;
                     }
-                    if let Some(step) = increment(&mut sent, &tables, &commit.changes, &node) {
+                    if let Some(step) = increment(&mut sent, &tables, commit.concerning(&node), &node) {
                         yield pack(&SessionMessage::Increment(step));
                     }
-                    for change in &commit.changes {
+                    for change in commit.concerning(&node) {
                         if let StoreChange::SetNode(changed) = change && changed.id == node
                             && let Some(stored) = tables.node(&node) {
                             yield pack(&SessionMessage::Node(Box::new(stored.clone())));
@@ -301,7 +301,7 @@ fn messages(
                         managers = manager.managers();
                         yield pack(&SessionMessage::Managers(managers.clone()));
                     }
-                    if level >= TRUST_LEVEL && commit.changes.iter().any(|change| matches!(change, StoreChange::SetCluster(_))) {
+                    if level >= TRUST_LEVEL && commit.concerning(&node).any(|change| matches!(change, StoreChange::SetCluster(_))) {
                         let now = trust(&tables);
                         if let Some(news) = now.clone().filter(|_| now != trusted) {
                             yield pack(&SessionMessage::Trust(Box::new(news)));

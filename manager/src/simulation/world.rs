@@ -20,7 +20,7 @@ use crate::{
     leader::loops::{COALESCE, Loop},
     orchestrator::{OrchestratorLoop, handover::HandoverLoop},
     scheduler::SchedulerLoop,
-    store::{Proposal, StoreChange, Tables, Transaction},
+    store::{Concerns, Proposal, StoreChange, Tables, Transaction},
 };
 
 const MILLISECOND: i64 = SECOND / 1000;
@@ -231,8 +231,10 @@ impl World {
             }
         }
         let mut told = Vec::new();
+        let concerns = Concerns::of(&before, &proposal.changes);
         for (node, link) in &mut self.links {
-            if let Some(step) = increment(&mut link.sent, &self.tables, &proposal.changes, node) {
+            let changes = concerns.pick(&proposal.changes, node);
+            if let Some(step) = increment(&mut link.sent, &self.tables, changes, node) {
                 told.push((node.clone(), step));
             }
         }
