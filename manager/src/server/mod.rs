@@ -24,18 +24,13 @@ pub(crate) use self::{
 use model::node::Role;
 use tokio::{net::TcpListener, sync::mpsc};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{
-    Request, Status,
-    transport::{
-        Server,
-        server::{TcpConnectInfo, TlsConnectInfo},
-    },
-};
+use tonic::{Request, Status, transport::Server};
 
 use trace::Span;
 
+use self::trust::Caller;
 use crate::{
-    ca::{Member, member_of},
+    ca::Member,
     leader::Manager,
     wire::{
         MESSAGE_LIMIT, TRACE,
@@ -109,25 +104,18 @@ fn part_of<T>(request: &Request<T>, method: &str) -> Span {
     part
 }
 
-type Info = TlsConnectInfo<TcpConnectInfo>;
-
 fn address_of<T>(request: &Request<T>) -> Option<SocketAddr> {
-    request.extensions().get::<Info>()?.get_ref().remote_addr()
+    request.extensions().get::<Caller>()?.from
 }
 
 /// Who the other end's certificate says it is.
 fn certificate<T>(request: &Request<T>) -> Result<Member, Status> {
-    let certificates = request
-        .extensions()
-        .get::<Info>()
-        .and_then(TlsConnectInfo::peer_certs);
-    let certificate = certificates
-        .as_ref()
-        .and_then(|all| all.first())
-        .ok_or_else(|| {
-            Status::unauthenticated("this call needs a certificate of the cluster; join it first")
-        })?;
-    member_of(certificate).map_err(|error| Status::unauthenticated(error.to_string()))
+    let caller = request.extensions().get::<Caller>();
+    let member = caller.and_then(|caller| caller.member.as_deref());
+    let member = member.ok_or_else(|| {
+        Status::unauthenticated("this call needs a certificate of the cluster; join it first")
+    })?;
+    member.clone().map_err(Status::unauthenticated)
 }
 
 /// Who calls: a certificate of this cluster whose node still exists. A node that was demoted is

@@ -3,6 +3,7 @@
 
 use std::{
     io,
+    net::SocketAddr,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -18,7 +19,19 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::sync::{CancellationToken, DropGuard, WaitForCancellationFutureOwned};
 use tonic::transport::server::Connected;
 
-use crate::tls::{self, LiveIdentity};
+use crate::{
+    ca::{Member, member_of},
+    tls::{self, LiveIdentity},
+};
+
+/// The other end of a connection, as each of its calls is told.
+#[derive(Debug, Clone)]
+pub(super) struct Caller {
+    pub from: Option<SocketAddr>,
+    /// Who its certificate says it is, or why that cannot be read; nothing of who showed none. Read
+    /// once: a host calls with each heartbeat.
+    pub member: Option<Arc<Result<Member, String>>>,
+}
 
 /// A member's connection, until it is not trusted any more.
 pub(super) struct Trusted {
@@ -112,9 +125,15 @@ impl AsyncWrite for Trusted {
 }
 
 impl Connected for Trusted {
-    type ConnectInfo = <TlsStream<TcpStream> as Connected>::ConnectInfo;
+    type ConnectInfo = Caller;
 
-    fn connect_info(&self) -> Self::ConnectInfo {
-        self.stream.connect_info()
+    fn connect_info(&self) -> Caller {
+        let (stream, tls) = self.stream.get_ref();
+        let shown = tls.peer_certificates().and_then(<[_]>::first);
+        let member = shown.map(|shown| member_of(shown).map_err(|error| error.to_string()));
+        Caller {
+            from: stream.peer_addr().ok(),
+            member: member.map(Arc::new),
+        }
     }
 }
