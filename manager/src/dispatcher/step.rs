@@ -11,7 +11,7 @@ use crate::store::{StoreChange, Tables};
 
 /// Brings `sent` to the state after a commit and says what that takes; nothing if the commit
 /// does not concern the node. Costs what has changed, unless the node's own networks did. `changes`
-/// are those that the node has to look at, see [`Concerns`](crate::store::Concerns).
+/// are those that the node has to look at, see [`Concerns`](super::Concerns).
 pub fn increment<'a>(
     sent: &mut Assignments,
     tables: &Tables,

@@ -14,7 +14,7 @@ use crate::{
         SECOND, apply, cluster_record, network, node, publish, service, set_network, set_node,
         set_service, set_task, tables, task,
     },
-    store::{Concerns, StoreChange, Tables, Transaction},
+    store::{StoreChange, Tables, Transaction},
 };
 
 const NODES: [&str; 4] = ["n1", "n2", "n3", "n4"];
@@ -239,11 +239,17 @@ fn increments_are_the_full_set(happenings: &[(Happening, u8)]) -> Result<(), Tes
             continue;
         }
         let commit = std::mem::take(&mut pending);
-        let concerns = Concerns::of(&tables, &commit);
+        let before = tables.clone();
         apply(&mut tables, SECOND, commit.clone());
+        let concerns = Concerns::of(&before, &tables, &commit);
         ahead = tables.clone();
         for (at, id) in ids.iter().enumerate() {
             let concerning = concerns.pick(&commit, id);
+            let mut woken = concerns.hosts();
+            let is_woken = woken
+                .as_mut()
+                .is_none_or(|hosts| hosts.any(|host| host == id));
+            prop_assert_eq!(is_woken, concerning.clone().next().is_some());
             if let Some(step) = increment(&mut sent[at], &tables, concerning, id) {
                 told[at].apply(&step);
             }

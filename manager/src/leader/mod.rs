@@ -25,6 +25,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures_util::FutureExt as _;
 use ipnetwork::IpNetwork;
 use model::{
     Cluster, ClusterSpec, NodeId, Refusal,
@@ -42,7 +43,7 @@ pub use self::restore::{Founder, Restored};
 
 use crate::{
     ca::Identity,
-    dispatcher::{PathDesk, Sessions},
+    dispatcher::{PathDesk, Post, Sessions},
     lines::Lines,
     raft::{self, Carrier, Consensus, Peer, Roster, WrappingKey},
     server::{self, Desk, LogDesk},
@@ -105,6 +106,7 @@ pub struct Manager {
     consensus: Arc<Consensus>,
     lines: Arc<Lines>,
     sessions: Arc<Sessions>,
+    post: Arc<Post>,
     log_desk: LogDesk,
     desk: Desk,
     path_desk: PathDesk,
@@ -254,6 +256,7 @@ impl Manager {
             consensus,
             lines: parts.lines,
             sessions: Arc::new(Sessions::new()),
+            post: Arc::default(),
             log_desk: LogDesk::default(),
             desk: Desk::default(),
             path_desk: PathDesk::default(),
@@ -277,6 +280,13 @@ impl Manager {
             self.events.clone(),
             self.ending.clone(),
         ));
+        let carrying = Arc::clone(&self.post).run(self.store.clone());
+        tasks.spawn(
+            self.ending
+                .clone()
+                .run_until_cancelled_owned(carrying)
+                .map(drop),
+        );
         tasks.spawn(rosters::run(Arc::clone(self), self.ending.clone()));
         tasks.spawn(server::serve(Arc::clone(self), listener));
     }
@@ -335,6 +345,10 @@ impl Manager {
 
     pub(crate) fn sessions(&self) -> &Sessions {
         &self.sessions
+    }
+
+    pub(crate) fn post(&self) -> &Arc<Post> {
+        &self.post
     }
 
     pub(crate) fn desk(&self) -> &Desk {

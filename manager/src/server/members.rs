@@ -20,9 +20,9 @@ use trace::Instrument as _;
 use super::{address_of, caller, part_of};
 use crate::{
     ca, control,
-    dispatcher::{self, assignments, increment},
+    dispatcher::{self, Letter, assignments, increment},
     leader::{Manager, Place},
-    store::{StoreChange, Watched},
+    store::StoreChange,
     wire::{
         Acknowledge, Beat, BeatReply, Elsewhere, Payload, Register, Reply, SessionMessage, Trust,
         Welcome, pack, proto::members_server::Members as Service, unpack,
@@ -231,7 +231,7 @@ fn messages(
     term: CancellationToken,
 ) -> impl Stream<Item = Result<Payload, Status>> + Send {
     async_stream::stream! {
-        let (mut tables, mut watch) = manager.store().view_and_watch();
+        let (tables, mut mailbox) = manager.post().open(manager.store(), &node);
         let session = control::new_id();
         manager.sessions().open(&node, session.clone(), model::Generation::default(), Instant::now());
         let mut orders = manager.log_desk().session(&node);
@@ -253,10 +253,12 @@ fn messages(
             trust: trusted.clone(),
         })));
         let mut sent = assignments(&tables, &node);
+        // A session that nothing concerns would keep all that has changed since.
+        drop(tables);
         yield pack(&SessionMessage::Full(Box::new(sent.clone())));
         loop {
-            let watched = tokio::select! {
-                watched = watch.next() => Ok(watched),
+            let letter = tokio::select! {
+                letter = mailbox.next() => Ok(letter),
                 Some(order) = orders.recv() => Err(SessionMessage::Logs(Box::new(order))),
                 Some(order) = questions.recv() => Err(order.into()),
                 () = term.cancelled() => {
@@ -264,34 +266,33 @@ fn messages(
                     break;
                 }
             };
-            let watched = match watched {
-                Ok(watched) => watched,
+            let letter = match letter {
+                Ok(letter) => letter,
                 Err(order) => {
                     yield pack(&order);
                     continue;
                 }
             };
-            match watched {
-                Watched::StartOver(state) => {
-                    tables = state;
-                    sent = assignments(&tables, &node);
+            match &letter {
+                Letter::StartOver(tables) => {
+                    sent = assignments(tables, &node);
                     yield pack(&SessionMessage::Full(Box::new(sent.clone())));
-                    let now = trust(&tables);
+                    let now = trust(tables);
                     if let Some(news) = now.clone().filter(|_| level >= TRUST_LEVEL && now != trusted) {
                         yield pack(&SessionMessage::Trust(Box::new(news)));
                     }
                     trusted = now;
                 }
-                Watched::Commit(commit) => {
-                    tables = Arc::clone(&commit.tables);
+                Letter::Commit(commit, _) => {
+                    let tables = &commit.tables;
                     if tables.node(&node).is_none() {
                         yield pack(&SessionMessage::Removed);
                         break;
                     }
-                    if let Some(step) = increment(&mut sent, &tables, commit.concerning(&node), &node) {
+                    if let Some(step) = increment(&mut sent, tables, letter.changes(&node), &node) {
                         yield pack(&SessionMessage::Increment(step));
                     }
-                    for change in commit.concerning(&node) {
+                    for change in letter.changes(&node) {
                         if let StoreChange::SetNode(changed) = change && changed.id == node
                             && let Some(stored) = tables.node(&node) {
                             yield pack(&SessionMessage::Node(Box::new(stored.clone())));
@@ -301,14 +302,14 @@ fn messages(
                         managers = manager.managers();
                         yield pack(&SessionMessage::Managers(managers.clone()));
                     }
-                    if level >= TRUST_LEVEL && commit.concerning(&node).any(|change| matches!(change, StoreChange::SetCluster(_))) {
-                        let now = trust(&tables);
+                    if level >= TRUST_LEVEL && letter.changes(&node).any(|change| matches!(change, StoreChange::SetCluster(_))) {
+                        let now = trust(tables);
                         if let Some(news) = now.clone().filter(|_| now != trusted) {
                             yield pack(&SessionMessage::Trust(Box::new(news)));
                         }
                         trusted = now;
                     }
-                    let now = heartbeat(&tables);
+                    let now = heartbeat(tables);
                     if now != period {
                         period = now;
                         yield pack(&SessionMessage::HeartbeatPeriod(period));

@@ -15,12 +15,12 @@ use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use super::{agent::Agent, check, user};
 use crate::{
     allocator::AllocatorLoop,
-    dispatcher::{self, OrphansLoop, Sessions, assignments, increment},
+    dispatcher::{self, Concerns, OrphansLoop, Sessions, assignments, increment},
     example::{SECOND, network, node, set_network, set_node},
     leader::loops::{COALESCE, Loop},
     orchestrator::{OrchestratorLoop, handover::HandoverLoop},
     scheduler::SchedulerLoop,
-    store::{Concerns, Proposal, StoreChange, Tables, Transaction},
+    store::{Proposal, StoreChange, Tables, Transaction},
 };
 
 const MILLISECOND: i64 = SECOND / 1000;
@@ -231,9 +231,12 @@ impl World {
             }
         }
         let mut told = Vec::new();
-        let concerns = Concerns::of(&before, &proposal.changes);
+        let concerns = Concerns::of(&before, &self.tables, &proposal.changes);
         for (node, link) in &mut self.links {
             let changes = concerns.pick(&proposal.changes, node);
+            if changes.clone().next().is_none() {
+                continue;
+            }
             if let Some(step) = increment(&mut link.sent, &self.tables, changes, node) {
                 told.push((node.clone(), step));
             }

@@ -4,13 +4,11 @@
 //! Invariant: what a reader sees has been committed; transactions run one after the other, so
 //! a closure's checks still hold when its changes are applied.
 
-mod concerns;
 mod tables;
 mod watch;
 mod work;
 mod writer;
 
-pub use concerns::Concerns;
 pub use tables::{AddressUse, ClusterRecord, Rest, StoreChange, Tables, TablesImage};
 pub use watch::{Commit, Watch, Watched};
 pub use work::{Stage, Work};
@@ -103,8 +101,8 @@ impl Store {
         let mut next = Tables::clone(&current);
         next.apply(index, &proposal);
         let next = Arc::new(next);
-        let before = std::mem::replace(&mut *current, Arc::clone(&next));
-        let commit = Commit::new(index, proposal.changes, before, next);
+        *current = Arc::clone(&next);
+        let commit = Commit::new(index, proposal.changes, next);
         // No watcher is no error.
         let _ = self.inner.commits.send(Arc::new(commit));
         true

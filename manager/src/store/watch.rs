@@ -1,11 +1,10 @@
 //! Watching the store: a snapshot and every later commit, or the word to start over.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
-use model::NodeId;
 use tokio::sync::broadcast::{self, error::RecvError};
 
-use super::{Concerns, Store, StoreChange, Tables};
+use super::{Store, StoreChange, Tables};
 
 /// One committed entry and the state after it.
 #[derive(Debug)]
@@ -13,25 +12,15 @@ pub struct Commit {
     pub index: u64,
     pub changes: Vec<StoreChange>,
     pub tables: Arc<Tables>,
-    before: Arc<Tables>,
-    /// Made by whoever asks first: followers never do.
-    concerns: OnceLock<Concerns>,
     restored: bool,
 }
 
 impl Commit {
-    pub(super) fn new(
-        index: u64,
-        changes: Vec<StoreChange>,
-        before: Arc<Tables>,
-        tables: Arc<Tables>,
-    ) -> Self {
+    pub(super) fn new(index: u64, changes: Vec<StoreChange>, tables: Arc<Tables>) -> Self {
         Self {
             index,
             changes,
             tables,
-            before,
-            concerns: OnceLock::new(),
             restored: false,
         }
     }
@@ -40,17 +29,9 @@ impl Commit {
         Self {
             index: tables.index(),
             changes: Vec::new(),
-            before: Arc::clone(&tables),
             tables,
-            concerns: OnceLock::new(),
             restored: true,
         }
-    }
-
-    /// The changes that the node may have to be told of; their order is not kept.
-    pub fn concerning(&self, node: &NodeId) -> impl Iterator<Item = &StoreChange> + Clone {
-        let made = || Concerns::of(&self.before, &self.changes);
-        self.concerns.get_or_init(made).pick(&self.changes, node)
     }
 }
 
