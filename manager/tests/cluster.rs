@@ -15,10 +15,10 @@ use manager::{
     client::Connection,
     leader::{Manager, Start},
     tls::{self, LiveIdentity},
-    wire::{Register, SessionMessage},
+    wire::{BeatReply, Register, SessionMessage},
 };
 use model::{
-    Assignments, ContainerId, EndpointId, EndpointState, Generation, NetworkSpec, RefusalKind,
+    Assignments, ContainerId, EndpointId, EndpointState, Generation, Id, NetworkSpec, RefusalKind,
     control::{Answer, AttachRequest, Attached, TokenRotation, Verb},
     node::{NodeState, Role},
 };
@@ -98,6 +98,7 @@ struct Host {
     connection: Connection,
     identity: Arc<LiveIdentity>,
     told: watch::Receiver<Assignments>,
+    id: Id,
     session: tokio::task::JoinHandle<()>,
     beats: tokio::task::JoinHandle<()>,
 }
@@ -139,15 +140,17 @@ impl Host {
             }
         });
         let (line, id) = (connection.clone(), welcome.session.clone());
+        let period = welcome.heartbeat_period;
         let beats = tokio::spawn(async move {
             while line.beat(&id).await.is_ok() {
-                tokio::time::sleep(welcome.heartbeat_period).await;
+                tokio::time::sleep(period).await;
             }
         });
         Self {
             connection,
             identity,
             told,
+            id: welcome.session,
             session,
             beats,
         }
@@ -361,6 +364,39 @@ async fn silent_hosts_are_down_and_come_back() {
         .await
         .unwrap();
     assert!(line.call(&Verb::NetworkList).await.is_err());
+    lab.manager.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_that_was_only_late_goes_on_in_its_session() {
+    let lab = Lab::up().await;
+    let address = lab.manager.listen_address();
+    let identity = join(address, &lab.worker_token(), "worker01", "192.0.2.11")
+        .await
+        .unwrap();
+    let host = Host::start(address, identity, "worker01", "192.0.2.11").await;
+    lab.wait_node("worker01", NodeState::Ready).await;
+    host.beats.abort();
+    lab.wait_node("worker01", NodeState::Down).await;
+    let answer = host.connection.beat(&host.id).await.unwrap().unwrap();
+    assert_eq!(answer, BeatReply::Fine);
+    let node = lab.node("worker01").await;
+    assert_eq!(
+        (node.status.state, node.status.message.as_str()),
+        (NodeState::Ready, "")
+    );
+    // What it is told comes as before.
+    lab.network("late").await.unwrap();
+    let attached = host.attach("late", 7).await.unwrap();
+    let mut told = host.told.clone();
+    let known = |told: &Assignments| told.endpoints.contains_key(&attached.endpoint.id);
+    let waiting = tokio::time::timeout(LIMIT, told.wait_for(known));
+    waiting.await.expect("it is told").unwrap();
+    // One that has left does not come back by a heartbeat.
+    host.connection.leave().await.unwrap().unwrap();
+    let late = host.connection.beat(&host.id).await.unwrap().unwrap();
+    assert_eq!(late, BeatReply::UnknownSession);
+    assert_eq!(lab.node("worker01").await.status.state, NodeState::Down);
     lab.manager.shutdown().await;
 }
 

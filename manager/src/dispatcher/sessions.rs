@@ -96,7 +96,7 @@ impl Sessions {
         self.tell();
     }
 
-    /// Whether the session is the node's present one.
+    /// Notes a heartbeat; answers whether the session is the node's present one.
     pub fn beat(&self, node: &NodeId, session: &Id, now: Instant) -> bool {
         match self.lock().get_mut(node) {
             Some(entry) if entry.session == *session => {
@@ -105,6 +105,14 @@ impl Sessions {
             }
             _ => false,
         }
+    }
+
+    /// Whether the session is the node's present one.
+    pub fn is_present(&self, node: &NodeId, session: &Id) -> bool {
+        let entries = self.lock();
+        entries
+            .get(node)
+            .is_some_and(|entry| entry.session == *session)
     }
 
     pub fn acknowledge(&self, node: &NodeId, session: &Id, generation: Generation) {

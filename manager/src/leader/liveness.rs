@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use model::{NodeId, node::NodeState};
+use model::{Id, Node, NodeId, Refusal, node::NodeState};
 use tokio_util::sync::CancellationToken;
 
 use super::Manager;
@@ -33,9 +33,8 @@ pub(super) async fn run(manager: Arc<Manager>, ending: CancellationToken) {
             );
             manager.sessions().excuse(lateness);
         }
-        for node in manager.sessions().silent(now, period * MISSED) {
-            mark_down(&manager, node).await;
-        }
+        let silent = manager.sessions().silent(now, period * MISSED);
+        mark_down(&manager, silent).await;
     }
 }
 
@@ -47,30 +46,77 @@ pub(super) fn period(manager: &Manager) -> Duration {
     })
 }
 
-async fn mark_down(manager: &Manager, id: NodeId) {
+/// All by one transaction: when a network is cut they are many.
+async fn mark_down(manager: &Manager, silent: Vec<NodeId>) {
     let view = manager.store().view();
-    let Some(node) = view.node(&id) else {
-        manager.sessions().forget(&id);
-        return;
-    };
-    if node.status.state == NodeState::Down {
+    let (mut lost, mut unknown) = (Vec::new(), Vec::new());
+    for id in silent {
+        match view.node(&id) {
+            Some(node) if is_down(node) => {}
+            Some(_) => lost.push(id),
+            None => unknown.push(id),
+        }
+    }
+    for id in &unknown {
+        manager.sessions().forget(id);
+    }
+    if lost.is_empty() {
         return;
     }
-    tracing::warn!(node = %id, hostname = node.description.hostname, "heartbeats are missed: the node is down");
-    let marked = manager
-        .store()
-        .update(move |tx| {
-            if let Some(node) = tx.tables().node(&id) {
-                let mut node = node.clone();
-                node.status.state = NodeState::Down;
-                "heartbeat failure".clone_into(&mut node.status.message);
-                tx.set_node(node);
-                dispatcher::lost(tx, &id);
-            }
-            Ok(())
-        })
-        .await;
-    if let Err(error) = marked {
-        tracing::warn!(%error, "a node could not be marked down; it is tried again");
+    let marked = manager.store().update(move |tx| {
+        for id in lost {
+            let Some(node) = tx.tables().node(&id) else {
+                continue;
+            };
+            let mut node = node.clone();
+            let hostname = &node.description.hostname;
+            tracing::warn!(node = %id, hostname, "heartbeats are missed: the node is down");
+            node.status.state = NodeState::Down;
+            "heartbeat failure".clone_into(&mut node.status.message);
+            tx.set_node(node);
+            dispatcher::lost(tx, &id);
+        }
+        Ok(())
+    });
+    if let Err(error) = marked.await {
+        tracing::warn!(%error, "nodes could not be marked down; it is tried again");
     }
+}
+
+fn is_down(node: &Node) -> bool {
+    node.status.state == NodeState::Down
+}
+
+/// A node whose heartbeats were only late is ready again: its session has gone on, so nothing has to be
+/// told anew. Were it to come with another session instead, hosts that are late because all are busy
+/// would make more of that. Answers whether the node is there.
+pub(crate) async fn beats_again(
+    manager: &Manager,
+    id: &NodeId,
+    session: &Id,
+) -> Result<bool, Refusal> {
+    match manager.store().view().node(id).map(is_down) {
+        None => return Ok(false),
+        Some(false) => return Ok(true),
+        Some(true) => {}
+    }
+    let (id, session) = (id.clone(), session.clone());
+    let sessions = Arc::clone(manager.sessions());
+    let set = manager.store().update(move |tx| {
+        // It may have left meanwhile.
+        let is_present = sessions.is_present(&id, &session);
+        let Some(node) = tx.tables().node(&id).filter(|_| is_present) else {
+            return Ok(false);
+        };
+        if is_down(node) {
+            let mut node = node.clone();
+            tracing::info!(node = %id, hostname = node.description.hostname, "heartbeats are back: the node is ready");
+            node.status.state = NodeState::Ready;
+            node.status.message = String::new();
+            tx.set_node(node);
+            dispatcher::returned(tx, &id);
+        }
+        Ok(true)
+    });
+    set.await.map(|(is_there, _)| is_there)
 }

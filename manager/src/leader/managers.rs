@@ -4,7 +4,7 @@ use std::{
     collections::BTreeSet,
     net::SocketAddr,
     sync::{Arc, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use model::{
@@ -191,8 +191,12 @@ impl Manager {
             }
             Ok(())
         });
-        parted.await?;
+        // Before: a heartbeat that is under way must not make it ready again.
         self.sessions.forget(&id);
+        if let Err(refusal) = parted.await {
+            self.sessions.expect(&id, Instant::now());
+            return Err(refusal);
+        }
         if is_manager {
             let voters = self.roster().voters.into_iter();
             let own = voters.filter(|v| v.peer.node == id);

@@ -3,7 +3,7 @@
 mod create;
 mod events;
 mod forward;
-mod liveness;
+pub(crate) mod liveness;
 pub(crate) mod loops;
 mod managers;
 mod network_keys;
@@ -343,7 +343,7 @@ impl Manager {
         &self.store
     }
 
-    pub(crate) fn sessions(&self) -> &Sessions {
+    pub(crate) fn sessions(&self) -> &Arc<Sessions> {
         &self.sessions
     }
 

@@ -56,7 +56,7 @@ fn plan(tables: &Tables, roster: &Roster, outdated: &BTreeSet<u64>) -> Plan {
 }
 
 pub(super) async fn run(manager: Arc<Manager>, ending: CancellationToken) {
-    let (_, mut watch) = manager.store.view_and_watch();
+    let (mut before, mut watch) = manager.store.view_and_watch();
     let own = Peer {
         node: manager.identity.current().member().node.clone(),
         address: Some(manager.advertise),
@@ -93,10 +93,18 @@ pub(super) async fn run(manager: Arc<Manager>, ending: CancellationToken) {
         }
         let occasion = async {
             loop {
-                match watch.next().await {
-                    Watched::StartOver(_) => return,
-                    Watched::Commit(commit) if commit.changes.iter().any(concerns) => return,
-                    Watched::Commit(_) => {}
+                let (tables, changes) = match watch.next().await {
+                    Watched::StartOver(tables) => {
+                        before = tables;
+                        return;
+                    }
+                    Watched::Commit(commit) => (Arc::clone(&commit.tables), commit),
+                };
+                let mut changes = changes.changes.iter();
+                let is_news = changes.any(|change| concerns(&before, change));
+                before = tables;
+                if is_news {
+                    return;
                 }
             }
         };
@@ -108,8 +116,15 @@ pub(super) async fn run(manager: Arc<Manager>, ending: CancellationToken) {
     }
 }
 
-fn concerns(change: &StoreChange) -> bool {
-    matches!(change, StoreChange::SetNode(_) | StoreChange::RemoveNode(_))
+/// Whether another node is a manager, or shall be. Hosts come and go by hundreds without that.
+fn concerns(before: &Tables, change: &StoreChange) -> bool {
+    match change {
+        StoreChange::SetNode(node) => before
+            .node(&node.id)
+            .is_none_or(|old| old.spec.role != node.spec.role || old.manager != node.manager),
+        StoreChange::RemoveNode(_) => true,
+        _ => false,
+    }
 }
 
 #[cfg(test)]
@@ -169,6 +184,30 @@ mod tests {
                 expected,
                 "{roles:?} {reachable:?} {outdated:?}"
             );
+        }
+    }
+
+    #[test]
+    fn only_who_manages_is_an_occasion() {
+        let before = example::tables(vec![StoreChange::SetNode(Box::new(example::node("n1")))]);
+        let set = |edit: fn(&mut model::Node)| {
+            let mut node = example::node("n1");
+            edit(&mut node);
+            StoreChange::SetNode(Box::new(node))
+        };
+        for (change, expected) in [
+            (set(|_| {}), false),
+            (
+                set(|node| node.status.state = model::node::NodeState::Down),
+                false,
+            ),
+            (set(|node| node.description.nano_cpus = 1), false),
+            (set(|node| node.spec.role = Role::Manager), true),
+            (set(|node| node.id = "n2".into()), true),
+            (StoreChange::RemoveNode("n1".into()), true),
+            (StoreChange::RemoveService("s1".into()), false),
+        ] {
+            assert_eq!(concerns(&before, &change), expected, "{change:?}");
         }
     }
 }

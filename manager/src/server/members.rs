@@ -21,7 +21,7 @@ use super::{address_of, caller, part_of};
 use crate::{
     ca, control,
     dispatcher::{self, Letter, assignments, increment},
-    leader::{Manager, Place},
+    leader::{Manager, Place, liveness},
     store::StoreChange,
     wire::{
         Acknowledge, Beat, BeatReply, Elsewhere, Payload, Register, Reply, SessionMessage, Trust,
@@ -97,11 +97,11 @@ impl Service for Members {
             .0
             .sessions()
             .beat(&member.node, &beat.session, Instant::now());
-        let view = self.0.store().view();
-        let down = view
-            .node(&member.node)
-            .is_some_and(|n| n.status.state == NodeState::Down);
-        let reply: Reply<BeatReply> = Ok(if known && !down {
+        let known = known
+            && liveness::beats_again(&self.0, &member.node, &beat.session)
+                .await
+                .map_err(|refusal| Status::unavailable(refusal.message))?;
+        let reply: Reply<BeatReply> = Ok(if known {
             BeatReply::Fine
         } else {
             BeatReply::UnknownSession

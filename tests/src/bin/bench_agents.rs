@@ -26,6 +26,7 @@ use model::{
     node::{Availability, NodeDescription},
 };
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use rustls::ClientConfig;
 use serde_json::{Value, json};
 use tests::{Host, Lab, Options};
 use tokio::{sync::watch, task::JoinHandle};
@@ -42,6 +43,7 @@ const REACH: Duration = Duration::from_secs(3);
 const LONGEST_REACH: Duration = Duration::from_secs(12);
 /// Heartbeats that may fail in a row.
 const FAILURES: u32 = 3;
+const SETTLED: Duration = Duration::from_secs(10);
 /// How long the leader's idle work is watched.
 const IDLE: Duration = Duration::from_secs(10);
 
@@ -96,12 +98,12 @@ async fn measure(lab: &Lab, counts: &[usize]) -> Result<()> {
         let joined = stream::iter(first..*count)
             .map(|number| join(managers[0], token.trim(), number))
             .buffer_unordered(JOINING);
-        let identities: Vec<_> = joined.collect().await;
-        for identity in identities {
-            let (number, identity) = identity?;
+        let newcomers: Vec<_> = joined.collect().await;
+        for newcomer in newcomers {
+            let (number, tls) = newcomer?;
             agents.push(Agent::start(
                 number,
-                identity,
+                tls,
                 Arc::clone(&managers),
                 Arc::clone(&board),
             ));
@@ -112,6 +114,8 @@ async fn measure(lab: &Lab, counts: &[usize]) -> Result<()> {
         let host = lab.host(&now);
         let pid = host.daemon_pid()?;
         let each = memory(&host)?.saturating_sub(bare) / *count as u64;
+        // What their joining leaves to do is done by then.
+        tokio::time::sleep(SETTLED).await;
         let before = processor_time(pid)?;
         tokio::time::sleep(IDLE).await;
         let idle = processor_time(pid)?.saturating_sub(before).as_secs_f64() / IDLE.as_secs_f64();
@@ -297,7 +301,7 @@ async fn join(
     manager: SocketAddr,
     token: &str,
     number: usize,
-) -> Result<(usize, Arc<LiveIdentity>)> {
+) -> Result<(usize, Arc<ClientConfig>)> {
     let stranger = Connection::open(manager, tls::stranger()?).await?;
     let root = stranger.root().await??;
     let newcomer = Connection::open(manager, tls::newcomer(&root.root_pem)?).await?;
@@ -310,7 +314,8 @@ async fn join(
     };
     let reply = newcomer.issue(&request).await??;
     let identity = Identity::new(key, reply.chain_pem, &reply.root_pem)?;
-    Ok((number, LiveIdentity::new(identity)?))
+    // Made once, as a host makes it that has nothing else to do.
+    Ok((number, tls::member(&*LiveIdentity::new(identity)?)?))
 }
 
 /// A simulated host; it ends with this.
@@ -325,7 +330,7 @@ impl Drop for Agent {
 impl Agent {
     fn start(
         number: usize,
-        identity: Arc<LiveIdentity>,
+        tls: Arc<ClientConfig>,
         managers: Arc<[SocketAddr]>,
         board: Arc<Board>,
     ) -> Self {
@@ -340,7 +345,7 @@ impl Agent {
                 let next = managers[(number + attempt) % managers.len()];
                 let named: Option<SocketAddr> = leader.take();
                 let address = named.unwrap_or(next);
-                let opened = open(number, &identity, address, generation, reach, &mut lines).await;
+                let opened = open(number, &tls, address, generation, reach, &mut lines).await;
                 let late = opened.is_err();
                 reach = if late {
                     (reach * 2).min(LONGEST_REACH)
@@ -351,7 +356,7 @@ impl Agent {
                     Ok(Opened::Session(session)) => {
                         pause = FIRST_PAUSE;
                         lines.clear();
-                        let kept = keep(number, *session, &identity, &board, &mut generation);
+                        let kept = keep(number, *session, &tls, &board, &mut generation);
                         // Whatever ended it, the next one is asked for.
                         let _ = kept.await;
                         board.lock().in_session.remove(&number);
@@ -386,7 +391,7 @@ enum Opened {
 
 async fn open(
     number: usize,
-    identity: &LiveIdentity,
+    tls: &Arc<ClientConfig>,
     address: SocketAddr,
     generation: Generation,
     reach: Duration,
@@ -394,7 +399,7 @@ async fn open(
 ) -> Result<Opened> {
     let connection = match lines.remove(&address) {
         Some(line) => line,
-        None => Connection::open_within(address, tls::member(identity)?, reach).await?,
+        None => Connection::open_within(address, Arc::clone(tls), reach).await?,
     };
     let register = Register {
         description: description(number),
@@ -421,7 +426,7 @@ async fn open(
 async fn keep(
     number: usize,
     session: Session,
-    identity: &Arc<LiveIdentity>,
+    tls: &Arc<ClientConfig>,
     board: &Board,
     generation: &mut Generation,
 ) -> Result<()> {
@@ -432,7 +437,7 @@ async fn keep(
         id,
         period,
     } = session;
-    let beats = beat(address, Arc::clone(identity), id.clone(), period);
+    let beats = beat(address, Arc::clone(tls), id.clone(), period);
     tokio::pin!(beats);
     loop {
         let message = tokio::select! {
@@ -472,7 +477,7 @@ async fn keep(
 /// On a connection of its own and with as many failures in a row as ovnd allows.
 async fn beat(
     address: SocketAddr,
-    identity: Arc<LiveIdentity>,
+    tls: Arc<ClientConfig>,
     session: Id,
     period: Duration,
 ) -> Result<()> {
@@ -480,7 +485,7 @@ async fn beat(
     let mut connection = None;
     loop {
         let due = tokio::time::Instant::now() + period;
-        match once(address, &identity, &session, &mut connection).await {
+        match once(address, &tls, &session, &mut connection).await {
             Ok(BeatReply::UnknownSession) => return Ok(()),
             Ok(BeatReply::Fine) => failures = 0,
             Err(error) => {
@@ -497,13 +502,13 @@ async fn beat(
 
 async fn once(
     address: SocketAddr,
-    identity: &LiveIdentity,
+    tls: &Arc<ClientConfig>,
     session: &Id,
     connection: &mut Option<Connection>,
 ) -> Result<BeatReply> {
     let connection = match connection {
         Some(connection) => connection,
-        None => connection.insert(Connection::open(address, tls::member(identity)?).await?),
+        None => connection.insert(Connection::open(address, Arc::clone(tls)).await?),
     };
     Ok(connection.beat(session).await??)
 }
