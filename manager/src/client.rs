@@ -92,12 +92,32 @@ impl Connection {
         tls: Arc<ClientConfig>,
         limit: Duration,
     ) -> Result<Self, ClientError> {
+        Self::connect(address, tls, limit, true).await
+    }
+
+    /// [`Self::open`] for who calls every moment: silence is not asked whether anybody is there.
+    pub async fn open_busy(
+        address: SocketAddr,
+        tls: Arc<ClientConfig>,
+    ) -> Result<Self, ClientError> {
+        Self::connect(address, tls, CALL_LIMIT, false).await
+    }
+
+    async fn connect(
+        address: SocketAddr,
+        tls: Arc<ClientConfig>,
+        limit: Duration,
+        asks: bool,
+    ) -> Result<Self, ClientError> {
         let unreachable = |reason: String| ClientError::Unreachable { address, reason };
-        let endpoint = Endpoint::from_shared(format!("http://{address}"))
-            .map_err(|error| unreachable(error.to_string()))?
-            .http2_keep_alive_interval(Duration::from_secs(3))
-            .keep_alive_timeout(Duration::from_secs(3))
-            .keep_alive_while_idle(true);
+        let mut endpoint = Endpoint::from_shared(format!("http://{address}"))
+            .map_err(|error| unreachable(error.to_string()))?;
+        if asks {
+            endpoint = endpoint
+                .http2_keep_alive_interval(Duration::from_secs(3))
+                .keep_alive_timeout(Duration::from_secs(3))
+                .keep_alive_while_idle(true);
+        }
         let (used, there) = <(Arc<AtomicBool>, Arc<AtomicBool>)>::default();
         let arrived = Arc::clone(&there);
         let connector = tower::service_fn(move |_: Uri| {

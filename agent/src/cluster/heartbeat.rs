@@ -58,8 +58,11 @@ fn raise_priority() {
 async fn beat(mut heartbeat: Heartbeat) -> String {
     let mut connection = None;
     let mut failures = 0;
+    // The session has just begun, which counts as a heartbeat; others may wait for theirs to begin.
+    let mut due = tokio::time::Instant::now() + *heartbeat.period.borrow_and_update();
     loop {
-        let due = tokio::time::Instant::now() + *heartbeat.period.borrow_and_update();
+        tokio::time::sleep_until(due).await;
+        due = tokio::time::Instant::now() + *heartbeat.period.borrow_and_update();
         match once(&heartbeat, &mut connection).await {
             Ok(Ok(BeatReply::Fine)) => failures = 0,
             Ok(Ok(BeatReply::UnknownSession)) => return "the manager ended the session".to_owned(),
@@ -72,7 +75,6 @@ async fn beat(mut heartbeat: Heartbeat) -> String {
                 }
             }
         }
-        tokio::time::sleep_until(due).await;
     }
 }
 
@@ -87,7 +89,7 @@ async fn once(
             address: heartbeat.address,
             reason: error.to_string(),
         })?;
-        connection.insert(Connection::open(heartbeat.address, tls).await?)
+        connection.insert(Connection::open_busy(heartbeat.address, tls).await?)
     };
     connection.beat(&heartbeat.session).await
 }

@@ -14,6 +14,9 @@ use crate::store::Rest;
 /// How long an address rests before it is given again.
 pub const REST: Duration = Duration::from_secs(5);
 
+/// How much later than usual the first heartbeat of a session may come.
+const FIRST_BEAT: Duration = Duration::from_secs(3);
+
 /// The sessions of all nodes with this manager.
 pub struct Sessions {
     entries: Mutex<HashMap<NodeId, Entry>>,
@@ -24,8 +27,16 @@ pub struct Sessions {
 struct Entry {
     session: Id,
     connected: bool,
+    /// Its node was marked down since its last heartbeat: nobody waits for it.
+    silent: bool,
     beat: Instant,
     reached: Generation,
+}
+
+impl Entry {
+    fn is_up(&self) -> bool {
+        self.connected && !self.silent
+    }
 }
 
 impl Sessions {
@@ -46,6 +57,7 @@ impl Sessions {
         self.lock().entry(node.clone()).or_insert(Entry {
             session: Id::default(),
             connected: false,
+            silent: false,
             beat: now,
             reached: Generation::default(),
         });
@@ -58,6 +70,7 @@ impl Sessions {
             let entry = Entry {
                 session: Id::default(),
                 connected: false,
+                silent: false,
                 beat: now + grace,
                 reached: Generation::default(),
             };
@@ -68,12 +81,15 @@ impl Sessions {
     }
 
     pub fn open(&self, node: &NodeId, session: Id, reached: Generation, now: Instant) {
+        // The first heartbeat comes over a connection that has yet to be made, and waits for its turn.
+        let beat = now + FIRST_BEAT;
         self.lock().insert(
             node.clone(),
             Entry {
                 session,
                 connected: true,
-                beat: now,
+                silent: false,
+                beat,
                 reached,
             },
         );
@@ -101,10 +117,23 @@ impl Sessions {
         match self.lock().get_mut(node) {
             Some(entry) if entry.session == *session => {
                 entry.beat = now;
+                entry.silent = false;
                 true
             }
             _ => false,
         }
+    }
+
+    /// Nobody waits any more for what these nodes acknowledge, until they are heard of again.
+    pub fn give_up<'a>(&self, nodes: impl Iterator<Item = &'a NodeId>) {
+        let mut entries = self.lock();
+        for node in nodes {
+            if let Some(entry) = entries.get_mut(node) {
+                entry.silent = true;
+            }
+        }
+        drop(entries);
+        self.tell();
     }
 
     /// Whether the session is the node's present one.
@@ -140,7 +169,7 @@ impl Sessions {
         let behind = |host: &&NodeId| {
             entries
                 .get(*host)
-                .is_some_and(|e| e.connected && e.reached.index < index)
+                .is_some_and(|e| e.is_up() && e.reached.index < index)
         };
         hosts.iter().filter(behind).cloned().collect()
     }
@@ -149,7 +178,7 @@ impl Sessions {
     pub fn reached(&self, hosts: &[NodeId]) -> Vec<(u64, NodeId)> {
         let entries = self.lock();
         let reached = |host: &NodeId| {
-            let entry = entries.get(host).filter(|entry| entry.connected)?;
+            let entry = entries.get(host).filter(|entry| entry.is_up())?;
             Some((entry.reached.index, host.clone()))
         };
         hosts.iter().filter_map(reached).collect()
@@ -159,7 +188,16 @@ impl Sessions {
     /// host still forwards to the old owner.
     pub fn has_rested(&self, rest: &Rest, now: i64) -> bool {
         let time = i64::try_from(REST.as_nanos()).unwrap_or(i64::MAX);
-        now.saturating_sub(rest.since) >= time && self.behind(&rest.hosts, rest.released).is_empty()
+        if now.saturating_sub(rest.since) < time {
+            return false;
+        }
+        // Also one that was given up may still forward: it has not gone, it is only not heard of.
+        let entries = self.lock();
+        let behind = |host: &NodeId| {
+            let entry = entries.get(host);
+            entry.is_some_and(|entry| entry.connected && entry.reached.index < rest.released)
+        };
+        !rest.hosts.iter().any(behind)
     }
 
     /// The nodes whose last heartbeat is older than `limit`, and the present sessions.
@@ -182,5 +220,51 @@ impl Sessions {
 impl Default for Sessions {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_waits_for_who_was_given_up_until_it_beats_again() {
+        let (sessions, node, now) = (Sessions::new(), NodeId::from("n1"), Instant::now());
+        let hosts = [node.clone()];
+        sessions.open(&node, "s1".into(), Generation::default(), now);
+        assert_eq!(sessions.behind(&hosts, 1), hosts);
+        let mut moved = sessions.moved();
+        sessions.give_up(hosts.iter());
+        assert!(moved.has_changed().expect("it lives"));
+        assert!(sessions.behind(&hosts, 1).is_empty());
+        let rest = Rest {
+            released: 1,
+            since: 0,
+            hosts: hosts.to_vec(),
+        };
+        assert!(
+            !sessions.has_rested(&rest, i64::MAX),
+            "it may still forward"
+        );
+        assert!(!sessions.beat(&node, &"s2".into(), now));
+        assert!(sessions.behind(&hosts, 1).is_empty());
+        assert!(sessions.beat(&node, &"s1".into(), now));
+        assert_eq!(sessions.behind(&hosts, 1), hosts);
+        moved.mark_unchanged();
+        sessions.close(&node, &"s1".into());
+        assert!(sessions.behind(&hosts, 1).is_empty());
+    }
+
+    #[test]
+    fn a_sessions_first_heartbeat_may_be_later() {
+        let (sessions, node, now) = (Sessions::new(), NodeId::from("n1"), Instant::now());
+        let (limit, moment) = (Duration::from_secs(3), Duration::from_millis(1));
+        sessions.open(&node, "s1".into(), Generation::default(), now);
+        let late = now + limit + FIRST_BEAT;
+        assert!(sessions.silent(late, limit).is_empty());
+        assert_eq!(sessions.silent(late + moment, limit), [node.clone()]);
+        assert!(sessions.beat(&node, &"s1".into(), late));
+        assert!(sessions.silent(late + limit, limit).is_empty());
+        assert_eq!(sessions.silent(late + limit + moment, limit), [node]);
     }
 }

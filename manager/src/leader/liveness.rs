@@ -63,6 +63,7 @@ async fn mark_down(manager: &Manager, silent: Vec<NodeId>) {
     if lost.is_empty() {
         return;
     }
+    manager.sessions().give_up(lost.iter());
     let marked = manager.store().update(move |tx| {
         for id in lost {
             let Some(node) = tx.tables().node(&id) else {

@@ -43,6 +43,10 @@ use crate::{
 /// Connections that may wait for being served.
 const READY: usize = 256;
 
+/// Silence after which a connection is asked whether anybody is there. Who holds it asks earlier, or
+/// calls; this is for what has vanished, and hosts that have are noticed by their heartbeats.
+const QUIET: Duration = Duration::from_secs(20);
+
 /// The task that serves the port until the manager ends.
 pub(crate) fn serve(
     manager: Arc<Manager>,
@@ -73,7 +77,7 @@ pub(crate) fn serve(
         };
         let serving = Server::builder()
             .tcp_nodelay(true)
-            .http2_keepalive_interval(Some(Duration::from_secs(5)))
+            .http2_keepalive_interval(Some(QUIET))
             .add_service(join)
             .add_service(members)
             .add_service(peers)

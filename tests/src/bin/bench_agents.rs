@@ -483,8 +483,10 @@ async fn beat(
 ) -> Result<()> {
     let mut failures = 0;
     let mut connection = None;
+    let mut due = tokio::time::Instant::now() + period;
     loop {
-        let due = tokio::time::Instant::now() + period;
+        tokio::time::sleep_until(due).await;
+        due = tokio::time::Instant::now() + period;
         match once(address, &tls, &session, &mut connection).await {
             Ok(BeatReply::UnknownSession) => return Ok(()),
             Ok(BeatReply::Fine) => failures = 0,
@@ -496,7 +498,6 @@ async fn beat(
                 }
             }
         }
-        tokio::time::sleep_until(due).await;
     }
 }
 
@@ -508,7 +509,7 @@ async fn once(
 ) -> Result<BeatReply> {
     let connection = match connection {
         Some(connection) => connection,
-        None => connection.insert(Connection::open(address, Arc::clone(tls)).await?),
+        None => connection.insert(Connection::open_busy(address, Arc::clone(tls)).await?),
     };
     Ok(connection.beat(session).await??)
 }
