@@ -152,7 +152,7 @@ mod tests {
     use super::*;
     use crate::{
         example::{cluster_record, node, set_node},
-        store::Proposal,
+        store::{Proposal, StoreWriter},
     };
 
     fn commit(store: &Store, changes: Vec<StoreChange>) {
@@ -176,13 +176,19 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn a_commit_wakes_whom_it_concerns() {
-        let (store, _writer) = Store::new();
+    /// Two nodes, and a post that runs until the test ends.
+    async fn running() -> (Store, StoreWriter, Arc<Post>) {
+        let (store, writer) = Store::new();
         commit(&store, vec![set_node(node("n1")), set_node(node("n2"))]);
         let post = Arc::new(Post::default());
-        let carrying = tokio::spawn(Arc::clone(&post).run(store.clone()));
+        tokio::spawn(Arc::clone(&post).run(store.clone()));
         carried().await;
+        (store, writer, post)
+    }
+
+    #[tokio::test]
+    async fn a_commit_wakes_whom_it_concerns() {
+        let (store, _writer, post) = running().await;
         let ((_, mut one), (_, mut two)) = (
             post.open(&store, &"n1".into()),
             post.open(&store, &"n2".into()),
@@ -196,16 +202,11 @@ mod tests {
         let (for_one, for_two) = (one.next().await, two.next().await);
         assert_eq!(for_one.changes(&"n1".into()).count(), 2);
         assert_eq!(for_two.changes(&"n2".into()).count(), 1);
-        carrying.abort();
     }
 
     #[tokio::test]
     async fn who_is_too_slow_starts_over_and_misses_nothing() {
-        let (store, _writer) = Store::new();
-        commit(&store, vec![set_node(node("n1"))]);
-        let post = Arc::new(Post::default());
-        let carrying = tokio::spawn(Arc::clone(&post).run(store.clone()));
-        carried().await;
+        let (store, _writer, post) = running().await;
         let (_, mut slow) = post.open(&store, &"n1".into());
         for number in 0..=DEPTH {
             commit(&store, vec![relabelled("n1", number)]);
@@ -222,7 +223,6 @@ mod tests {
         assert_eq!(again.index(), store.view().index());
         commit(&store, vec![relabelled("n1", 0)]);
         assert!(matches!(slow.next().await, Letter::Commit(..)));
-        carrying.abort();
     }
 
     #[tokio::test]
