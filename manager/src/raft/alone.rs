@@ -26,8 +26,10 @@ pub async fn go_alone(path: &Path, key: &WrappingKey, own: Peer) -> Result<(), C
         ));
     };
     tables.begin_epoch(0);
-    // Elections go on from the last term, so that no entry is older than the one before it.
-    found(path, key, own, &tables, last).await
+    // A term of its own: no other log ends with this state, so old managers that are let in get all of
+    // it, and the epoch with it. Elections go on from there.
+    let term = CommittedLeaderId::new(last.leader_id.term + 1, 0);
+    found(path, key, own, &tables, LogId::new(term, last.index)).await
 }
 
 /// Makes the log of a manager whose state is given, and which is the only voter. What lies in

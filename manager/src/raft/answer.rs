@@ -79,7 +79,9 @@ impl Consensus {
     /// The newest epoch that this manager knows of, where the caller's is an earlier one.
     pub fn outlives(&self, call: &RaftCall) -> Option<u64> {
         let newest = self.pulse.newest_epoch();
-        (call.epoch != 0 && call.epoch < newest).then_some(newest)
+        // Who does not say is a newcomer, or of an earlier version; both have no part in what was outlived.
+        let says = call.epoch != 0 || self.pulse.outlived().is_some();
+        (says && call.epoch < newest).then_some(newest)
     }
 
     fn learn(&self, told: &Positions) {

@@ -59,8 +59,8 @@ fn patience(rhythm: Duration) -> Duration {
     rhythm.mul_f64(rand::rng().random_range(PATIENCE_BEATS.0..PATIENCE_BEATS.1))
 }
 
-/// Sends heartbeats while this manager leads, and asks for elections while nobody does; until the
-/// cluster is known to have been begun anew without it.
+/// Sends heartbeats while this manager leads, and asks for elections while nobody does; not
+/// while the cluster is known to have been begun anew without it.
 pub(super) async fn tend(
     raft: Raft<TypeConfig>,
     pulse: Arc<Pulse>,
@@ -87,7 +87,7 @@ pub(super) async fn tend(
             () = stop.cancelled() => return,
         }
         if pulse.outlived().is_some() {
-            return;
+            continue;
         }
         let outcome = if leading {
             (limit, failed) = (patience(HEARTBEAT), false);

@@ -179,8 +179,11 @@ type Failed<E = openraft::error::Infallible> = RPCError<u64, Peer, RaftError<u64
 
 fn failed<E: std::error::Error>(error: &CarryError) -> Failed<E> {
     match error {
-        CarryError::Unreachable(_) => RPCError::Unreachable(Unreachable::new(error)),
-        CarryError::Late(_) | CarryError::Refused(_) => RPCError::Network(NetworkError::new(error)),
+        // Who has refused will for a while: without a pause the next try follows at once.
+        CarryError::Unreachable(_) | CarryError::Refused(_) => {
+            RPCError::Unreachable(Unreachable::new(error))
+        }
+        CarryError::Late(_) => RPCError::Network(NetworkError::new(error)),
     }
 }
 
