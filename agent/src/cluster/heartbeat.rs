@@ -61,7 +61,11 @@ async fn beat(mut heartbeat: Heartbeat) -> String {
     // The session has just begun, which counts as a heartbeat; others may wait for theirs to begin.
     let mut due = tokio::time::Instant::now() + *heartbeat.period.borrow_and_update();
     loop {
-        tokio::time::sleep_until(due).await;
+        tokio::select! {
+            () = tokio::time::sleep_until(due) => {}
+            // A shorter one counts from now on.
+            Ok(()) = heartbeat.period.changed() => {}
+        }
         due = tokio::time::Instant::now() + *heartbeat.period.borrow_and_update();
         match once(&heartbeat, &mut connection).await {
             Ok(Ok(BeatReply::Fine)) => failures = 0,

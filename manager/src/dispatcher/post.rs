@@ -11,8 +11,9 @@ use tokio::sync::mpsc;
 use super::Concerns;
 use crate::store::{Commit, Store, StoreChange, Tables, Watched};
 
-/// Commits that a session may be behind before it has to start over.
-const DEPTH: usize = 1024;
+/// Commits that concern it and that a session may be behind before it has to start over. Each of them
+/// keeps the state of its time.
+const DEPTH: usize = 128;
 
 /// The boxes of all sessions with this manager.
 #[derive(Default)]
@@ -39,21 +40,23 @@ pub struct Mailbox {
 }
 
 impl Post {
-    /// Carries what the store commits; ends only by being dropped.
-    pub(crate) async fn run(self: Arc<Self>, store: Store) {
+    /// Carries what the store commits after this call; ends only by being dropped.
+    pub(crate) fn run(self: Arc<Self>, store: &Store) -> impl Future<Output = ()> + use<> {
         let (mut before, mut watch) = store.view_and_watch();
-        loop {
-            match watch.next().await {
-                Watched::Commit(commit) => {
-                    if !self.lock().is_empty() {
-                        let concerns = Concerns::of(&before, &commit.tables, &commit.changes);
-                        self.send(&Letter::Commit(Arc::clone(&commit), Arc::new(concerns)));
+        async move {
+            loop {
+                match watch.next().await {
+                    Watched::Commit(commit) => {
+                        if !self.lock().is_empty() {
+                            let concerns = Concerns::of(&before, &commit.tables, &commit.changes);
+                            self.send(&Letter::Commit(Arc::clone(&commit), Arc::new(concerns)));
+                        }
+                        before = Arc::clone(&commit.tables);
                     }
-                    before = Arc::clone(&commit.tables);
-                }
-                Watched::StartOver(tables) => {
-                    before = Arc::clone(&tables);
-                    self.send(&Letter::StartOver(tables));
+                    Watched::StartOver(tables) => {
+                        before = Arc::clone(&tables);
+                        self.send(&Letter::StartOver(tables));
+                    }
                 }
             }
         }
@@ -133,8 +136,19 @@ impl Mailbox {
 }
 
 impl Letter {
+    /// The state to go on from.
+    pub fn tables(&self) -> &Tables {
+        match self {
+            Self::Commit(commit, _) => &commit.tables,
+            Self::StartOver(tables) => tables,
+        }
+    }
+
     /// The changes that the node has to look at; their order is not kept.
-    pub fn changes(&self, node: &NodeId) -> impl Iterator<Item = &StoreChange> + Clone {
+    pub fn changes<'a>(
+        &'a self,
+        node: &'a NodeId,
+    ) -> impl Iterator<Item = &'a StoreChange> + Clone {
         let commit = match self {
             Self::Commit(commit, concerns) => Some((commit, concerns)),
             Self::StartOver(_) => None,
@@ -181,7 +195,7 @@ mod tests {
         let (store, writer) = Store::new();
         commit(&store, vec![set_node(node("n1")), set_node(node("n2"))]);
         let post = Arc::new(Post::default());
-        tokio::spawn(Arc::clone(&post).run(store.clone()));
+        tokio::spawn(Arc::clone(&post).run(&store));
         carried().await;
         (store, writer, post)
     }
@@ -231,7 +245,7 @@ mod tests {
         commit(&store, vec![set_node(node("n1"))]);
         let post = Arc::new(Post::default());
         // The post is late: the commit is in the state that the session begins with, and under way.
-        let late = Arc::clone(&post).run(store.clone());
+        let late = Arc::clone(&post).run(&store);
         tokio::pin!(late);
         assert!(late.as_mut().now_or_never().is_none());
         commit(&store, vec![relabelled("n1", 1)]);

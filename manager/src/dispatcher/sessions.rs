@@ -124,15 +124,11 @@ impl Sessions {
         }
     }
 
-    /// Nobody waits any more for what these nodes acknowledge, until they are heard of again.
-    pub fn give_up<'a>(&self, nodes: impl Iterator<Item = &'a NodeId>) {
-        let mut entries = self.lock();
-        for node in nodes {
-            if let Some(entry) = entries.get_mut(node) {
-                entry.silent = true;
-            }
+    /// Nobody waits any more for what this node acknowledges, until it is heard of again.
+    pub fn give_up(&self, node: &NodeId) {
+        if let Some(entry) = self.lock().get_mut(node) {
+            entry.silent = true;
         }
-        drop(entries);
         self.tell();
     }
 
@@ -209,6 +205,13 @@ impl Sessions {
             .collect()
     }
 
+    /// Whether the node's last heartbeat is older than `limit`.
+    pub fn is_silent(&self, node: &NodeId, now: Instant, limit: Duration) -> bool {
+        let entries = self.lock();
+        let beat = entries.get(node).map(|entry| entry.beat);
+        beat.is_some_and(|beat| now.saturating_duration_since(beat) > limit)
+    }
+
     /// The manager itself was late: that time does not count against its hosts.
     pub fn excuse(&self, lateness: Duration) {
         for entry in self.lock().values_mut() {
@@ -234,7 +237,7 @@ mod tests {
         sessions.open(&node, "s1".into(), Generation::default(), now);
         assert_eq!(sessions.behind(&hosts, 1), hosts);
         let mut moved = sessions.moved();
-        sessions.give_up(hosts.iter());
+        sessions.give_up(&node);
         assert!(moved.has_changed().expect("it lives"));
         assert!(sessions.behind(&hosts, 1).is_empty());
         let rest = Rest {
@@ -262,9 +265,11 @@ mod tests {
         sessions.open(&node, "s1".into(), Generation::default(), now);
         let late = now + limit + FIRST_BEAT;
         assert!(sessions.silent(late, limit).is_empty());
-        assert_eq!(sessions.silent(late + moment, limit), [node.clone()]);
+        assert_eq!(sessions.silent(late + moment, limit), vec![node.clone()]);
         assert!(sessions.beat(&node, &"s1".into(), late));
         assert!(sessions.silent(late + limit, limit).is_empty());
-        assert_eq!(sessions.silent(late + limit + moment, limit), [node]);
+        let over = late + limit + moment;
+        assert_eq!(sessions.silent(over, limit), vec![node.clone()]);
+        assert!(sessions.is_silent(&node, over, limit) && !sessions.is_silent(&node, late, limit));
     }
 }

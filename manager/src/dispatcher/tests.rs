@@ -245,10 +245,8 @@ fn increments_are_the_full_set(happenings: &[(Happening, u8)]) -> Result<(), Tes
         ahead = tables.clone();
         for (at, id) in ids.iter().enumerate() {
             let concerning = concerns.pick(&commit, id);
-            let mut woken = concerns.hosts();
-            let is_woken = woken
-                .as_mut()
-                .is_none_or(|hosts| hosts.any(|host| host == id));
+            let woken = concerns.hosts();
+            let is_woken = woken.is_none_or(|hosts| hosts.contains(id));
             prop_assert_eq!(is_woken, concerning.clone().next().is_some());
             if let Some(step) = increment(&mut sent[at], &tables, concerning, id) {
                 told[at].apply(&step);

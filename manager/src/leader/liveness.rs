@@ -9,15 +9,24 @@ use model::{Id, Node, NodeId, Refusal, node::NodeState};
 use tokio_util::sync::CancellationToken;
 
 use super::Manager;
-use crate::dispatcher;
+use crate::{dispatcher, store::Transaction};
 
 /// Heartbeats that may be missed.
 const MISSED: u32 = 3;
+/// Nodes that one entry of the log marks down: it must be small enough for the slowest manager.
+const AT_ONCE: usize = 50;
 
 pub(super) async fn run(manager: Arc<Manager>, ending: CancellationToken) {
     let mut last = Instant::now();
+    let mut before = period(&manager);
     loop {
         let period = period(&manager);
+        // Hosts that beat more seldom until now have done nothing wrong.
+        let shorter = before.saturating_sub(period);
+        if !shorter.is_zero() {
+            manager.sessions().excuse(shorter * MISSED);
+        }
+        before = period;
         let tick = period / 4;
         tokio::select! {
             () = tokio::time::sleep(tick) => {}
@@ -33,8 +42,8 @@ pub(super) async fn run(manager: Arc<Manager>, ending: CancellationToken) {
             );
             manager.sessions().excuse(lateness);
         }
-        let silent = manager.sessions().silent(now, period * MISSED);
-        mark_down(&manager, silent).await;
+        let limit = period * MISSED;
+        mark_down(&manager, limit, manager.sessions().silent(now, limit)).await;
     }
 }
 
@@ -46,8 +55,8 @@ pub(super) fn period(manager: &Manager) -> Duration {
     })
 }
 
-/// All by one transaction: when a network is cut they are many.
-async fn mark_down(manager: &Manager, silent: Vec<NodeId>) {
+/// Several by one transaction: when a network is cut they are many.
+async fn mark_down(manager: &Manager, limit: Duration, silent: Vec<NodeId>) {
     let view = manager.store().view();
     let (mut lost, mut unknown) = (Vec::new(), Vec::new());
     for id in silent {
@@ -60,28 +69,37 @@ async fn mark_down(manager: &Manager, silent: Vec<NodeId>) {
     for id in &unknown {
         manager.sessions().forget(id);
     }
-    if lost.is_empty() {
-        return;
-    }
-    manager.sessions().give_up(lost.iter());
-    let marked = manager.store().update(move |tx| {
-        for id in lost {
-            let Some(node) = tx.tables().node(&id) else {
-                continue;
-            };
-            let mut node = node.clone();
-            let hostname = &node.description.hostname;
-            tracing::warn!(node = %id, hostname, "heartbeats are missed: the node is down");
-            node.status.state = NodeState::Down;
-            "heartbeat failure".clone_into(&mut node.status.message);
-            tx.set_node(node);
-            dispatcher::lost(tx, &id);
+    for some in lost.chunks(AT_ONCE) {
+        let some = some.to_vec();
+        let sessions = Arc::clone(manager.sessions());
+        let marked = manager.store().update(move |tx| {
+            for id in &some {
+                // It may have been heard of meanwhile.
+                if sessions.is_silent(id, Instant::now(), limit) {
+                    sessions.give_up(id);
+                    lose(tx, id);
+                }
+            }
+            Ok(())
+        });
+        if let Err(error) = marked.await {
+            tracing::warn!(%error, "nodes could not be marked down; it is tried again");
+            return;
         }
-        Ok(())
-    });
-    if let Err(error) = marked.await {
-        tracing::warn!(%error, "nodes could not be marked down; it is tried again");
     }
+}
+
+fn lose(tx: &mut Transaction, id: &NodeId) {
+    let Some(node) = tx.tables().node(id) else {
+        return;
+    };
+    let mut node = node.clone();
+    let hostname = &node.description.hostname;
+    tracing::warn!(node = %id, hostname, "heartbeats are missed: the node is down");
+    node.status.state = NodeState::Down;
+    "heartbeat failure".clone_into(&mut node.status.message);
+    tx.set_node(node);
+    dispatcher::lost(tx, id);
 }
 
 fn is_down(node: &Node) -> bool {

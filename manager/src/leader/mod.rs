@@ -280,7 +280,7 @@ impl Manager {
             self.events.clone(),
             self.ending.clone(),
         ));
-        let carrying = Arc::clone(&self.post).run(self.store.clone());
+        let carrying = Arc::clone(&self.post).run(&self.store);
         tasks.spawn(
             self.ending
                 .clone()

@@ -273,48 +273,38 @@ fn messages(
                     continue;
                 }
             };
-            match &letter {
-                Letter::StartOver(tables) => {
-                    sent = assignments(tables, &node);
-                    yield pack(&SessionMessage::Full(Box::new(sent.clone())));
-                    let now = trust(tables);
-                    if let Some(news) = now.clone().filter(|_| level >= TRUST_LEVEL && now != trusted) {
-                        yield pack(&SessionMessage::Trust(Box::new(news)));
-                    }
-                    trusted = now;
+            let tables = letter.tables();
+            let anew = matches!(letter, Letter::StartOver(_));
+            let Some(own) = tables.node(&node) else {
+                yield pack(&SessionMessage::Removed);
+                break;
+            };
+            if anew {
+                sent = assignments(tables, &node);
+                yield pack(&SessionMessage::Full(Box::new(sent.clone())));
+            } else if let Some(step) = increment(&mut sent, tables, letter.changes(&node), &node) {
+                yield pack(&SessionMessage::Increment(step));
+            }
+            let of_own = |change: &StoreChange| matches!(change, StoreChange::SetNode(set) if set.id == node);
+            if anew || letter.changes(&node).any(of_own) {
+                yield pack(&SessionMessage::Node(Box::new(own.clone())));
+            }
+            if !tables.managers().eq(managers.iter().map(|(id, address)| (id, *address))) {
+                managers = tables.managers().map(|(id, address)| (id.clone(), address)).collect();
+                yield pack(&SessionMessage::Managers(managers.clone()));
+            }
+            let of_cluster = |change: &StoreChange| matches!(change, StoreChange::SetCluster(_));
+            if level >= TRUST_LEVEL && (anew || letter.changes(&node).any(of_cluster)) {
+                let now = trust(tables);
+                if let Some(news) = now.clone().filter(|_| now != trusted) {
+                    yield pack(&SessionMessage::Trust(Box::new(news)));
                 }
-                Letter::Commit(commit, _) => {
-                    let tables = &commit.tables;
-                    if tables.node(&node).is_none() {
-                        yield pack(&SessionMessage::Removed);
-                        break;
-                    }
-                    if let Some(step) = increment(&mut sent, tables, letter.changes(&node), &node) {
-                        yield pack(&SessionMessage::Increment(step));
-                    }
-                    for change in letter.changes(&node) {
-                        if let StoreChange::SetNode(changed) = change && changed.id == node
-                            && let Some(stored) = tables.node(&node) {
-                            yield pack(&SessionMessage::Node(Box::new(stored.clone())));
-                        }
-                    }
-                    if !tables.managers().eq(managers.iter().map(|(id, address)| (id, *address))) {
-                        managers = manager.managers();
-                        yield pack(&SessionMessage::Managers(managers.clone()));
-                    }
-                    if level >= TRUST_LEVEL && letter.changes(&node).any(|change| matches!(change, StoreChange::SetCluster(_))) {
-                        let now = trust(tables);
-                        if let Some(news) = now.clone().filter(|_| now != trusted) {
-                            yield pack(&SessionMessage::Trust(Box::new(news)));
-                        }
-                        trusted = now;
-                    }
-                    let now = heartbeat(tables);
-                    if now != period {
-                        period = now;
-                        yield pack(&SessionMessage::HeartbeatPeriod(period));
-                    }
-                }
+                trusted = now;
+            }
+            let now = heartbeat(tables);
+            if now != period {
+                period = now;
+                yield pack(&SessionMessage::HeartbeatPeriod(period));
             }
         }
         drop(open);
