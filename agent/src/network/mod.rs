@@ -280,7 +280,10 @@ impl Network for Networks {
             let Some(record) = inner.sandboxes.get_mut(container) else {
                 return;
             };
-            record.running = true;
+            // Found running: its names were laid with everything else.
+            if std::mem::replace(&mut record.running, true) {
+                return;
+            }
             let record = record.clone();
             if let Err(error) = self.keep(&record) {
                 tracing::warn!(%error, "the network of a started container");
