@@ -15,6 +15,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use tests::{Host, Lab, Options, lab::binary, wait};
 
 const ECHO: &str = "registry:5000/example/echo:latest";
@@ -291,21 +295,23 @@ impl InContainer {
         let pid = host
             .ctl(["inspect", "--format", "{{.State.Pid}}", "asker"])
             .ok();
-        // A process of the host within the container's namespaces: it needs no daemon.
-        let script = "n=0; lost=0; while read -t 0.05 word; [ \"$word\" != end ]; do \
+        // A process of the host within the container's namespaces: it needs no daemon. It ends with
+        // a signal, since the shell's `read -t` forgets a word that comes as its time is up.
+        let script = "trap end=1 TERM; n=0; lost=0; while [ -z \"$end\" ]; do sleep 0.05; \
             if wget -T 10 -qO- http://echo:8080 2>/dev/null | grep -q Hello; then n=$((n+1)); else lost=$((lost+1)); fi; \
             done; echo $n $lost";
         let mut command = Command::new("nsenter");
         command
             .args(["-t", &pid, "-n", "-m", "--", "sh", "-c", script])
-            .stdin(std::process::Stdio::piped())
+            .stdin(std::process::Stdio::null())
             .stdout(std::process::Stdio::piped());
         Self(host.spawn(command).unwrap())
     }
 
     /// How many were answered, and how many were not.
-    fn end(mut self) -> (u64, u64) {
-        self.0.stdin.take().unwrap().write_all(b"end\n").unwrap();
+    fn end(self) -> (u64, u64) {
+        let pid = Pid::from_raw(self.0.id().try_into().unwrap());
+        kill(pid, Signal::SIGTERM).unwrap();
         let output = self.0.wait_with_output().unwrap();
         let text = String::from_utf8(output.stdout).unwrap();
         let (answered, lost) = text.trim().split_once(' ').unwrap();
