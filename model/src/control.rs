@@ -413,6 +413,9 @@ pub struct ManagerPosition {
     pub reachable: bool,
     /// Entries behind the leader's log, where the leader answers.
     pub lag: Option<u64>,
+    /// Why its word does not count although it answers: its disk has gone back.
+    #[serde(default)]
+    pub outdated: Option<String>,
 }
 
 /// Where the tasks of a service would go.

@@ -77,15 +77,16 @@ pub(super) async fn step_down(member: &Arc<Member>) {
 /// Tells a manager that this worker goes, if one is there to be told.
 pub(super) async fn say_goodbye(member: &Arc<Member>) {
     let goodbye = async {
-        if let Some(connection) = member.connection() {
-            return connection.leave().await?;
-        }
         let mut last = Refusal::unavailable("no manager is known");
         for address in member.candidates() {
             let tls = tls::member(&member.identity)
                 .map_err(|error| Refusal::internal(error.to_string()))?;
-            match Connection::open(address, tls).await {
-                Ok(connection) => return connection.leave().await?,
+            let told = match Connection::open(address, tls).await {
+                Ok(connection) => connection.leave().await,
+                Err(error) => Err(error),
+            };
+            match told {
+                Ok(reply) => return reply,
                 Err(error) => last = error.into(),
             }
         }

@@ -415,12 +415,17 @@ impl Member {
         }
     }
 
-    /// Ends the background work and the manager.
-    pub(super) async fn end(&self) {
+    /// Ends the background work: there is no session from then on, and no new one.
+    pub(super) async fn end_work(&self) {
         self.stop.cancel();
         self.tasks.close();
         self.tasks.wait().await;
         self.set_connection(None);
+    }
+
+    /// Ends the background work and the manager.
+    pub(super) async fn end(&self) {
+        self.end_work().await;
         if let Some(manager) = self.set_manager(None) {
             manager.shutdown().await;
         }

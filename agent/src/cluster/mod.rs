@@ -281,6 +281,8 @@ impl ClusterNode {
         if manager && !force {
             return Err(leaving::refusal(&member).await);
         }
+        // Before: a new session would make a node that has left ready again.
+        member.end_work().await;
         if manager {
             leaving::step_down(&member).await;
         } else {

@@ -148,6 +148,13 @@ async fn a_cluster_is_made_joined_resumed_and_left() {
     ready(&manager, 2).await;
 
     worker.leave(false).await.expect("left");
+    let Ok(Answer::Nodes(nodes)) = manager.call(Verb::NodeList).await else {
+        panic!("no nodes");
+    };
+    let gone = nodes.iter().find(|node| node.spec.role == Role::Worker);
+    let status = &gone.expect("still listed").status;
+    assert_eq!(status.state, NodeState::Down, "{status:?}");
+    assert_eq!(status.message, "the node has left");
     assert!(!two.path().join("swarm").exists());
     assert_eq!(worker.local_state().borrow().state, Standing::Inactive);
     let refused = manager.leave(false).await.expect_err("needs force");

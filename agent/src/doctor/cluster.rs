@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use model::{
     Node, NodeId,
+    control::ManagerPosition,
     node::{NodeState, Reachability},
 };
 
@@ -51,6 +52,16 @@ pub fn examine(sight: &ClusterSight) -> Vec<Finding> {
     }
     findings.extend(sight.rotation.as_deref().map(rotation));
     findings
+}
+
+/// A manager that answers and does not count.
+pub fn outdated(manager: &ManagerPosition) -> Option<Finding> {
+    Some(Finding::warning(
+        "managers",
+        manager.outdated.clone()?,
+        "It may lack what was acknowledged, so its votes do not count.",
+        "nothing: it is removed from the managers and joins anew by itself",
+    ))
 }
 
 /// A rotation that goes on; normally it ends within moments.
@@ -283,6 +294,23 @@ mod tests {
             nodes: Some(Ok(vec![node("manager01", true), node("worker01", false)])),
             rotation: None,
         }
+    }
+
+    #[test]
+    fn a_manager_that_does_not_count_is_told_with_its_reason() {
+        let mut manager = ManagerPosition {
+            node: NodeId::default(),
+            votes: true,
+            leads: false,
+            reachable: false,
+            lag: None,
+            outdated: None,
+        };
+        assert!(outdated(&manager).is_none());
+        manager.outdated = Some("the log of manager b has gone back".to_owned());
+        let finding = outdated(&manager).unwrap();
+        assert_eq!(finding.found, "the log of manager b has gone back");
+        assert!(finding.mend.contains("joins anew"), "{finding:?}");
     }
 
     fn bad(sight: &ClusterSight) -> Vec<(String, Level)> {

@@ -6,7 +6,7 @@ use axum::{Router, extract::State, routing::get};
 use manager::ca;
 use model::{
     Node, Refusal,
-    control::{Answer as Reply, ManagerList, Verb},
+    control::{Answer as Reply, ManagerList, ManagerPosition, Verb},
     encryption::Encryptor,
     node::Role,
 };
@@ -150,6 +150,8 @@ struct ManagerView {
     reachable: bool,
     /// Entries behind the leader's log, where it is known.
     lag: Option<u64>,
+    /// Why its word does not count although it answers.
+    outdated: Option<String>,
 }
 
 async fn status(State(state): State<AppState>) -> Answer {
@@ -159,10 +161,10 @@ async fn status(State(state): State<AppState>) -> Answer {
     let nodes = nodes(&state).await?;
     let rotation = rotation(&state, &nodes).await;
     let members = nodes.iter().map(|node| member(node, &managers)).collect();
-    let count = |which: fn(&&model::control::ManagerPosition) -> bool| {
-        managers.members.iter().filter(which).count() as u64
-    };
-    let findings = of_cluster(&state, Some(Ok(nodes)), rotation);
+    let count =
+        |which: fn(&&ManagerPosition) -> bool| managers.members.iter().filter(which).count() as u64;
+    let mut findings = of_cluster(&state, Some(Ok(nodes)), rotation);
+    findings.extend(managers.members.iter().filter_map(cluster::outdated));
     Ok(json(&StatusView {
         term: managers.term,
         last_index: managers.last_index,
@@ -205,6 +207,7 @@ fn member(node: &Node, managers: &ManagerList) -> MemberView {
             leader: position.leads,
             reachable: position.reachable,
             lag: position.lag,
+            outdated: position.outdated.clone(),
         }),
         encryption: match own.map(|own| &own.by) {
             Some(Encryptor::Kernel | Encryptor::Process) if trouble.is_some() => {

@@ -146,6 +146,7 @@ fn standing(manager: &Value) -> &'static str {
         () if !is("Votes") => "Joining",
         () if is("Leader") => "Leader",
         () if is("Reachable") => "Reachable",
+        () if manager["Outdated"].is_string() => "Outdated",
         () => "Unreachable",
     }
 }
@@ -172,6 +173,8 @@ mod tests {
             json!({"Hostname": name, "State": "ready", "Manager": manager,
                    "CertificateNotAfter": "2027-01-02T03:04:05Z"})
         };
+        let mut old = manager(false, false, None);
+        old["Outdated"] = json!("the log of manager m3 has gone back");
         let view = json!({
             "Term": 7, "LastIndex": 120, "AppliedIndex": 119,
             "Voting": 2, "Reachable": 1, "Needed": 2,
@@ -179,6 +182,7 @@ mod tests {
                 member("a-worker", Value::Null),
                 member("m2", manager(false, false, Some(3))),
                 member("m1", manager(true, true, Some(0))),
+                member("m3", old),
             ],
             "Findings": [
                 {"Level": "ok", "Check": "membership", "Found": "this node is active"},
@@ -192,7 +196,7 @@ mod tests {
             .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "))
             .collect();
         assert_eq!(
-            lines[..8],
+            lines[..9],
             [
                 "Leader: m1 (term 7)",
                 "Managers: 1 of 2 answer, 2 are needed",
@@ -201,6 +205,7 @@ mod tests {
                 "HOSTNAME STATUS MANAGER STATUS ADDRESS LAG CERTIFICATE",
                 "m1 Ready Leader 192.0.2.1:2377 0 until 2027-01-02",
                 "m2 Ready Unreachable 192.0.2.1:2377 3 until 2027-01-02",
+                "m3 Ready Outdated 192.0.2.1:2377 until 2027-01-02",
                 "a-worker Ready until 2027-01-02",
             ]
         );

@@ -208,12 +208,14 @@ impl Manager {
     /// Consensus as this manager sees it.
     pub(super) fn positions(&self) -> ManagerList {
         let roster = self.roster();
+        let outdated = self.consensus.outdated();
         let position = |voter: &Voter| ManagerPosition {
             node: voter.peer.node.clone(),
             votes: voter.votes,
             leads: voter.leads && voter.reachable,
             reachable: voter.reachable,
             lag: voter.lag,
+            outdated: outdated.get(&voter.id).cloned(),
         };
         ManagerList {
             term: roster.term,
