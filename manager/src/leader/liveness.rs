@@ -21,10 +21,8 @@ pub(super) async fn run(manager: Arc<Manager>, ending: CancellationToken) {
     let mut before = period(&manager);
     loop {
         let period = period(&manager);
-        // Hosts that beat more seldom until now have done nothing wrong.
-        let shorter = before.saturating_sub(period);
-        if !shorter.is_zero() {
-            manager.sessions().excuse(shorter * MISSED);
+        if let Some(excused) = shortened(before, period) {
+            manager.sessions().excuse(excused);
         }
         before = period;
         let tick = period / 4;
@@ -45,6 +43,13 @@ pub(super) async fn run(manager: Arc<Manager>, ending: CancellationToken) {
         let limit = period * MISSED;
         mark_down(&manager, limit, manager.sessions().silent(now, limit)).await;
     }
+}
+
+/// What is excused where the period gets shorter: hosts that beat more seldom until now have done
+/// nothing wrong.
+fn shortened(before: Duration, period: Duration) -> Option<Duration> {
+    let shorter = before.checked_sub(period).filter(|it| !it.is_zero())?;
+    Some(shorter * MISSED)
 }
 
 pub(super) fn period(manager: &Manager) -> Duration {
@@ -138,4 +143,24 @@ pub(crate) async fn beats_again(
         Ok(true)
     });
     set.await.map(|(is_there, _)| is_there)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dispatcher::Sessions;
+
+    #[test]
+    fn a_shorter_period_marks_nobody_down() {
+        let second = Duration::from_secs(1);
+        let (now, sessions, node) = (Instant::now(), Sessions::new(), NodeId::from("n1"));
+        sessions.expect(&node, now);
+        // Just before its next heartbeat by the old period, which is one of five seconds.
+        let late = now + 5 * second;
+        assert!(sessions.is_silent(&node, late, second * MISSED));
+        sessions.excuse(shortened(5 * second, second).unwrap());
+        assert!(!sessions.is_silent(&node, late, second * MISSED));
+        assert_eq!(shortened(second, second), None);
+        assert_eq!(shortened(second, 5 * second), None);
+    }
 }

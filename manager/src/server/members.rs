@@ -17,22 +17,15 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 use trace::Instrument as _;
 
-use super::{address_of, caller, part_of};
+use super::{address_of, caller, part_of, told::Told};
 use crate::{
-    ca, control,
-    dispatcher::{self, Letter, assignments, increment},
+    control, dispatcher,
     leader::{Manager, Place, liveness},
-    store::StoreChange,
     wire::{
-        Acknowledge, Beat, BeatReply, Elsewhere, Payload, Register, Reply, SessionMessage, Trust,
-        Welcome, pack, proto::members_server::Members as Service, unpack,
+        Acknowledge, Beat, BeatReply, Elsewhere, Payload, Register, Reply, SessionMessage, pack,
+        proto::members_server::Members as Service, unpack,
     },
 };
-
-/// From which level on a session is told what to trust.
-const TRUST_LEVEL: u32 = 2;
-/// The leader's share of work for one node's next certificate.
-const EACH: Duration = Duration::from_millis(10);
 
 /// How long a host that asks for a session waits with the manager for a leader.
 const ELECTION: Duration = Duration::from_secs(3);
@@ -237,25 +230,15 @@ fn messages(
         let mut orders = manager.log_desk().session(&node);
         let mut questions = manager.desk().session(&node, level);
         let open = Open { manager: Arc::clone(&manager), node: node.clone(), session: session.clone() };
-        let Some(own) = tables.node(&node).cloned() else {
+        let Some((mut told, first)) = Told::begin(&tables, &node, level, session) else {
             yield pack(&SessionMessage::Removed);
             return;
         };
-        let mut period = heartbeat(&tables);
-        let mut managers = manager.managers();
-        let mut trusted = trust(&tables);
-        yield pack(&SessionMessage::Welcome(Box::new(Welcome {
-            session,
-            heartbeat_period: period,
-            managers: managers.clone(),
-            node: own,
-            data_path_port: tables.cluster().map_or(0, |record| record.public.data_path_port),
-            trust: trusted.clone(),
-        })));
-        let mut sent = assignments(&tables, &node);
+        for message in first {
+            yield pack(&message);
+        }
         // A session that nothing concerns would keep all that has changed since.
         drop(tables);
-        yield pack(&SessionMessage::Full(Box::new(sent.clone())));
         loop {
             let letter = tokio::select! {
                 letter = mailbox.next() => Ok(letter),
@@ -273,64 +256,15 @@ fn messages(
                     continue;
                 }
             };
-            let tables = letter.tables();
-            let anew = matches!(letter, Letter::StartOver(_));
-            let Some(own) = tables.node(&node) else {
-                yield pack(&SessionMessage::Removed);
+            let news = told.news(&letter);
+            let removed = matches!(news.last(), Some(SessionMessage::Removed));
+            for message in news {
+                yield pack(&message);
+            }
+            if removed {
                 break;
-            };
-            if anew {
-                sent = assignments(tables, &node);
-                yield pack(&SessionMessage::Full(Box::new(sent.clone())));
-            } else if let Some(step) = increment(&mut sent, tables, letter.changes(&node), &node) {
-                yield pack(&SessionMessage::Increment(step));
-            }
-            let of_own = |change: &StoreChange| matches!(change, StoreChange::SetNode(set) if set.id == node);
-            if anew || letter.changes(&node).any(of_own) {
-                yield pack(&SessionMessage::Node(Box::new(own.clone())));
-            }
-            if !tables.managers().eq(managers.iter().map(|(id, address)| (id, *address))) {
-                managers = tables.managers().map(|(id, address)| (id.clone(), address)).collect();
-                yield pack(&SessionMessage::Managers(managers.clone()));
-            }
-            let of_cluster = |change: &StoreChange| matches!(change, StoreChange::SetCluster(_));
-            if level >= TRUST_LEVEL && (anew || letter.changes(&node).any(of_cluster)) {
-                let now = trust(tables);
-                if let Some(news) = now.clone().filter(|_| now != trusted) {
-                    yield pack(&SessionMessage::Trust(Box::new(news)));
-                }
-                trusted = now;
-            }
-            let now = heartbeat(tables);
-            if now != period {
-                period = now;
-                yield pack(&SessionMessage::HeartbeatPeriod(period));
             }
         }
         drop(open);
     }
-}
-
-/// What a node is told to trust.
-fn trust(tables: &crate::store::Tables) -> Option<Trust> {
-    let cluster = &tables.cluster()?.public;
-    let announced = ca::announced(cluster);
-    let announced = announced.inspect_err(|error| tracing::error!("the cluster's root: {error}"));
-    Some(Trust {
-        roots_pem: cluster.trusted_pem(),
-        issuer_public_key_der: announced.ok()?.issuer_public_key_der,
-        within: spread(tables),
-    })
-}
-
-/// Over how much time the nodes come for the same thing.
-pub(super) fn spread(tables: &crate::store::Tables) -> Duration {
-    let nodes = u32::try_from(tables.node_count()).unwrap_or(u32::MAX);
-    EACH.saturating_mul(nodes)
-}
-
-fn heartbeat(tables: &crate::store::Tables) -> Duration {
-    tables
-        .cluster()
-        .map_or(Duration::from_secs(1), |r| r.public.spec.heartbeat_period)
 }

@@ -10,6 +10,7 @@ pub mod merge;
 mod peers;
 mod ports;
 mod sights;
+mod told;
 mod traffic;
 mod trust;
 
@@ -69,7 +70,7 @@ pub(crate) fn serve(
             let tables = asked.store().view();
             tables.managers().any(|(_, other)| other.ip() == from)
         };
-        let within = move || members::spread(&manager.store().view());
+        let within = move || told::spread(&manager.store().view());
         let accepting = async move {
             let accepting = handshakes::accept(listener, identity, ready, at_once, within);
             stop.run_until_cancelled(accepting).await;
