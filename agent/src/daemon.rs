@@ -20,7 +20,7 @@ use crate::{
     api_socket,
     cluster::{self, ClusterNode},
     config::{Remote, Settings},
-    data_format, docker_plugin, host,
+    data_format, docker_plugin, doctor, host,
     http::{self, AppState},
     network::{self, HostKeys, Networks},
     notify::{self, Notifier},
@@ -30,8 +30,22 @@ use crate::{
 /// The period of a cluster that this host makes, unless a setting says otherwise.
 const HEARTBEAT: Duration = Duration::from_secs(1);
 
-/// Runs until SIGTERM or SIGINT.
+/// Runs until SIGTERM or SIGINT. What the host lacks is named in the log.
 pub async fn run(settings: Settings) -> anyhow::Result<()> {
+    let ended = serve(settings.clone()).await;
+    if ended.is_err() {
+        name_what_is_missing(&settings).await;
+    }
+    ended
+}
+
+async fn name_what_is_missing(settings: &Settings) {
+    for sentence in doctor::lacks(settings).await {
+        tracing::warn!("{sentence}");
+    }
+}
+
+async fn serve(settings: Settings) -> anyhow::Result<()> {
     raise_descriptor_limit();
     let notifier = Notifier::from_env();
     let mut inherited = notify::inherited_fds();
@@ -67,7 +81,6 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let own = Arc::clone(&keys);
     let cluster = ClusterNode::start(cluster::Config {
         root: settings.root.clone(),
-        hostname: host::describe(&declared).hostname,
         heartbeat: settings.heartbeat.unwrap_or(HEARTBEAT),
         describe: Arc::new(move || NodeDescription {
             encryption: Some(own.described()),
@@ -158,6 +171,9 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         .ready()
         .context("the service manager could not be told")?;
     tokio::spawn(keep_watchdog_quiet(notifier.clone(), shutdown.clone()));
+    // Programs are asked for their versions, which nobody has to wait for.
+    let needs = settings.clone();
+    tokio::spawn(async move { name_what_is_missing(&needs).await });
 
     wait_for_end(&mut servers).await?;
 

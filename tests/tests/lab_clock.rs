@@ -1,4 +1,5 @@
-//! A host whose clock is far off is told so when it joins, and nothing is half made.
+//! A host whose clock is far off is told so when it joins, and nothing is half made; clocks that jump
+//! disturb nothing.
 
 #![allow(clippy::unwrap_used)] // all of it is tests
 
@@ -10,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use tests::{Lab, Options, lab::binary, wait};
+use tests::{Host, Lab, Options, lab::binary, wait};
 
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -73,4 +74,84 @@ fn a_clock_far_off_is_named() {
     one.ctl(join).ok();
     assert_eq!(nodes(), 2);
     lab.down().unwrap();
+}
+
+const ECHO: &str = "registry:5000/example/echo:latest";
+/// The daemons' clocks follow this file, which the library reads each time.
+const SHIFT: &str = "/var/lib/overnet/shift";
+
+#[test]
+fn a_clock_that_jumps_disturbs_nothing() {
+    let library = faketime().display().to_string();
+    let lab = Lab::up(Options {
+        workers: 1,
+        environment: vec![
+            format!("LD_PRELOAD={library}"),
+            format!("FAKETIME_TIMESTAMP_FILE={SHIFT}"),
+            "FAKETIME_NO_CACHE=1".to_owned(),
+            "DONT_FAKE_MONOTONIC=1".to_owned(),
+            "FAKETIME_DONT_FAKE_MONOTONIC=1".to_owned(),
+        ],
+        ..Options::for_test("clock-jump")
+    })
+    .unwrap();
+    let (manager, worker) = (lab.host("manager01"), lab.host("worker01"));
+    let create = "service create -d --name web --mode global";
+    manager.ctl(create.split(' ').chain([ECHO])).ok();
+    running(&manager, "web", 2);
+    let before = [started(&manager), started(&worker)];
+    for (number, (host, shift)) in [
+        (&worker, "+2h"),
+        (&worker, "-2h"),
+        (&manager, "+2h"),
+        (&manager, "-2h"),
+        (&manager, "+0"),
+        (&worker, "+0"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        fs::write(host.dir().join("lib/shift"), shift).unwrap();
+        // It has arrived when the daemon's own log bears the other time.
+        wait::until(&format!("{} is at {shift}", host.name()), LIMIT, || {
+            let said = host.ctl(["info", "--format", "{{.SystemTime}}"]).ok();
+            let off = (seconds(said.trim()) - seconds("now")) / 60;
+            let wanted = match shift {
+                "+0" => 0,
+                shift => shift.trim_end_matches('h').parse::<i64>().unwrap() * 60,
+            };
+            ((off - wanted).abs() < 10).then_some(()).ok_or(said)
+        });
+        let name = format!("jump{number}");
+        let create = format!("service create -d --name {name} --mode global {ECHO}");
+        manager.ctl(create.split(' ')).ok();
+        running(&manager, &name, 2);
+        manager.ctl(["service", "rm", &name]).ok();
+        let nodes = ["node", "ls", "--format", "{{.Status}}"];
+        assert_eq!(manager.ctl(nodes).ok(), "Ready\nReady", "{shift}");
+        assert_eq!([started(&manager), started(&worker)], before, "{shift}");
+    }
+    lab.down().unwrap();
+}
+
+fn seconds(moment: &str) -> i64 {
+    let said = Command::new("date").args(["-d", moment, "+%s"]).output();
+    let said = String::from_utf8(said.unwrap().stdout).unwrap();
+    said.trim().parse().unwrap()
+}
+
+fn running(manager: &Host, service: &str, wanted: usize) {
+    wait::until(&format!("{service} runs {wanted} times"), LIMIT, || {
+        let words = ["service", "ps", "--format", "{{.CurrentState}}", service];
+        let states = manager.ctl(words).ok();
+        let count = states.lines().filter(|s| s.starts_with("Running")).count();
+        (count == wanted).then_some(()).ok_or(states)
+    });
+}
+
+/// The first service's container on a host, and since when it runs.
+fn started(host: &Host) -> String {
+    let id = host.ctl(["ps", "-q", "--filter", "name=web"]).ok();
+    let format = "{{.Id}} {{.State.Pid}} {{.State.Status}}";
+    host.ctl(["inspect", "--format", format, id.trim()]).ok()
 }

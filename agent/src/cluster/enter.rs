@@ -53,7 +53,6 @@ pub(super) async fn init(shared: &Arc<Shared>, ask: InitRequest) -> Result<Arc<M
     } = first_addresses(&ask.listen_addr, &ask.advertise_addr, &ask.data_path_addr)?;
     let new = NewCluster {
         description: NodeDescription {
-            hostname: shared.config.hostname.clone(),
             advertise: Some(advertise.ip()),
             data_path: Some(data_path),
             ..(shared.config.describe)()
@@ -177,7 +176,6 @@ async fn join_at(
         csr_pem,
         token: Some(token.to_string()),
         description: NodeDescription {
-            hostname: shared.config.hostname.clone(),
             advertise: Some(own.advertise.ip()),
             data_path: Some(own.data_path),
             ..(shared.config.describe)()

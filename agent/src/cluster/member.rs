@@ -403,7 +403,6 @@ impl Member {
             i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
         };
         NodeDescription {
-            hostname: shared.config.hostname.clone(),
             advertise: Some(membership.advertise),
             data_path: Some(membership.data_path),
             tls: Some(identity.tls_info().clone()),

@@ -64,11 +64,10 @@ const SESSION_LIMIT: Duration = Duration::from_secs(20);
 pub struct Config {
     /// ovnd's `--root`; everything of the cluster lies in its folder `swarm` (mode 0700).
     pub root: PathBuf,
-    pub hostname: String,
     /// The period this node asks for when it makes a cluster; members are told the cluster's.
     pub heartbeat: Duration,
     /// What this host is: called at each registration and every 20 s, so it has to be quick.
-    /// `hostname`, `advertise`, `data_path` and `tls` are filled in here and may be left empty.
+    /// `advertise`, `data_path` and `tls` are filled in here and may be left empty.
     pub describe: Arc<dyn Fn() -> NodeDescription + Send + Sync>,
 }
 

@@ -145,21 +145,20 @@ impl ClusterNode {
     }
 
     fn founder(&self, member: Option<&Member>, restored: &Restored, own: &OwnAddresses) -> Founder {
-        let config = &self.shared.config;
+        let description = (self.shared.config.describe)();
         Founder {
             node: match member {
                 Some(member) => Some(member.membership().node_id),
-                None => restored.node_of(&config.hostname, own.advertise.ip()),
+                None => restored.node_of(&description.hostname, own.advertise.ip()),
             },
             // The ledger opens with the key that it has.
             key_pem: member.map(|member| member.identity.current().key_pem().to_owned()),
             // The disk stays as it is sealed; what the archive says is followed afterwards.
             unlock_key: member.and_then(Member::unlock_key),
             description: NodeDescription {
-                hostname: config.hostname.clone(),
                 advertise: Some(own.advertise.ip()),
                 data_path: Some(own.data_path),
-                ..(config.describe)()
+                ..description
             },
             listen: own.listen,
             advertise: own.advertise,

@@ -15,11 +15,14 @@ use super::{ClusterNode, Config, InitRequest, JoinRequest, Standing, Update, ren
 
 async fn node(root: &std::path::Path, hostname: &str) -> Arc<ClusterNode> {
     let _ = rustls::crypto::ring::default_provider().install_default();
+    let hostname = hostname.to_owned();
     let started = ClusterNode::start(Config {
         root: root.to_owned(),
-        hostname: hostname.to_owned(),
         heartbeat: Duration::from_millis(200),
-        describe: Arc::new(NodeDescription::default),
+        describe: Arc::new(move || NodeDescription {
+            hostname: hostname.clone(),
+            ..NodeDescription::default()
+        }),
     });
     started.await.expect("started")
 }

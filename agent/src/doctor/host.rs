@@ -55,6 +55,9 @@ pub struct Feature {
     pub error: Option<String>,
 }
 
+/// Major, minor, patch.
+pub type Version = [u32; 3];
+
 #[derive(Debug, Clone)]
 pub struct Program {
     pub name: String,
@@ -63,6 +66,8 @@ pub struct Program {
     /// What is missing without it.
     pub purpose: String,
     pub needed: bool,
+    /// The oldest version that ovnd is tried with.
+    pub least: Option<Version>,
     /// The first line of `--version`; absent: there is no such program.
     pub version: Option<String>,
 }
@@ -94,14 +99,12 @@ const GIB: u64 = 1 << 30;
 pub fn examine(sight: &HostSight) -> Vec<Finding> {
     let mut findings = vec![
         kernel(sight),
-        overlay(sight),
-        cgroups(&sight.cgroups),
         forwarding(sight.ip_forward),
         limits(sight),
         clock(sight.clock_synchronised),
         encryption(&sight.encryption),
     ];
-    findings.extend(sight.programs.iter().map(program));
+    findings.extend(needed(&sight.filesystems, &sight.cgroups, &sight.programs));
     findings.extend(sight.underlay.as_ref().map(mtu));
     findings.extend(sight.disk.as_ref().map(disk));
     findings.extend(ports(sight));
@@ -122,6 +125,13 @@ pub fn examine(sight: &HostSight) -> Vec<Finding> {
             "ovnd dataplane plan shows what is missing",
         )
     }));
+    findings
+}
+
+/// What containers need beside networks.
+pub fn needed(filesystems: &[String], groups: &Cgroups, programs: &[Program]) -> Vec<Finding> {
+    let mut findings = vec![overlay(filesystems), cgroups(groups)];
+    findings.extend(programs.iter().map(program));
     findings
 }
 
@@ -195,8 +205,8 @@ fn kernel(sight: &HostSight) -> Finding {
     )
 }
 
-fn overlay(sight: &HostSight) -> Finding {
-    if sight.filesystems.iter().any(|name| name == "overlay") {
+fn overlay(filesystems: &[String]) -> Finding {
+    if filesystems.iter().any(|name| name == "overlay") {
         return Finding::fine("file systems", "overlay is there");
     }
     Finding::error(
@@ -300,16 +310,36 @@ fn clock(synchronised: Option<bool>) -> Finding {
 
 fn program(program: &Program) -> Finding {
     let check = format!("program {}", program.name);
+    let mend = format!("apt-get install {}", program.package);
     if let Some(version) = &program.version {
-        return Finding::fine(check, version.clone());
+        let least = program.least.unwrap_or_default();
+        if read(version).is_none_or(|has| has >= least) {
+            return Finding::fine(check, version.clone());
+        }
+        let [major, minor, patch] = least;
+        return Finding::warning(
+            &check,
+            format!("{version}, which is older than {major}.{minor}.{patch}"),
+            "ovnd is tried with that version and later ones; containers may not start.",
+            format!("{mend} from a newer release of the distribution (Debian 12 has it)"),
+        );
     }
     let found = "not there".to_owned();
-    let mend = format!("apt-get install {}", program.package);
     if program.needed {
         Finding::error(&check, found, &program.purpose, mend)
     } else {
         Finding::warning(&check, found, &program.purpose, mend)
     }
+}
+
+/// The version in what a program says of itself.
+fn read(said: &str) -> Option<Version> {
+    let word = said
+        .split_whitespace()
+        .find(|word| word.starts_with(|first: char| first.is_ascii_digit()))?;
+    let mut numbers = word.split(|c: char| !c.is_ascii_digit()).map(str::parse);
+    let mut next = || numbers.next().and_then(Result::ok);
+    Some([next()?, next().unwrap_or(0), next().unwrap_or(0)])
 }
 
 fn mtu((device, mtu): &(String, u32)) -> Finding {

@@ -15,6 +15,7 @@ fn healthy() -> HostSight {
             package: "conmon".to_owned(),
             purpose: "No container can be started.".to_owned(),
             needed: true,
+            least: Some([2, 1, 6]),
             version: Some("conmon version 2.1.6".to_owned()),
         }],
         encryption: Ok(WireguardBy::Kernel),
@@ -99,6 +100,9 @@ fn each_fault_is_one_finding() {
     spoiled("program conmon", Warning, "apt-get install conmon", |s| {
         s.programs[0].version = None;
         s.programs[0].needed = false;
+    });
+    spoiled("program conmon", Warning, "newer release", |s| {
+        s.programs[0].version = Some("conmon version 2.1.5".to_owned());
     });
     spoiled("forwarding", Warning, "ip_forward=1", |s| {
         s.ip_forward = Some(false);
@@ -191,4 +195,20 @@ fn others_firewalls_are_named_with_the_rule_that_opens_them() {
     let mut sight = healthy();
     sight.dropping.push(chain("OUTPUT", 3));
     assert!(examine(&sight).iter().all(|f| f.level == Level::Ok));
+}
+
+#[test]
+fn versions_are_read_and_compared_by_number() {
+    for (said, expected) in [
+        ("crun version 1.8.1", Some([1, 8, 1])),
+        ("runc version 1.1.5+ds1", Some([1, 1, 5])),
+        ("conmon version 2.1", Some([2, 1, 0])),
+        ("ps from procps-ng 4.0.2", Some([4, 0, 2])),
+        ("crun version 1.10.0-dirty", Some([1, 10, 0])),
+        ("no number", None),
+        ("version 99999999999.1", None),
+    ] {
+        assert_eq!(read(said), expected, "{said}");
+    }
+    assert!(read("crun version 1.10.0") > read("crun version 1.8.1"));
 }

@@ -15,7 +15,10 @@ use dataplane::{
 };
 use tokio::{net::TcpStream, process::Command, time::timeout};
 
-use super::host::{Cgroups, Disk, Feature, HostSight, Program};
+use super::{
+    Finding,
+    host::{self, Cgroups, Disk, Feature, HostSight, Program, Version},
+};
 use crate::config::Settings;
 
 const TUNNEL_PORT: u16 = model::cluster::DEFAULT_DATA_PATH_PORT;
@@ -23,6 +26,12 @@ const MANAGER_PORT: u16 = model::cluster::DEFAULT_MANAGER_PORT;
 /// State of a listening socket in /proc/net/tcp, and of an open one in /proc/net/udp.
 const LISTENS: &str = "0A";
 const OPEN: &str = "07";
+/// The versions of Debian 12, which ovnd is tried with.
+const OLDEST: [(&str, Version); 3] = [
+    ("crun", [1, 8, 1]),
+    ("runc", [1, 1, 5]),
+    ("conmon", [2, 1, 6]),
+];
 /// How long a registry may take to answer.
 const PATIENCE: Duration = Duration::from_secs(3);
 
@@ -50,11 +59,7 @@ pub async fn host(settings: &Settings, data_path: Option<IpAddr>) -> HostSight {
     HostSight {
         kernel: text("/proc/sys/kernel/osrelease").trim().to_owned(),
         features,
-        filesystems: text("/proc/filesystems")
-            .lines()
-            .filter_map(|line| line.split_whitespace().last())
-            .map(str::to_owned)
-            .collect(),
+        filesystems: filesystems(),
         programs: programs(settings).await,
         ip_forward: number("/proc/sys/net/ipv4/ip_forward").map(|value| value != 0),
         inotify_instances: number("/proc/sys/fs/inotify/max_user_instances"),
@@ -77,6 +82,19 @@ pub async fn host(settings: &Settings, data_path: Option<IpAddr>) -> HostSight {
         obstacles: Vec::new(),
         failed: Vec::new(),
     }
+}
+
+/// What containers need beside networks, as it is on this host.
+pub async fn needed(settings: &Settings) -> Vec<Finding> {
+    host::needed(&filesystems(), &cgroups(), &programs(settings).await)
+}
+
+fn filesystems() -> Vec<String> {
+    text("/proc/filesystems")
+        .lines()
+        .filter_map(|line| line.split_whitespace().last())
+        .map(str::to_owned)
+        .collect()
 }
 
 fn text(path: &str) -> String {
@@ -122,7 +140,12 @@ async fn programs(settings: &Settings) -> Vec<Program> {
     ];
     let mut found = Vec::new();
     for (path, package, purpose, needed) in wanted {
+        let name = path.file_name().and_then(|name| name.to_str());
         found.push(Program {
+            least: OLDEST
+                .iter()
+                .find(|(known, _)| name == Some(*known))
+                .map(|(_, least)| *least),
             version: version(&path).await,
             name: path.display().to_string(),
             package: package.to_owned(),

@@ -74,6 +74,25 @@ impl Finding {
     }
 }
 
+/// What this host lacks for containers, a sentence each: what, why it matters and the way out.
+pub async fn lacks(settings: &Settings) -> Vec<String> {
+    let findings = look::needed(settings).await;
+    let bad = findings
+        .into_iter()
+        .filter(|finding| finding.level != Level::Ok);
+    bad.map(|finding| {
+        let Finding {
+            check,
+            found,
+            means,
+            mend,
+            ..
+        } = finding;
+        format!("{check}: {found}. {means} Mend: {mend}")
+    })
+    .collect()
+}
+
 /// `ovnd doctor`: status 1 when there is an error among the findings.
 pub async fn command(settings: &Settings, json: bool) -> anyhow::Result<ExitCode> {
     let socket = wish::socket(settings)?;

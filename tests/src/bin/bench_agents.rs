@@ -69,6 +69,11 @@ fn main() -> Result<()> {
         ..Options::default()
     })?;
     let client = lab.host("client");
+    // All hosts have one address here: the kernel would soon search long for a free port.
+    for (name, value) in [("ip_local_port_range", "1024 65535"), ("tcp_tw_reuse", "1")] {
+        let set = format!("echo {value} > /proc/sys/net/ipv4/{name}");
+        client.exec(["sh", "-c", &set]).ok();
+    }
     let measured = client.within(|| {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
