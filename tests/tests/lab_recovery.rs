@@ -104,6 +104,12 @@ fn an_old_disk_is_refused_and_the_host_joins_anew() {
     wait::until("the old disk is found out", LIMIT, || {
         has_said(&one, "has gone back").then_some(()).ok_or(())
     });
+    let status = one.ctl(["cluster", "status"]);
+    let row = status.stdout.lines().find(|row| row.contains("manager03"));
+    assert!(
+        row.is_some_and(|row| row.contains("Outdated")),
+        "{status:?}"
+    );
     let refused = three.ctl(["network", "create", "-d", "overlay", "early"]);
     assert!(!refused.success(), "{refused:?}");
     two.start().unwrap();

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use manager::{
     client::{ClientError, Connection},
     tls::{self, LiveIdentity},
-    wire::BeatReply,
+    wire::{BeatReply, Reply},
 };
 use model::Id;
 use tokio::sync::{oneshot, watch};
@@ -18,6 +18,8 @@ const PRIORITY: i32 = -10;
 
 pub(super) struct Heartbeat {
     pub(super) address: SocketAddr,
+    /// The session's own connection, for as long as there is none for heartbeats.
+    pub(super) beside: Connection,
     pub(super) identity: Arc<LiveIdentity>,
     pub(super) session: Id,
     pub(super) period: watch::Receiver<Duration>,
@@ -82,18 +84,28 @@ async fn beat(mut heartbeat: Heartbeat) -> String {
     }
 }
 
+/// Where thousands of hosts come at once, another handshake may wait longer than a host may be silent;
+/// who has a session keeps it meanwhile.
 async fn once(
     heartbeat: &Heartbeat,
     connection: &mut Option<Connection>,
-) -> Result<manager::wire::Reply<BeatReply>, ClientError> {
-    let connection = if let Some(connection) = connection {
-        connection
-    } else {
-        let tls = tls::member(&heartbeat.identity).map_err(|error| ClientError::Refused {
-            address: heartbeat.address,
-            reason: error.to_string(),
-        })?;
-        connection.insert(Connection::open_busy(heartbeat.address, tls).await?)
-    };
-    connection.beat(&heartbeat.session).await
+) -> Result<Reply<BeatReply>, ClientError> {
+    if let Some(connection) = connection {
+        return connection.beat(&heartbeat.session).await;
+    }
+    let beat = heartbeat.beside.beat(&heartbeat.session);
+    let (said, opened) = tokio::join!(beat, open(heartbeat));
+    match opened {
+        Ok(opened) => *connection = Some(opened),
+        Err(error) => tracing::debug!(%error, "no connection for heartbeats yet"),
+    }
+    said
+}
+
+async fn open(heartbeat: &Heartbeat) -> Result<Connection, ClientError> {
+    let tls = tls::member(&heartbeat.identity).map_err(|error| ClientError::Refused {
+        address: heartbeat.address,
+        reason: error.to_string(),
+    })?;
+    Connection::open_busy(heartbeat.address, tls).await
 }

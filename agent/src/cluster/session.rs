@@ -184,6 +184,7 @@ impl Open {
         let _stops = stop.clone().drop_guard();
         let beating = heartbeat::start(Heartbeat {
             address: self.connection.address(),
+            beside: self.connection.clone(),
             identity: Arc::clone(&member.identity),
             session: self.session.clone(),
             period: self.period.subscribe(),

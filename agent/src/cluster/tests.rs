@@ -1,5 +1,6 @@
 //! Two nodes in one process, over loopback.
 
+mod heartbeat;
 mod lock;
 mod restore;
 

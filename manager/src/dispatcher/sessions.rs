@@ -81,7 +81,7 @@ impl Sessions {
     }
 
     pub fn open(&self, node: &NodeId, session: Id, reached: Generation, now: Instant) {
-        // The first heartbeat comes over a connection that has yet to be made, and waits for its turn.
+        // Where a leader was lost all hosts come at once, and are busy with what they are told first.
         let beat = now + FIRST_BEAT;
         self.lock().insert(
             node.clone(),

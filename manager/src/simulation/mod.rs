@@ -1,5 +1,5 @@
-//! The control plane against hundreds of nodes in one process, on simulated time and with
-//! seeded faults. A seed that fails is printed; [`SEED`] plays it again.
+//! The control plane against hundreds and thousands of nodes in one process, on simulated time
+//! and with seeded faults. A seed that fails is printed; [`SEED`] plays it again.
 
 #![allow(clippy::struct_field_names, clippy::boxed_local)] // messages stay as they were sent
 
@@ -63,5 +63,13 @@ fn hundreds_of_hosts_heal() {
 fn many_seeds_heal() {
     for seed in seeds(1000..1300) {
         play(seed, 100 + (seed as usize * 37) % 300);
+    }
+}
+
+#[test]
+#[ignore = "takes minutes; for the night"]
+fn thousands_of_hosts_heal() {
+    for seed in seeds([2000]) {
+        play(seed, 2000);
     }
 }

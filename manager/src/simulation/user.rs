@@ -21,7 +21,7 @@ pub(super) fn wish(world: &mut World) {
         (0..3, _) | (_, None) if names.len() < 8 => create(world),
         (0..5, Some(mut service)) => {
             if let ServiceMode::Replicated { .. } = service.spec.mode {
-                let most = 1 + world.agents.len() as u64;
+                let most = 1 + largest(world);
                 let replicas = world.rng.random_range(0..most);
                 change(world, &mut service, |service| {
                     service.spec.mode = ServiceMode::Replicated { replicas };
@@ -45,15 +45,25 @@ pub(super) fn wish(world: &mut World) {
     }
 }
 
+/// More hosts than these have few tasks each, because each host on a network is told of each of its
+/// endpoints.
+const MANY: usize = 400;
+
+/// How many replicas a service is given at most.
+fn largest(world: &World) -> u64 {
+    let hosts = world.agents.len();
+    (if hosts > MANY { MANY / 4 } else { hosts }) as u64
+}
+
 fn create(world: &mut World) {
     let number = world.sequence_number();
     let start_first = world.rng.random_ratio(1, 3);
     let name = format!("{}{number}", if start_first { START_FIRST } else { "web" });
     let networks = [&["ch03"][..], &["ch03", "ch04"], &["small"], &["ch04"], &[]];
     let networks = networks[world.rng.random_range(0..networks.len())];
-    let most = 1 + world.agents.len() as u64;
+    let most = 1 + largest(world);
     let mut new = service(&name, world.rng.random_range(1..most), networks);
-    if world.rng.random_ratio(1, 5) {
+    if world.agents.len() <= MANY && world.rng.random_ratio(1, 5) {
         new.spec.mode = ServiceMode::Global;
     }
     new.spec.task.reservations.nano_cpus = world.rng.random_range(0..4) * 250_000_000;

@@ -448,7 +448,7 @@ async fn keep(
         id,
         period,
     } = session;
-    let beats = beat(address, Arc::clone(tls), id.clone(), period);
+    let beats = beat(address, &connection, Arc::clone(tls), id.clone(), period);
     tokio::pin!(beats);
     loop {
         let message = tokio::select! {
@@ -485,9 +485,11 @@ async fn keep(
     }
 }
 
-/// On a connection of its own and with as many failures in a row as ovnd allows.
+/// On a connection of its own as soon as there is one, and with as many failures in a row as ovnd
+/// allows.
 async fn beat(
     address: SocketAddr,
+    beside: &Connection,
     tls: Arc<ClientConfig>,
     session: Id,
     period: Duration,
@@ -498,7 +500,7 @@ async fn beat(
     loop {
         tokio::time::sleep_until(due).await;
         due = tokio::time::Instant::now() + period;
-        match once(address, &tls, &session, &mut connection).await {
+        match once(address, beside, &tls, &session, &mut connection).await {
             Ok(BeatReply::UnknownSession) => return Ok(()),
             Ok(BeatReply::Fine) => failures = 0,
             Err(error) => {
@@ -514,13 +516,16 @@ async fn beat(
 
 async fn once(
     address: SocketAddr,
+    beside: &Connection,
     tls: &Arc<ClientConfig>,
     session: &Id,
     connection: &mut Option<Connection>,
 ) -> Result<BeatReply> {
-    let connection = match connection {
-        Some(connection) => connection,
-        None => connection.insert(Connection::open_busy(address, Arc::clone(tls)).await?),
-    };
-    Ok(connection.beat(session).await??)
+    if let Some(connection) = connection {
+        return Ok(connection.beat(session).await??);
+    }
+    let opening = Connection::open_busy(address, Arc::clone(tls));
+    let (said, opened) = tokio::join!(beside.beat(session), opening);
+    *connection = opened.ok();
+    Ok(said??)
 }
