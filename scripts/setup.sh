@@ -7,6 +7,17 @@ export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$top/target}
 # shellcheck disable=SC2034 # read by the scripts
 bin=$CARGO_TARGET_DIR/release
 
+# Programs do not tell in which folders they were built, so that another machine's build of the same
+# commit with the same toolchain has the same bytes. Takes the target folder.
+same_bytes() {
+  local unit=$'\x1f' flags=${RUSTFLAGS:-} target
+  target=$(realpath -sm "$1")
+  flags=${flags// /$unit}
+  flags+=${flags:+$unit}--remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/cargo
+  export CARGO_ENCODED_RUSTFLAGS=$flags$unit--remap-path-prefix=$target=/target
+}
+same_bytes "$CARGO_TARGET_DIR"
+
 say() { printf '\n\033[1m==> %s\033[0m\n' "$*" >&2; }
 fail() {
   printf '%s: %s\n' "$(basename "$0")" "$*" >&2
