@@ -70,7 +70,8 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
         default_registry: settings.default_registry.clone(),
         ..images::Config::new(settings.root.join("images"))
     })?;
-    let declared = settings.declared();
+    let declared = Arc::new(settings.declared());
+    let of_worker = Arc::clone(&declared);
     let by = dataplane::kernel::wireguard_here();
     if let Err(why) = &by {
         tracing::warn!("this host cannot have encrypted networks: {why}");
@@ -115,7 +116,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
             root: settings.root.clone(),
             run_dir: settings.run.clone(),
             socket: settings.api_socket(),
-            node: host::describe(&settings.declared()),
+            describe: Arc::new(move || host::describe(&of_worker)),
         },
         Arc::clone(&engine),
         images.clone(),

@@ -216,7 +216,7 @@ impl Host {
             root: self.path("root"),
             run_dir: self.path("run"),
             socket: ApiSocket::default(),
-            node: NodeDescription::default(),
+            describe: Arc::new(NodeDescription::default),
         };
         let (leader, flows) = (Arc::clone(&self.leader), Arc::clone(&self.flows));
         let worker = Worker::start(config, Arc::clone(&engine), store, leader, flows).unwrap();

@@ -159,6 +159,23 @@ fn another_name(manager: &Host, host: &Host) {
     host.exec(["hostname", "renamed01"]).ok();
     known("renamed01");
     assert_eq!(ids(), before, "it is the node that it was");
+    // Where it is placed, and what its template gives, is the name of now.
+    let create = "service create --detach --name named --constraint node.hostname==renamed01 \
+                  --hostname at-{{.Node.Hostname}}";
+    manager.ctl(create.split(' ').chain([ECHO])).ok();
+    let names = || host.ctl(["ps", "-a", "--format", "{{.Names}}"]).ok();
+    let named = wait::until("the service's container is there", LIMIT, || {
+        let names = names();
+        let of_service = names.lines().find(|name| name.starts_with("named.1."));
+        of_service.map(str::to_owned).ok_or(names)
+    });
+    let name = host.ctl(["inspect", "--format", "{{.Config.Hostname}}", &named]);
+    assert_eq!(name.ok(), "at-renamed01");
+    manager.ctl(["service", "rm", "named"]).ok();
+    wait::until("the service's container is gone", LIMIT, || {
+        let names = names();
+        (names == "web").then_some(()).ok_or(names)
+    });
     host.exec(["hostname", "worker01"]).ok();
     known("worker01");
 }

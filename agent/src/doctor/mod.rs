@@ -140,10 +140,16 @@ fn render(findings: &[Finding]) -> String {
         }
     }
     let [fine, warnings, errors] = counts;
+    let many = |count: usize, word: &str| match count {
+        1 => format!("1 {word}"),
+        _ => format!("{count} {word}s"),
+    };
     let _ = writeln!(
         text,
-        "{} checks: {fine} ok, {warnings} warnings, {errors} errors",
-        findings.len()
+        "{}: {fine} ok, {}, {}",
+        many(findings.len(), "check"),
+        many(warnings, "warning"),
+        many(errors, "error")
     );
     text
 }
@@ -162,7 +168,7 @@ mod tests {
             render(&findings),
             "ok       kernel: 6.1\n\
              error    disk: full\n           means: Nothing fits.\n           mend:  rm things\n\
-             2 checks: 1 ok, 0 warnings, 1 errors\n"
+             2 checks: 1 ok, 0 warnings, 1 error\n"
         );
     }
 }

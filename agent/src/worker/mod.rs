@@ -71,8 +71,8 @@ pub struct Config {
     pub root: PathBuf,
     pub run_dir: PathBuf,
     pub socket: ApiSocket,
-    /// For templates.
-    pub node: NodeDescription,
+    /// What the host is now, for templates: its name may change while the daemon runs.
+    pub describe: Arc<dyn Fn() -> NodeDescription + Send + Sync>,
 }
 
 /// The handle; dropping it stops nothing, [`Worker::shutdown`] ends the loops.
@@ -97,7 +97,7 @@ struct Shared {
     turns: Semaphore,
     /// Since when no manager is in sight.
     sight: watch::Sender<Option<i64>>,
-    node: NodeDescription,
+    describe: Arc<dyn Fn() -> NodeDescription + Send + Sync>,
     socket: ApiSocket,
     /// This is the first start since the host was booted.
     rebooted: bool,
@@ -141,7 +141,7 @@ impl Worker {
                 reports: Arc::default(),
                 turns: Semaphore::new(TURNS),
                 sight: watch::channel(Some(now_nanos())).0,
-                node: config.node,
+                describe: config.describe,
                 socket: config.socket,
                 rebooted,
                 assignments: Mutex::default(),

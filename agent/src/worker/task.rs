@@ -267,7 +267,7 @@ impl<'a> Machine<'a> {
     /// Only the pulls may take long, and they are given up when the task is no longer wanted.
     async fn prepare(&self, task: &Task, assigned: &mut Assigned) -> Result<(), Refusal> {
         let registry_auth = &task.spec.container.registry_auth;
-        let images = container::images(task, &self.shared.node)?;
+        let images = container::images(task, &(self.shared.describe)())?;
         let pull = async {
             for image in &images {
                 let part = trace::part!("pull", image);
@@ -316,7 +316,7 @@ impl Shared {
             task.endpoints.iter().filter_map(given).collect()
         };
         let place = Place {
-            node: &self.node,
+            node: &(self.describe)(),
             endpoints: &endpoints,
             socket: self.socket.here(),
             laid: &laid,
@@ -333,7 +333,7 @@ impl Shared {
     }
 
     fn lay(&self, task: &Task) -> Result<Vec<payload::Laid>, Refusal> {
-        let values = Values::of(task, &self.node);
+        let values = Values::of(task, &(self.describe)());
         self.payloads
             .lay(task, &self.assignments().payloads, &values)
     }

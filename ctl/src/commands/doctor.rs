@@ -86,7 +86,12 @@ pub(super) fn table(mut findings: Vec<Value>) -> String {
         }
     }
     let [fine, warnings, errors] = counts;
-    let _ = writeln!(out, "{fine} ok, {warnings} warnings, {errors} errors");
+    let many = |count: usize, word: &str| match count {
+        1 => format!("1 {word}"),
+        _ => format!("{count} {word}s"),
+    };
+    let (warnings, errors) = (many(warnings, "warning"), many(errors, "error"));
+    let _ = writeln!(out, "{fine} ok, {warnings}, {errors}");
     out
 }
 
@@ -105,7 +110,7 @@ mod tests {
         assert_eq!(
             table(findings),
             "ok       kernel: 6.1\nerror    disk: full\n           means: Nothing fits.\n           \
-             mend:  rm\n1 ok, 0 warnings, 1 errors\n"
+             mend:  rm\n1 ok, 0 warnings, 1 error\n"
         );
     }
 }
