@@ -11,6 +11,7 @@ pub mod images;
 pub mod keeper;
 pub mod lab;
 pub mod load;
+pub mod page;
 pub mod recorded;
 pub mod wait;
 pub mod yardstick;

@@ -13,6 +13,7 @@ use std::{
 
 use agent::config::{Flags, Settings, Typed};
 use clap::{Command, CommandFactory, Parser};
+use tests::page::{Step, take_apart};
 
 fn top() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -37,39 +38,6 @@ fn pages() -> Vec<(PathBuf, String)> {
     }
     assert!(found.len() > 10);
     found
-}
-
-/// A block between fences.
-struct Block {
-    language: String,
-    line: usize,
-    text: String,
-}
-
-/// The text outside of fenced blocks, line by line, and the blocks.
-fn take_apart(page: &str) -> (Vec<(usize, &str)>, Vec<Block>) {
-    let (mut prose, mut blocks) = (Vec::new(), Vec::<Block>::new());
-    let mut open = false;
-    for (number, line) in page.lines().enumerate() {
-        if let Some(language) = line.trim_start().strip_prefix("```") {
-            open = !open;
-            if open {
-                blocks.push(Block {
-                    language: language.to_owned(),
-                    line: number + 2,
-                    text: String::new(),
-                });
-            }
-        } else if open {
-            let block = blocks.last_mut().unwrap();
-            block.text.push_str(line);
-            block.text.push('\n');
-        } else {
-            prose.push((number + 1, line));
-        }
-    }
-    assert!(!open, "a block is not closed");
-    (prose, blocks)
 }
 
 /// Targets of `[text](target)`.
@@ -144,30 +112,6 @@ fn words(line: &str) -> Vec<String> {
     words
 }
 
-/// Command lines of a console block: what follows `HOST$ ` or `HOST# `; a backslash joins lines.
-fn command_lines(block: &Block) -> Vec<(usize, String)> {
-    let mut found = Vec::<(usize, String)>::new();
-    let mut joins = false;
-    for (number, line) in block.text.lines().enumerate() {
-        let prompt = line.split_once(['$', '#']).filter(|(host, rest)| {
-            rest.starts_with(' ') && host.chars().all(|c| c.is_ascii_alphanumeric())
-        });
-        let part = match prompt {
-            Some((_, rest)) => {
-                found.push((block.line + number, String::new()));
-                rest.trim()
-            }
-            None if joins => line.trim(),
-            None => continue,
-        };
-        joins = part.ends_with('\\');
-        if let Some((_, command)) = found.last_mut() {
-            command.push_str(part.trim_end_matches('\\'));
-        }
-    }
-    found
-}
-
 /// Why a line would not be understood by the program it names.
 fn refused(words: &[String]) -> Option<String> {
     match words.first()?.as_str() {
@@ -199,10 +143,10 @@ fn commands_shown_are_commands() {
             .iter()
             .filter(|block| block.language == "console")
         {
-            for (number, line) in command_lines(block) {
+            for Step { line, command, .. } in block.steps() {
                 count += 1;
-                if let Some(why) = refused(&words(&line)) {
-                    writeln!(wrong, "{}:{number}: {line}\n{why}", path.display()).unwrap();
+                if let Some(why) = refused(&words(&command)) {
+                    writeln!(wrong, "{}:{line}: {command}\n{why}", path.display()).unwrap();
                 }
             }
         }
@@ -306,9 +250,15 @@ fn blocks_and_words_are_taken_apart() {
     let (prose, blocks) = take_apart(page);
     assert_eq!(prose, [(1, "a [b](c.md)")]);
     assert_eq!(links(prose[0].1).collect::<Vec<_>>(), ["c.md"]);
-    let lines = command_lines(&blocks[0]);
-    assert_eq!(lines[0], (3, "ovnctl run 'a b' x | cat".to_owned()));
-    assert_eq!(words(&lines[0].1), ["ovnctl", "run", "a b", "x"]);
+    let steps = blocks[0].steps();
+    let step = &steps[0];
+    assert_eq!(
+        (steps.len(), step.line, step.host.as_str()),
+        (1, 3, "host1")
+    );
+    assert_eq!(step.command, "ovnctl run 'a b' x | cat");
+    assert_eq!(step.answer, ["answer", "# not a prompt's"]);
+    assert_eq!(words(&step.command), ["ovnctl", "run", "a b", "x"]);
     assert!(refused(&words("ovnctl netwrok ls")).is_some());
     assert!(refused(&words("ovnctl network ls")).is_none());
     assert_eq!(anchor("## ovnctl run"), "ovnctl-run");
