@@ -3,20 +3,22 @@
 
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$top" || exit 1
-export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$top/target}
+CARGO_TARGET_DIR=$(realpath -sm "${CARGO_TARGET_DIR:-$top/target}")
+export CARGO_TARGET_DIR
 # shellcheck disable=SC2034 # read by the scripts
 bin=$CARGO_TARGET_DIR/release
 
 # Programs do not tell in which folders they were built, so that another machine's build of the same
 # commit with the same toolchain has the same bytes. Takes the target folder.
 same_bytes() {
-  local unit=$'\x1f' flags=${RUSTFLAGS:-} home target maps
-  home=$(realpath -sm "${CARGO_HOME:-$HOME/.cargo}") target=$(realpath -sm "$1")
+  local unit=$'\x1f' flags='' flag home target maps
+  for flag in ${RUSTFLAGS:-}; do flags+=$flag$unit; done
+  home=$(realpath -sm "${CARGO_HOME:-$HOME/.cargo}")
+  target=$(realpath -sm "$1")
   maps=("--remap-path-prefix=$home=/cargo" "--remap-path-prefix=$target=/target")
   # The last that fits counts: where one lies in the other, the inner one.
   case $home in "$target"/*) maps=("${maps[1]}" "${maps[0]}") ;; esac
-  flags=${flags// /$unit}
-  export CARGO_ENCODED_RUSTFLAGS=$flags${flags:+$unit}${maps[0]}$unit${maps[1]}
+  export CARGO_ENCODED_RUSTFLAGS=$flags${maps[0]}$unit${maps[1]}
 }
 same_bytes "$CARGO_TARGET_DIR"
 

@@ -90,7 +90,8 @@ pub struct Flags {
     /// Parent of the containers' control groups [default: overnet]
     #[arg(long, value_name = "NAME")]
     pub cgroup_parent: Option<String>,
-    /// How often this host tells the managers that it lives [default: as the cluster says]
+    /// How often hosts tell the managers that they live, in a cluster that this host makes; others
+    /// do as their cluster says [default: 1s]
     #[arg(long, value_name = "DURATION")]
     pub heartbeat: Option<String>,
     /// Resolver configuration that containers' foreign names follow [default: /etc/resolv.conf]

@@ -24,7 +24,8 @@ pub enum ClusterCommand {
 /// Give all hosts new keys for encrypted networks; no packet is lost by it
 #[derive(Args, Debug)]
 #[command(
-    after_help = "The cluster does so by itself every twelve hours. It takes some seconds;                   `ovnctl cluster status` shows how far it is.\n\n\
+    after_help = "The cluster does so by itself every twelve hours. It takes some seconds; \
+                  `ovnctl cluster status` shows how far it is.\n\n\
                   Examples:\n  ovnctl cluster rotate-keys"
 )]
 pub struct RotateKeysArgs {}

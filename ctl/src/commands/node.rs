@@ -43,7 +43,7 @@ pub struct LsArgs {
 ///
 /// promote: worker to manager; demote: manager to worker.
 #[derive(Args, Debug)]
-#[command(after_help = "Example:\n  ovnctl node promote worker01")]
+#[command(after_help = "Examples:\n  ovnctl node promote worker01\n  ovnctl node demote manager02")]
 pub struct NamesArgs {
     /// Names or ids of nodes
     #[arg(value_name = "NODE", required = true)]
