@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tests::{
     Host, Lab, Options, Output,
-    page::{Step, take_apart},
+    page::{Block, Step, take_apart},
     wait,
 };
 
@@ -29,7 +29,7 @@ fn the_tutorial_as_printed() {
     let (_, blocks) = take_apart(PAGE);
     let consoles = blocks.iter().filter(|block| block.language == "console");
     let mut count = 0;
-    for step in consoles.flat_map(|block| block.steps()) {
+    for step in consoles.flat_map(Block::steps) {
         let host = match step.host.as_str() {
             "manager" => lab.host("manager01"),
             other => lab.host(other),
