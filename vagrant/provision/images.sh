@@ -2,9 +2,10 @@
 # Builds the lab's images from this machine's own files and pushes them in the words of the
 # registry's HTTP API, so that no other machine and no other program is needed.
 #
-# example/echo answers "Hello Docker!!" on 8080, example/toolbox has what asks it; example/sctp has Perl, which
-# speaks SCTP. The others stand in for images of the user's stack files where the hub that has them is out of reach: the real nginx as a proxy to $BACKEND_HOST, and
-# two pages that are shown only when Docker's socket is mounted.
+# example/echo answers "Hello Docker!!" on 8080, example/toolbox has what asks it; example/sctp has
+# Perl, which speaks SCTP. The others stand in for images of the user's stack files where the hub
+# that has them is out of reach: the real nginx as a proxy to $BACKEND_HOST, and two pages that are
+# shown only when Docker's socket is mounted.
 set -eu
 registry=http://127.0.0.1:5000
 work=$(mktemp -d)
